@@ -1,0 +1,1 @@
+"""A REST service that classifies clothing images with an ONNX model."""

@@ -1,0 +1,110 @@
+"""Own the contract of ``models/NAME/VERSION/``: manifest, hashes, checks. Must never import onnxruntime."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from service.errors import BundleError
+
+MANIFEST_FILE = "manifest.json"
+MODEL_FILE = "model.onnx"
+CARD_FILE = "MODEL_CARD.md"
+
+FileName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Manifest(BaseModel):
+    """What ``manifest.json`` says of a bundle.
+
+    ``input_size`` is (height, width) in pixels; ``class_names`` are in the order of the model's outputs;
+    ``files`` maps each file of the bundle, the manifest excepted, to its sha256.
+    ``training`` and ``metrics`` are figures written by ``training``; serving does not read them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9.-]*$")]
+    version: Annotated[str, Field(pattern="^[0-9a-z][0-9a-z.-]*$")]
+    files: dict[FileName, Sha256]
+    input_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    preprocessing: str
+    class_names: Annotated[tuple[str, ...], Field(min_length=2)]
+    opset: int
+    training: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+    data_sha256: Sha256
+    git_commit: str
+
+    @model_validator(mode="after")
+    def _check(self) -> Manifest:
+        if MODEL_FILE not in self.files:
+            raise ValueError(f"files does not list {MODEL_FILE}")
+        if len(set(self.class_names)) != len(self.class_names):
+            raise ValueError("class_names holds a name twice")
+        return self
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files were read and found to be what its manifest says."""
+
+    folder: Path
+    manifest: Manifest
+    model: bytes
+    """The ONNX model, serialized; its sha256 was checked on these very bytes."""
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a bundle and verify the sha256 of every file that its manifest lists.
+
+    Raises:
+        BundleError: A file is missing or damaged, or the manifest is invalid.
+    """
+    manifest = _read_manifest(folder / MANIFEST_FILE)
+    contents = {name: _read_verified(folder / name, sha256) for name, sha256 in manifest.files.items()}
+    return Bundle(folder, manifest, contents[MODEL_FILE])
+
+
+def write_bundle(folder: Path, manifest: Manifest, contents: dict[str, bytes]) -> Bundle:
+    """Write ``contents`` (file name to bytes) and the manifest that lists them, then read the bundle back.
+
+    Raises:
+        BundleError: The folder exists already, or what was written does not verify.
+    """
+    if folder.exists():
+        raise BundleError(f"{folder} exists already: a published version never changes, choose another version")
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    manifest = manifest.model_copy(update={"files": hashes})
+    folder.mkdir(parents=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return read_bundle(folder)
+
+
+def _read_verified(path: Path, sha256: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} is listed in the manifest but cannot be read: {error.strerror}") from error
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != sha256:
+        raise BundleError(f"{path} has sha256 {actual} but the manifest says {sha256}: restore the file or export again")
+    return content
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is missing: a bundle is a folder models/NAME/VERSION with {MANIFEST_FILE}") from error
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors())
+        raise BundleError(f"{path} is not a valid manifest: {faults}") from error
