@@ -96,7 +96,9 @@ def _read_verified(path: Path, sha256: str) -> bytes:
         raise BundleError(f"{path} is listed in the manifest but cannot be read: {error.strerror}") from error
     actual = hashlib.sha256(content).hexdigest()
     if actual != sha256:
-        raise BundleError(f"{path} has sha256 {actual} but the manifest says {sha256}: restore the file or export again")
+        raise BundleError(
+            f"{path} has sha256 {actual} but the manifest says {sha256}: restore the file or export again"
+        )
     return content
 
 
@@ -104,7 +106,9 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise BundleError(f"{path} is missing: a bundle is a folder models/NAME/VERSION with {MANIFEST_FILE}") from error
+        raise BundleError(
+            f"{path} is missing: a bundle is a folder models/NAME/VERSION with {MANIFEST_FILE}"
+        ) from error
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors())
         raise BundleError(f"{path} is not a valid manifest: {faults}") from error

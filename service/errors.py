@@ -1,15 +1,16 @@
 """Own the errors that the service raises on purpose; know nothing of HTTP.
 
 ServiceError
-├── BundleError            a model bundle is missing, damaged or contradicts itself
-├── DeviceError            the device asked for cannot be had
-├── NotReadyError          the model is not loaded, or inference has stopped working
-└── InvalidUploadError     the upload cannot be answered as it is
-    ├── UploadFormError    the form does not hold exactly one file named "file"
-    ├── UnsupportedTypeError  the body is of a type that is not accepted
-    ├── UploadTooLargeError   more bytes than allowed
-    ├── ImageTooLargeError    more pixels than allowed
-    └── UnreadableImageError  not an image in an accepted format, or a damaged one
+├── BundleError                a model bundle is missing, damaged or contradicts itself
+├── DeviceError                the device asked for cannot be had
+├── NotReadyError              the model is not loaded, or the service is stopping
+└── InvalidRequestError        the request cannot be answered as it is
+    ├── InvalidParameterError      a parameter is out of what the model allows
+    ├── MalformedFormError         the form does not hold exactly one file part named "file"
+    ├── UnsupportedTypeError       the body is of a content type that is not accepted
+    ├── UploadTooLargeError        more bytes than allowed
+    ├── ImageTooLargeError         more pixels than allowed
+    └── UnreadableImageError       not an image in an accepted format, or a damaged one
 
 A message says what was got, what is allowed and what to do; it may be shown to the client.
 """
@@ -28,28 +29,32 @@ class DeviceError(ServiceError):
 
 
 class NotReadyError(ServiceError):
-    """The model is not loaded yet, or inference has stopped working."""
+    """The model is not loaded yet, or the service is stopping."""
 
 
-class InvalidUploadError(ServiceError):
-    """The upload cannot be answered as it is; its subclasses say why."""
+class InvalidRequestError(ServiceError):
+    """The request cannot be answered as it is; its subclasses say why."""
 
 
-class UploadFormError(InvalidUploadError):
+class InvalidParameterError(InvalidRequestError):
+    """A parameter is out of what the model allows."""
+
+
+class MalformedFormError(InvalidRequestError):
     """The form does not hold exactly one file part named ``file``."""
 
 
-class UnsupportedTypeError(InvalidUploadError):
+class UnsupportedTypeError(InvalidRequestError):
     """The body is of a content type that is not accepted."""
 
 
-class UploadTooLargeError(InvalidUploadError):
+class UploadTooLargeError(InvalidRequestError):
     """The upload has more bytes than allowed."""
 
 
-class ImageTooLargeError(InvalidUploadError):
+class ImageTooLargeError(InvalidRequestError):
     """The image has more pixels than allowed."""
 
 
-class UnreadableImageError(InvalidUploadError):
+class UnreadableImageError(InvalidRequestError):
     """The upload is not an image in an accepted format, or a damaged one."""

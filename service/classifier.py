@@ -1,0 +1,155 @@
+"""Own the ONNX Runtime session: load, check against the manifest, say what it runs on, classify. No images, no HTTP."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from service.bundle import Bundle, Manifest
+from service.errors import BundleError, DeviceError, InvalidParameterError
+from service.settings import Device
+
+log = logging.getLogger(__name__)
+
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+HEAVY_OPERATORS = frozenset({"Conv", "FusedConv", "Gemm", "MatMul", "FusedMatMul"})
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The answer to one image: ``probabilities`` is float32 ``[classes]``, in the order of the manifest's names."""
+
+    manifest: Manifest
+    probabilities: NDArray[np.float32]
+
+    @property
+    def class_id(self) -> int:
+        """Index of the most likely class; of equals, the first."""
+        return int(self.probabilities.argmax())
+
+    @property
+    def class_name(self) -> str:
+        """Name of the most likely class."""
+        return self.manifest.class_names[self.class_id]
+
+    @property
+    def probability(self) -> float:
+        """Probability of the most likely class."""
+        return float(self.probabilities[self.class_id])
+
+    def by_name(self, top_k: int | None = None) -> dict[str, float]:
+        """Return probability by class name: all in label order, or the ``top_k`` most likely, best first.
+
+        Raises:
+            InvalidParameterError: ``top_k`` is not between 1 and the number of classes.
+        """
+        names = self.manifest.class_names
+        if top_k is None:
+            return dict(zip(names, self.probabilities.tolist(), strict=True))
+        if not 1 <= top_k <= len(names):
+            raise InvalidParameterError(f"top_k={top_k}: the model has {len(names)} classes; send 1 to {len(names)}")
+        best = np.argsort(-self.probabilities, kind="stable")[:top_k]
+        return {names[i]: float(self.probabilities[i]) for i in best}
+
+
+class Classifier:
+    """A loaded bundle that turns batches of images into probabilities. Safe to call from several threads.
+
+    ``device`` and ``providers`` are what the session really uses, not what was asked for.
+    """
+
+    def __init__(self, bundle: Bundle, device: Device) -> None:
+        """Load ``bundle`` on ``device`` and prove it by a first inference.
+
+        Raises:
+            BundleError: The model is not what its manifest says.
+            DeviceError: ``device`` is ``cuda`` and the session does not run on it.
+        """
+        self.manifest = bundle.manifest
+        self._session = _open_session(bundle.model, device)
+        self.providers = tuple(self._session.get_providers())
+        self.device: Literal["cuda", "cpu"] = "cuda" if CUDA in self.providers else "cpu"
+        self._check_contract()
+        self._check_first_inference()
+
+    def classify(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the probabilities, float32 ``[N, classes]``, of ``images``, uint8 ``[N, height, width]``."""
+        probabilities: NDArray[np.float32] = self._session.run(["probabilities"], {"image": images})[0]
+        return probabilities
+
+    def _check_contract(self) -> None:
+        height, width = self.manifest.input_size
+        inputs = {i.name: (i.type, i.shape[1:]) for i in self._session.get_inputs()}
+        expected = {"image": ("tensor(uint8)", [height, width])}
+        if inputs != expected:
+            raise BundleError(f"model.onnx takes {inputs} but the manifest and the contract say {expected}")
+        outputs = {o.name: (o.type, o.shape[1:]) for o in self._session.get_outputs()}
+        if outputs.get("probabilities") != ("tensor(float)", [len(self.manifest.class_names)]):
+            raise BundleError(
+                f"model.onnx gives {outputs} but the manifest lists {len(self.manifest.class_names)} classes "
+                "for its output probabilities"
+            )
+
+    def _check_first_inference(self) -> None:
+        black = np.zeros((1, *self.manifest.input_size), dtype=np.uint8)
+        total = float(self.classify(black).sum())
+        if not abs(total - 1) < 1e-3:
+            raise BundleError(f"model.onnx gives probabilities that sum to {total}, not 1: export it again")
+
+
+def _open_session(model: bytes, device: Device) -> onnxruntime.InferenceSession:
+    if device == "cpu":
+        return _create_session(model, [CPU])
+    missing = _missing_for_cuda()
+    if missing is None:
+        onnxruntime.preload_dlls()  # finds CUDA and cuDNN where pip installed them
+        session = _create_session(model, [CUDA, CPU])
+        missing = _missing_on_cuda(session)
+        if missing is None:
+            return session
+    if device == "cuda":
+        raise DeviceError(f"SERVICE_DEVICE=cuda, but {missing}; mend that, or set SERVICE_DEVICE to cpu or auto")
+    log.warning("no CUDA device is used: %s; serving on the CPU", missing)
+    return _create_session(model, [CPU])
+
+
+def _create_session(model: bytes, providers: list[str]) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    # One thread a request: requests run side by side, and together they use all cores.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    try:
+        # Without enable_fallback=0 a session whose GPU fails turns into a CPU session in place, and says nothing.
+        return onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    except Exception as error:  # the bindings' exceptions share no base but Exception
+        raise BundleError(f"ONNX Runtime cannot load model.onnx: {error}") from error
+
+
+def _missing_for_cuda() -> str | None:
+    """Say what an attempt at CUDA lacks before it is made: get_available_providers() lists CUDA without a GPU too."""
+    if CUDA not in onnxruntime.get_available_providers():
+        return "this build of onnxruntime has no CUDA provider (the package onnxruntime-gpu has)"
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver is installed (libcuda.so.1 cannot be loaded)"
+    return None
+
+
+def _missing_on_cuda(session: onnxruntime.InferenceSession) -> str | None:
+    """Say what of the session's work is not on CUDA, whatever was asked for."""
+    if CUDA not in session.get_providers():
+        return "the session did not get the CUDA provider (ONNX Runtime's own lines above say why)"
+    for subgraph in session.get_provider_graph_assignment_info():
+        strays = sorted(node.name for node in subgraph.get_nodes() if node.op_type in HEAVY_OPERATORS)
+        if subgraph.ep_name != CUDA and strays:
+            return f"{subgraph.ep_name} and not CUDA runs {', '.join(strays)}"
+    return None

@@ -1,0 +1,109 @@
+"""Own the way from image bytes to the model's input: orientation, grey, size, polarity. The only importer of Pillow.
+
+Everything geometric is here, for training as for serving; everything arithmetic is in the model.
+Must know nothing of HTTP or of the model.
+"""
+
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from service.errors import ImageTooLargeError, UnreadableImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+PREPROCESSING = "fit-pad"
+"""The name of the rule that ``read_image`` follows; a model's manifest names the rule it expects."""
+
+
+def read_image(data: bytes, size: tuple[int, int], max_pixels: int) -> NDArray[np.uint8]:
+    """Turn the bytes of an image into the model's input: uint8 ``[height, width]``, bright item on black.
+
+    The first frame is oriented by its EXIF tag, flattened over white where transparent, and made grey.
+    A grey image of the model's size is then taken as it is, pixel for pixel.
+    Any other is fitted: negated if its border is light (the models know bright items on black), scaled until its
+    longer edge fits ``size`` (height, width), centred, and padded with the median of its border.
+
+    Raises:
+        ImageTooLargeError: The header declares more than ``max_pixels``; nothing was decoded.
+        UnreadableImageError: The bytes are no image of an accepted format, or a damaged one.
+    """
+    image = _decode(data, max_pixels)
+    if (image.height, image.width) == size and _is_grey(image):
+        return np.asarray(image.convert("L"))
+    return _fit(image.convert("L"), size)
+
+
+def _decode(data: bytes, max_pixels: int) -> Image.Image:
+    if not data:
+        raise UnreadableImageError(f"the upload is empty; send an image ({', '.join(FORMATS)})")
+    image = _open(data, max_pixels)
+    if image.width * image.height > max_pixels:
+        raise ImageTooLargeError(
+            f"the image has {image.width} x {image.height} pixels; at most {max_pixels} are allowed; scale it down"
+        )
+    try:
+        return _flatten(ImageOps.exif_transpose(_to_8_bit(image)))
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to, not only OSError
+        raise UnreadableImageError(
+            f"the {image.format} image of {len(data)} bytes is damaged or incomplete; send it again"
+        ) from error
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    """Read the header alone."""
+    try:
+        return Image.open(BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageTooLargeError(f"the image has more than the {max_pixels} pixels allowed; scale it down") from error
+    except Exception as error:  # as below: a damaged header makes Pillow raise anything
+        raise UnreadableImageError(
+            f"the upload of {len(data)} bytes is not an image in an accepted format; send {', '.join(FORMATS)}"
+        ) from error
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Scale deeper grey to 8 bits, where Pillow would clip: 16-bit by its full range, 32-bit by its own range."""
+    if image.mode.startswith("I;16"):
+        depth_8 = (np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8)
+    elif image.mode in ("I", "F"):
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
+        low, high = values.min(), values.max()
+        depth_8 = ((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+    else:
+        return image
+    scaled = Image.fromarray(depth_8)
+    scaled.info["exif"] = image.getexif().tobytes()
+    return scaled
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image if image.mode == "L" else image.convert("RGB")
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _is_grey(image: Image.Image) -> bool:
+    if image.mode == "L":
+        return True
+    red, green, blue = np.moveaxis(np.asarray(image), 2, 0)
+    return bool((red == green).all() and (green == blue).all())
+
+
+def _fit(grey: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    height, width = size
+    scale = min(height / grey.height, width / grey.width)
+    inner = max(1, round(grey.width * scale)), max(1, round(grey.height * scale))
+    item = np.asarray(grey.resize(inner, Image.Resampling.LANCZOS, reducing_gap=3.0))
+    if _border_median(item) > 127:
+        item = 255 - item
+    fitted = np.full(size, _border_median(item), dtype=np.uint8)
+    top, left = (height - item.shape[0]) // 2, (width - item.shape[1]) // 2
+    fitted[top : top + item.shape[0], left : left + item.shape[1]] = item
+    return fitted
+
+
+def _border_median(grey: NDArray[np.uint8]) -> int:
+    return int(np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])))

@@ -1,0 +1,86 @@
+"""Own the one table from error class to HTTP status and RFC 9457 body. Must never show an unknown error's text."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from service import errors
+from service.schemas import Problem
+
+MEDIA_TYPE = "application/problem+json"
+
+TABLE: dict[type[errors.ServiceError], tuple[int, str]] = {
+    errors.InvalidParameterError: (422, "invalid-parameter"),
+    errors.MalformedFormError: (400, "malformed-form"),
+    errors.UnsupportedTypeError: (415, "unsupported-type"),
+    errors.UploadTooLargeError: (413, "upload-too-large"),
+    errors.ImageTooLargeError: (413, "image-too-large"),
+    errors.UnreadableImageError: (422, "unreadable-image"),
+    errors.NotReadyError: (503, "not-ready"),
+}
+
+RETRY_AFTER_SECONDS = "1"
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of ``app``, the framework's own included, with a problem body."""
+    app.add_exception_handler(errors.ServiceError, _answer_service_error)
+    app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(RequestValidationError, _answer_validation_error)
+
+
+def internal_error(scope: Scope) -> Response:
+    """Return the opaque answer to an error that nobody foresaw; its traceback belongs in the log."""
+    return _problem(
+        scope, 500, "internal-error", "the service failed on this request; quote the request id to its operator"
+    )
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI entry of each error status that a route can answer with."""
+    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }
+
+
+async def _answer_service_error(request: Request, error: Exception) -> Response:
+    if type(error) not in TABLE:
+        raise error
+    status, name = TABLE[type(error)]  # type: ignore[index]
+    headers = {"Retry-After": RETRY_AFTER_SECONDS} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return _problem(request.scope, status, name, str(error), headers)
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101  what the handler is registered for
+    status = HTTPStatus(error.status_code)
+    name = status.phrase.lower().replace(" ", "-")
+    detail = f"{request.method} {request.url.path}: {status.description or status.phrase}; GET /docs lists the routes"
+    return _problem(request.scope, status, name, detail, error.headers)
+
+
+async def _answer_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101  what the handler is registered for
+    faults = "; ".join(f"{e['loc'][-1]}={e['input']!r:.80}: {e['msg']}" for e in error.errors())
+    return _problem(request.scope, 422, "invalid-parameter", faults)
+
+
+def _problem(scope: Scope, status: int, name: str, detail: str, headers: Any = None) -> Response:
+    body = Problem(
+        type=f"urn:problem-type:fashion-classifier:{name}",
+        title=name.replace("-", " ").capitalize(),
+        status=status,
+        detail=detail,
+        request_id=scope["state"]["request_id"],
+    )
+    return Response(body.model_dump_json(), status, headers, MEDIA_TYPE)

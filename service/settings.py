@@ -1,0 +1,41 @@
+"""Own the settings and their names; built once at the entry point and passed down."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Device = Literal["auto", "cuda", "cpu"]
+
+# Pillow warns past this many pixels and refuses at twice as many, whatever we allow.
+PILLOW_MAX_PIXELS = 89_478_485
+
+
+class Settings(BaseSettings):
+    """Every setting of the service, read from the environment variable ``SERVICE_`` + its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="SERVICE_", frozen=True)
+
+    host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8000
+    model: Annotated[Path, Field(description="Folder of the model bundle to serve.")] = (
+        Path(__file__).parents[1] / "models" / "convnet-tf1" / "1"
+    )
+    device: Annotated[
+        Device,
+        Field(
+            description="`cuda` refuses to start without a GPU, `cpu` never uses one, "
+            "`auto` uses one if it can and says what it got."
+        ),
+    ] = "auto"
+    threads: Annotated[
+        int | None, Field(ge=1, description="How many requests are decoded and inferred at a time; unset: one a core.")
+    ] = None
+    max_upload_bytes: Annotated[int, Field(ge=1, description="Largest request body, in bytes.")] = 10 * 1024 * 1024
+    max_image_pixels: Annotated[
+        int, Field(ge=1, le=PILLOW_MAX_PIXELS, description="Largest image, in pixels (width times height).")
+    ] = 50_000_000
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Field(description="Least severe level that is logged.")
+    ] = "info"

@@ -1,0 +1,62 @@
+"""Small real bundles for tests: an ONNX graph that keeps the contract, with weights drawn from a seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from service.bundle import CARD_FILE, MODEL_FILE, Bundle, Manifest, write_bundle
+
+
+def linear_model(classes: int, height: int, width: int, *, input_name: str = "image") -> bytes:
+    """Serialize softmax(W x / 255 + b) over uint8 ``[N, height, width]``."""
+    random = np.random.default_rng(7)
+    weights = random.normal(0, 0.1, (height * width, classes)).astype(np.float32)
+    bias = random.normal(0, 0.1, classes).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", [input_name], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["float", "scale"], ["scaled"]),
+        helper.make_node("Reshape", ["scaled", "flat"], ["vector"]),
+        helper.make_node("Gemm", ["vector", "weights", "bias"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    constants = {
+        "scale": np.float32(1 / 255),
+        "flat": np.array([-1, height * width]),
+        "weights": weights,
+        "bias": bias,
+    }
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [helper.make_tensor_value_info(input_name, TensorProto.UINT8, ["batch", height, width])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", classes])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    serialized: bytes = model.SerializeToString()
+    return serialized
+
+
+def write_linear_bundle(folder: Path, *, model: bytes | None = None, **manifest: Any) -> Bundle:
+    """Write a bundle of three classes for 20 x 30 images (height x width) to ``folder``."""
+    fields = {
+        "name": "linear",
+        "version": "1",
+        "input_size": (20, 30),
+        "preprocessing": "fit-pad",
+        "class_names": ("left", "middle", "right"),
+        "opset": 18,
+        "data_sha256": "0" * 64,
+        "git_commit": "none",
+    } | manifest
+    return write_bundle(
+        folder,
+        Manifest(files={MODEL_FILE: "0" * 64}, **fields),
+        {MODEL_FILE: model or linear_model(3, 20, 30), CARD_FILE: b"# linear\n"},
+    )
