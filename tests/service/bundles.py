@@ -45,7 +45,7 @@ def linear_model(classes: int, height: int, width: int, *, input_name: str = "im
 
 def write_linear_bundle(folder: Path, *, model: bytes | None = None, **manifest: Any) -> Bundle:
     """Write a bundle of three classes for 20 x 30 images (height x width) to ``folder``."""
-    fields = {
+    fields: dict[str, Any] = {
         "name": "linear",
         "version": "1",
         "input_size": (20, 30),

@@ -1,0 +1,83 @@
+"""A real server process for tests."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running ``python -m service serve``."""
+
+    process: subprocess.Popen[str]
+    url: str
+
+    def get(self, path: str) -> httpx2.Response:
+        """GET a path."""
+        return httpx2.get(self.url + path, timeout=30)
+
+    def predict(self, content: bytes) -> httpx2.Response:
+        """Upload an image in a form."""
+        return httpx2.post(self.url + "/predict", files={"file": content}, timeout=30)
+
+    def wait_until_ready(self) -> None:
+        """Wait until /health answers 200."""
+        deadline = time.monotonic() + 60
+        while self.process.poll() is None and time.monotonic() < deadline:
+            try:
+                if self.get("/health").status_code == 200:
+                    return
+            except httpx2.TransportError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"the server did not become ready, exit code {self.process.poll()}")
+
+
+def start(port: int, **settings: object) -> subprocess.Popen[str]:
+    """Start ``python -m service serve`` with ``settings`` in its environment."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SERVICE_")}
+    environment |= {f"SERVICE_{key.upper()}": str(value) for key, value in settings.items()}
+    return subprocess.Popen(
+        [sys.executable, "-m", "service", "serve"],
+        cwd=ROOT,
+        env=environment | {"SERVICE_PORT": str(port)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@contextmanager
+def serving(**settings: object) -> Iterator[Server]:
+    """Run a server that is ready, and stop it by SIGTERM."""
+    port = free_port()
+    process = start(port, **settings)
+    try:
+        server = Server(process, f"http://127.0.0.1:{port}")
+        server.wait_until_ready()
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=30)
+        finally:
+            process.kill()
+
+
+def free_port() -> int:
+    """Find a port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

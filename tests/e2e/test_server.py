@@ -1,0 +1,121 @@
+"""The service as a real process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.server import ROOT, Server, free_port, serving, start
+from tests.service.bundles import write_linear_bundle
+from tests.service.images import FAULTS, encode, fault, noise
+
+SLOW_IMAGE = encode(noise(6000, 6000), "PNG", compress_level=1)  # seconds of decoding
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Server of the shipped model that takes large uploads."""
+    with serving(device="cpu", max_upload_bytes=100_000_000) as running:
+        yield running
+
+
+def test_server_survives_every_fault(server: Server) -> None:
+    """After each broken or unusual upload, many at a time, the same process answers a good one."""
+    files = [path for path in FAULTS.iterdir() if path.suffix != ".py"]
+    with ThreadPoolExecutor(8) as threads:
+        statuses = [r.status_code for r in threads.map(lambda path: server.predict(path.read_bytes()), files * 4)]
+    assert set(statuses) == {200, 413, 422}
+    assert server.predict(fault("photo.png")).json()["class_name"] == "Ankle boot"
+    assert server.process.poll() is None
+
+
+def test_decoding_does_not_block_the_event_loop(server: Server) -> None:
+    """While images are decoded that keep every thread busy, /health/live is answered before any of them."""
+    with ThreadPoolExecutor(8) as threads:
+        uploads = [threads.submit(server.predict, SLOW_IMAGE) for _ in range(4)]
+        lives = [threads.submit(server.get, "/health/live") for _ in range(4)]
+        order = ["live" if future in lives else "upload" for future in as_completed(uploads + lives)]
+    assert order == ["live"] * 4 + ["upload"] * 4
+    assert {future.result().status_code for future in uploads} == {200}
+
+
+def test_parallel_uploads_get_their_own_answers(server: Server) -> None:
+    """Answers are not mixed up between uploads that are in flight together."""
+    images = [encode(noise(28, 28, seed)) for seed in range(64)]
+    alone = [server.predict(image).json() for image in images]
+    with ThreadPoolExecutor(16) as threads:
+        together = [response.json() for response in threads.map(server.predict, images)]
+    assert together == alone
+
+
+def test_health_command_asks_the_running_server(server: Server) -> None:
+    """``python -m service health`` exits 0 while the service is ready, and 1 where nothing listens."""
+
+    def health(port: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "service", "health"]
+        return subprocess.run(
+            command, cwd=ROOT, env=os.environ | {"SERVICE_PORT": port}, capture_output=True, text=True, check=False
+        )
+
+    ready = health(server.url.rsplit(":", 1)[1])
+    assert ready.returncode == 0, ready.stderr
+    assert '"ready"' in ready.stdout
+    refused = health(str(free_port()))
+    assert refused.returncode == 1
+    assert "/health" in refused.stderr
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_the_server_after_its_requests(stop: signal.Signals) -> None:
+    """A request in flight is answered in full after the signal, and the exit code is 0."""
+    with serving(device="cpu", max_upload_bytes=100_000_000) as running, ThreadPoolExecutor() as threads:
+        upload = threads.submit(running.predict, SLOW_IMAGE)
+        while 'route="/predict"' not in running.get("/metrics").text and not upload.running():
+            pass
+        threads.submit(running.get, "/health/live").result()
+        running.process.send_signal(stop)
+        assert upload.result().status_code == 200
+        assert running.process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "message"),
+    [
+        ({"device": "gpu"}, 2, "SERVICE_DEVICE=gpu: Input should be 'auto', 'cuda' or 'cpu'"),
+        ({"port": "many"}, 2, "SERVICE_PORT=many"),
+        ({"max_image_pixels": "1000000000"}, 2, "SERVICE_MAX_IMAGE_PIXELS=1000000000"),
+        ({"model": "models/none/1"}, 1, "models/none/1/manifest.json is missing"),
+    ],
+)
+def test_server_that_cannot_serve_says_why_and_exits(settings: dict[str, str], code: int, message: str) -> None:
+    """A wrong setting or a bundle that cannot be served ends the process with a code that is not 0 and a reason."""
+    process = start(free_port(), **settings)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert message in stderr
+    assert "Traceback" not in stderr
+
+
+def test_cuda_refuses_to_start_without_it() -> None:
+    """With SERVICE_DEVICE=cuda and no GPU the process ends with a reason instead of serving on the CPU."""
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has a GPU")
+    process = start(free_port(), device="cuda")
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "SERVICE_DEVICE=cuda, but" in stderr
+
+
+def test_another_classifier_is_served_without_touching_the_code(tmp_path: Path) -> None:
+    """A bundle with other classes and another size is served by a setting alone."""
+    folder = write_linear_bundle(tmp_path / "linear").folder
+    with serving(model=folder, device="cpu") as running:
+        body = running.predict(fault("photo.png")).json()
+        assert set(body["probabilities"]) == {"left", "middle", "right"}

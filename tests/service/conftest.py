@@ -1,0 +1,44 @@
+"""Fixtures: a small real bundle and the application that serves it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.settings import Settings
+from tests.service.bundles import write_linear_bundle
+
+
+@pytest.fixture(scope="session")
+def linear_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a bundle of three classes for 20 x 30 images."""
+    return write_linear_bundle(tmp_path_factory.mktemp("models") / "linear" / "1").folder
+
+
+@pytest.fixture(scope="session")
+def linear(linear_folder: Path) -> Iterator[TestClient]:
+    """Client of an application that serves the linear bundle and is ready."""
+    with TestClient(create_app(Settings(model=linear_folder, device="cpu", max_upload_bytes=1_000_000))) as client:
+        wait_until_ready(client)
+        yield client
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Iterator[TestClient]:
+    """Client of an application with default settings, which serves the shipped model."""
+    with TestClient(create_app(Settings(device="cpu"))) as client:
+        wait_until_ready(client)
+        yield client
+
+
+def wait_until_ready(client: TestClient) -> None:
+    """Wait until /health answers 200."""
+    deadline = time.monotonic() + 60
+    while client.get("/health").status_code != 200:
+        assert time.monotonic() < deadline, client.get("/health").text
+        time.sleep(0.05)

@@ -1,0 +1,128 @@
+"""From image bytes to the model's input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from service.errors import ImageTooLargeError, UnreadableImageError
+from service.imaging import read_image
+from tests.service.images import encode, fault, noise
+
+SIZE = (28, 28)
+MAX_PIXELS = 1_000_000
+
+
+@given(pixels=hnp.arrays(np.uint8, SIZE))
+@settings(max_examples=50, deadline=None)
+def test_grey_image_of_the_models_size_is_taken_pixel_for_pixel(pixels: np.ndarray) -> None:
+    """Any 28 x 28 grey image passes bit for bit, saved as grey, as RGB or as 16-bit."""
+    files = (
+        encode(pixels),
+        encode(np.dstack([pixels] * 3)),
+        encode(Image.fromarray(pixels.astype(np.uint16) * 257)),
+    )
+    for data in files:
+        np.testing.assert_array_equal(read_image(data, SIZE, MAX_PIXELS), pixels)
+
+
+@given(
+    pixels=hnp.arrays(np.uint8, st.tuples(st.integers(1, 60), st.integers(1, 60), st.just(3))),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+)
+@settings(max_examples=100, deadline=None)
+def test_any_image_becomes_an_input_of_the_models_size(pixels: np.ndarray, size: tuple[int, int]) -> None:
+    """Whatever the shape of the image and of the model's input, the result is uint8 of that shape."""
+    image = read_image(encode(pixels), size, MAX_PIXELS)
+    assert image.shape == size
+    assert image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"])
+def test_damaged_files_never_crash(file_format: str) -> None:
+    """Files with bytes changed, cut off or added are read, or refused as unreadable or too large; nothing else."""
+    good = encode(noise(16, 16), file_format)
+
+    @given(
+        changes=st.lists(st.tuples(st.integers(0, len(good) - 1), st.integers(0, 255)), max_size=8),
+        end=st.integers(0, len(good)),
+        tail=st.binary(max_size=16),
+    )
+    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    def check(changes: list[tuple[int, int]], end: int, tail: bytes) -> None:
+        data = bytearray(good)
+        for position, value in changes:
+            data[position] = value
+        try:
+            image = read_image(bytes(data[:end] + tail), SIZE, MAX_PIXELS)
+        except (UnreadableImageError, ImageTooLargeError):
+            return
+        assert image.shape == SIZE
+
+    check()
+
+
+@given(data=st.binary(max_size=200))
+def test_bytes_that_are_no_image_are_refused(data: bytes) -> None:
+    """Arbitrary bytes are refused as unreadable."""
+    with pytest.raises(UnreadableImageError):
+        read_image(data, SIZE, MAX_PIXELS)
+
+
+def test_unusual_files_give_the_same_input_as_the_plain_photo() -> None:
+    """Depth, colour space, transparency, frames and orientation are undone, to within JPEG's rounding."""
+    plain = read_image(fault("photo.png"), SIZE, MAX_PIXELS).astype(int)
+    for name in ("grey-16-bit.png", "palette-transparent.png", "animated.gif"):
+        np.testing.assert_array_equal(read_image(fault(name), SIZE, MAX_PIXELS), plain, err_msg=name)
+    for name in ("cmyk.jpg", "exif-rotated.jpg"):
+        np.testing.assert_allclose(read_image(fault(name), SIZE, MAX_PIXELS), plain, atol=3, err_msg=name)
+
+
+@pytest.mark.parametrize("background", [0, 40, 255])
+def test_item_comes_out_bright_on_dark(background: int) -> None:
+    """An item on a light background is negated, one on a dark background is not."""
+    item = 30 if background == 255 else 220
+    photo = np.full((100, 100), background, np.uint8)
+    photo[30:70, 30:70] = item
+    image = read_image(encode(photo), SIZE, MAX_PIXELS)
+    assert image[14, 14] == (255 - item if background == 255 else item)
+    assert image[0, 0] == (0 if background == 255 else background)
+
+
+@pytest.mark.parametrize(("height", "width"), [(200, 50), (50, 200), (1, 1000), (1000, 1)])
+def test_proportions_are_kept(height: int, width: int) -> None:
+    """A bright picture is centred in its own proportions; what it does not fill is background."""
+    photo = np.zeros((height, width), np.uint8)
+    photo[height // 4 : height - height // 4, width // 4 : width - width // 4] = 255
+    filled = read_image(encode(photo), SIZE, MAX_PIXELS) > 64
+    rows, columns = filled.any(axis=1).sum(), filled.any(axis=0).sum()
+    if height == width:
+        assert rows == columns
+    else:
+        assert (rows > columns) == (height > width)
+
+
+def test_pixels_are_counted_before_decoding() -> None:
+    """The limit is exact, and holds for what the header declares, even if no pixel follows."""
+    assert read_image(encode(noise(100, 100)), SIZE, 10_000).shape == SIZE
+    with pytest.raises(ImageTooLargeError, match=r"100 x 101.*at most 10000"):
+        read_image(encode(noise(101, 100)), SIZE, 10_000)
+    header_only = encode(noise(101, 100))[:50]
+    with pytest.raises(ImageTooLargeError):
+        read_image(header_only, SIZE, 10_000)
+    with pytest.raises(ImageTooLargeError):
+        read_image(fault("bomb-30000x30000.png"), SIZE, MAX_PIXELS)
+
+
+def test_deep_images_are_scaled_and_not_clipped() -> None:
+    """32-bit integers and floats are stretched over 8 bits; what is not a number counts as zero."""
+    ramp = np.linspace(0, 1, 784).reshape(SIZE)
+    for deep in (ramp.astype(np.float32), (ramp * 1e9).astype(np.int32)):
+        image = read_image(encode(Image.fromarray(deep), "TIFF"), SIZE, MAX_PIXELS)
+        np.testing.assert_allclose(image, ramp * 255, atol=1)
+    broken = np.full(SIZE, np.nan, np.float32)
+    assert read_image(encode(Image.fromarray(broken), "TIFF"), SIZE, MAX_PIXELS).max() == 0
