@@ -45,14 +45,14 @@ class Server:
         raise AssertionError(f"the server did not become ready, exit code {self.process.poll()}")
 
 
-def start(port: int, **settings: object) -> subprocess.Popen[str]:
+def start(**settings: object) -> subprocess.Popen[str]:
     """Start ``python -m service serve`` with ``settings`` in its environment."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SERVICE_")}
     environment |= {f"SERVICE_{key.upper()}": str(value) for key, value in settings.items()}
     return subprocess.Popen(
         [sys.executable, "-m", "service", "serve"],
         cwd=ROOT,
-        env=environment | {"SERVICE_PORT": str(port)},
+        env=environment,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -62,7 +62,7 @@ def start(port: int, **settings: object) -> subprocess.Popen[str]:
 def serving(**settings: object) -> Iterator[Server]:
     """Run a server that is ready, and stop it by SIGTERM."""
     port = free_port()
-    process = start(port, **settings)
+    process = start(port=port, **settings)
     try:
         server = Server(process, f"http://127.0.0.1:{port}")
         server.wait_until_ready()

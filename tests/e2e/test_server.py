@@ -96,7 +96,7 @@ def test_signal_ends_the_server_after_its_requests(stop: signal.Signals) -> None
 )
 def test_server_that_cannot_serve_says_why_and_exits(settings: dict[str, str], code: int, message: str) -> None:
     """A wrong setting or a bundle that cannot be served ends the process with a code that is not 0 and a reason."""
-    process = start(free_port(), **settings)
+    process = start(**{"port": free_port()} | settings)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code
     assert message in stderr
@@ -107,7 +107,7 @@ def test_cuda_refuses_to_start_without_it() -> None:
     """With SERVICE_DEVICE=cuda and no GPU the process ends with a reason instead of serving on the CPU."""
     if Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has a GPU")
-    process = start(free_port(), device="cuda")
+    process = start(port=free_port(), device="cuda")
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "SERVICE_DEVICE=cuda, but" in stderr
