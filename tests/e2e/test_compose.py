@@ -1,0 +1,186 @@
+"""The image and the compose files on a real engine.
+
+The base image is named by ``TEST_BASE_IMAGE``, else it is the Dockerfile's default; it has to be on this machine.
+Where pip is told of a certificate authority or of a configuration file, the build is told of them too, as secrets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.e2e.server import ROOT, free_port
+from tests.service.images import fault
+
+pytestmark = pytest.mark.timeout(900)  # the first build downloads every dependency
+
+DEFAULT_BASE_IMAGE = "python:3.11-slim-bookworm"
+CPU = ("-f", "docker-compose.yml")
+GPU = (*CPU, "-f", "docker/compose.gpu.yml")
+SECRETS = {"ca.pem": "PIP_CERT", "pip.conf": "PIP_CONFIG_FILE"}
+
+Run = Callable[..., str]
+
+
+@dataclass(frozen=True)
+class Container:
+    """The container of the compose project."""
+
+    docker: Run
+    id: str
+    url: str
+
+    def inspect(self) -> dict[str, Any]:
+        """Return what the engine says of it."""
+        return dict(json.loads(self.docker("inspect", self.id))[0])
+
+    def wait_until_healthy(self) -> None:
+        """Wait until the image's health check has passed."""
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            state = self.inspect()["State"]
+            if state["Health"]["Status"] == "healthy":
+                return
+            if state["Health"]["Status"] == "unhealthy" or state["Restarting"]:
+                break
+            time.sleep(0.25)
+        pytest.fail(f"the container did not become healthy, state {state}; its log: {self.docker('logs', self.id)}")
+
+
+def run(*command: str, **environment: str) -> str:
+    """Run a command in the repository's root and return its output; fail with all it said if it fails."""
+    result = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, f"{' '.join(command)} ended with {result.returncode}: {result.stdout}"
+    return result.stdout
+
+
+def succeeds(*command: str, **environment: str) -> bool:
+    """Whether a command ends with 0."""
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def compose() -> tuple[str, ...]:
+    """Command of Docker Compose: the plugin, else docker-compose."""
+    if shutil.which("docker") and succeeds("docker", "compose", "version"):
+        return ("docker", "compose")
+    if shutil.which("docker-compose"):
+        return ("docker-compose",)
+    pytest.skip("Docker Compose is not installed")
+
+
+@pytest.fixture(scope="module")
+def path() -> str:
+    """PATH on which the first docker client is one that has BuildKit, as not every client has."""
+    clients = [shutil.which("docker", path=folder) for folder in os.get_exec_path()]
+    for client in filter(None, clients):
+        if succeeds(client, "build", "--help", DOCKER_BUILDKIT="1"):
+            if not succeeds(client, "info"):
+                pytest.skip("no Docker engine runs")
+            return f"{Path(client).parent}{os.pathsep}{os.environ['PATH']}"
+    pytest.skip("no docker client with BuildKit is installed")
+
+
+@pytest.fixture(scope="module")
+def docker(path: str) -> Run:
+    """Docker client."""
+    return lambda *words: run("docker", *words, PATH=path, DOCKER_BUILDKIT="1")
+
+
+@pytest.fixture(scope="module")
+def image(docker: Run, path: str) -> str:
+    """Image of the service, built for the CPU; its layers stay in the build cache for the next time."""
+    base = os.environ.get("TEST_BASE_IMAGE") or DEFAULT_BASE_IMAGE
+    if not succeeds("docker", "image", "inspect", base, PATH=path):
+        pytest.skip(f"the base image {base} is not here: pull it, or name another with TEST_BASE_IMAGE")
+    secrets = [
+        f"--secret=id={name},src={os.environ[variable]}" for name, variable in SECRETS.items() if variable in os.environ
+    ]
+    tag = "fashion-classifier:test"
+    docker("build", "-f", "docker/Dockerfile", "-t", tag, "--build-arg", f"BASE_IMAGE={base}", *secrets, ".")
+    return tag
+
+
+@pytest.fixture(scope="module")
+def container(compose: tuple[str, ...], docker: Run, path: str, image: str) -> Iterator[Container]:
+    """The service as ``docker compose up`` starts it; ``down`` has to succeed too."""
+    port = free_port()
+    environment = {
+        "PATH": path,
+        "DOCKER_BUILDKIT": "1",
+        "COMPOSE_PROJECT_NAME": f"fashion-classifier-test-{port}",
+        "BASE_IMAGE": os.environ.get("TEST_BASE_IMAGE") or DEFAULT_BASE_IMAGE,
+        "IMAGE": image,
+        "PORT": str(port),
+    }
+    try:
+        run(*compose, *CPU, "up", "--build", "--detach", **environment)
+        name = run(*compose, *CPU, "ps", "--quiet", **environment).strip()
+        started = Container(docker, name, f"http://127.0.0.1:{port}")
+        started.wait_until_healthy()
+        yield started
+    finally:
+        run(*compose, *CPU, "down", **environment)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"), [(CPU, ["serve-cpu.txt", "SERVICE_DEVICE: cpu"]), (GPU, ["serve-cuda.txt", "- gpu"])]
+)
+def test_compose_files_load(compose: tuple[str, ...], files: tuple[str, ...], expected: list[str]) -> None:
+    """The Compose at hand accepts the files; the GPU's override takes the CUDA requirements and reserves a GPU."""
+    config = run(*compose, *files, "config")
+    assert [words for words in expected if words not in config] == []
+
+
+def test_container_predicts(container: Container) -> None:
+    """A healthy container answers an upload with the class that is on the photo."""
+    answer = httpx2.post(f"{container.url}/predict", files={"file": fault("photo.png")}, timeout=30)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["class_name"] == "Ankle boot"
+    assert httpx2.get(f"{container.url}/health").json()["device"] == "cpu"
+
+
+def test_container_is_confined(container: Container) -> None:
+    """The container is not root, cannot write its image, has no capability and can gain none."""
+    facts = container.inspect()
+    assert int(facts["Config"]["User"].split(":")[0]) > 0
+    assert facts["HostConfig"]["ReadonlyRootfs"] is True
+    assert facts["HostConfig"]["CapDrop"] == ["ALL"]
+    assert facts["HostConfig"]["SecurityOpt"] == ["no-new-privileges:true"]
+    status = container.docker("exec", container.id, "cat", "/proc/1/status")
+    assert {"CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"} <= set(status.splitlines())
+
+
+def test_image_holds_nothing_of_its_build(docker: Run, image: str) -> None:
+    """The image holds no compiler, no installer beside the service's packages, no package cache and no secret."""
+    remains = "command -v cc gcc; ls -A /run/secrets /root/.cache /opt/pip /opt/venv/bin/pip 2>/dev/null; true"
+    assert docker("run", "--rm", "--entrypoint", "sh", image, "-c", remains) == ""
+    history = docker("history", "--no-trunc", image)
+    assert [variable for variable in SECRETS.values() if variable in history] == []
+
+
+def test_container_stops_by_itself_and_starts_again(container: Container) -> None:
+    """SIGTERM ends the container with exit code 0 within the grace period, and what it left lets it start again."""
+    container.docker("stop", "--time", "30", container.id)
+    state = container.inspect()["State"]
+    assert (state["ExitCode"], state["OOMKilled"]) == (0, False)
+    container.docker("start", container.id)
+    container.wait_until_healthy()
