@@ -1,0 +1,92 @@
+"""Own the command line of training; the work is done by the modules it calls."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+# TensorFlow writes banners to standard error when it loads; they say nothing about a run.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import typer
+
+from training.architectures import find_architecture
+from training.augment import AUGMENTATIONS
+from training.data import open_source
+from training.errors import TrainingError
+from training.runs import Config, describe_making, read_config, read_history
+from training.train import resume as resume_run
+from training.train import train as train_run
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def group() -> None:
+    """Train networks on images, measure them and export them as bundles for the service."""
+
+
+Data = Annotated[Path | None, typer.Option(help="Where the data is; without it Fashion-MNIST is looked for.")]
+
+
+@app.command()
+def train(
+    architecture: Annotated[str, typer.Argument(help="A name that `list` shows.")] = "",
+    recipe: Annotated[str, typer.Option(help="A recipe of the architecture; without it, its first.")] = "",
+    name: Annotated[str, typer.Option(help="The run's name; without it, ARCHITECTURE-RECIPE-sSEED.")] = "",
+    data: Data = None,
+    seed: Annotated[int, typer.Option(help="Of weights, shuffling, dropout and augmentation.")] = 1,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's number of epochs.")] = None,
+    augmentation: Annotated[str, typer.Option(help=f"Instead of the recipe's: {', '.join(AUGMENTATIONS)}.")] = "",
+    precision: Annotated[str, typer.Option(help="float32 or mixed_bfloat16.")] = "float32",
+    start_from: Annotated[Path | None, typer.Option("--from", help="The run that this one continues.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Finish this interrupted run; nothing else is needed.")] = None,
+    runs: Annotated[Path, typer.Option(help="The folder of run folders.")] = Path("runs"),
+) -> None:
+    """Train a network and leave a run folder with its weights, history and curves."""
+    source = open_source(data)
+    if resume is not None:
+        resume_run(resume, source)
+        return
+    found = find_architecture(architecture)
+    recipe = recipe or next(iter(found.recipes))
+    chosen = found.find_recipe(recipe)
+    if epochs is not None:
+        chosen = dataclasses.replace(chosen, epochs=epochs)
+    if augmentation:
+        chosen = dataclasses.replace(chosen, augmentation=augmentation)
+    samples = source.training()
+    config = Config(
+        name=name or f"{architecture}-{recipe}-s{seed}",
+        architecture=architecture,
+        recipe_name=recipe,
+        recipe=chosen,
+        seed=seed,
+        precision=precision,
+        class_names=source.class_names,
+        input_size=samples.input_size,
+        parameters=found.build(samples.input_size, len(source.class_names)).count_params(),
+        data_source=str(source),
+        data_sha256=samples.sha256(),
+        earlier_epochs=0
+        if start_from is None
+        else read_config(start_from).earlier_epochs + len(read_history(start_from)),
+        continued_from=None if start_from is None else start_from.name,
+        made_by=describe_making(),
+    )
+    train_run(config, source, runs / config.name, start_from)
+
+
+def main() -> None:
+    """Run the command line; an error raised on purpose is one line and exit code 1."""
+    try:
+        app()
+    except TrainingError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

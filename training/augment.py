@@ -1,0 +1,153 @@
+"""Own the augmentations: functions on a whole batch at once. Must never know networks, files or epochs.
+
+A step is a function (images float32 ``[N, H, W]`` of 0..255, targets float32 ``[N, classes]``, generator) -> the
+same pair, changed. All randomness comes from the generator, so a batch is augmented alike whenever it is made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
+Step = Callable[[NDArray[np.float32], NDArray[np.float32], np.random.Generator], Batch]
+
+
+def flip(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+    """Mirror half of the images left to right."""
+    chosen = generator.random(len(images)) < 0.5
+    return np.where(chosen[:, None, None], images[:, :, ::-1], images), targets
+
+
+def shift(padding_pixels: int) -> Step:
+    """Return the random crop with padding: a move of up to ``padding_pixels`` each way, black filling in."""
+
+    def step(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+        count, height, width = images.shape
+        padded = np.pad(images, ((0, 0), (padding_pixels, padding_pixels), (padding_pixels, padding_pixels)))
+        top, left = generator.integers(0, 2 * padding_pixels + 1, (2, count, 1))
+        rows, columns = top + np.arange(height), left + np.arange(width)
+        return padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]], targets
+
+    return step
+
+
+def cutout(side_pixels: int) -> Step:
+    """Return cutout (DeVries and Taylor 2017): black out a square centred anywhere, clipped at the edges."""
+
+    def step(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+        return np.where(_boxes(images.shape, side_pixels, side_pixels, generator), np.float32(0), images), targets
+
+    return step
+
+
+def mixup(alpha: float) -> Step:
+    """Return mixup (Zhang et al. 2017): blend each image and target with another of the batch."""
+
+    def step(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+        share = generator.beta(alpha, alpha, (len(images), 1)).astype(np.float32)
+        other = generator.permutation(len(images))
+        blended = share[:, :, None] * images + (1 - share[:, :, None]) * images[other]
+        return blended, share * targets + (1 - share) * targets[other]
+
+    return step
+
+
+def cutmix(alpha: float) -> Step:
+    """Return CutMix (Yun et al. 2019): paste a box of another image, mix the targets by the box's true area."""
+
+    def step(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+        count, height, width = images.shape
+        side = np.sqrt(1 - generator.beta(alpha, alpha, (count, 1, 1)))
+        box = _boxes(images.shape, side * height, side * width, generator)
+        share = 1 - box.mean(axis=(1, 2), dtype=np.float32)[:, None]
+        other = generator.permutation(count)
+        return np.where(box, images[other], images), share * targets + (1 - share) * targets[other]
+
+    return step
+
+
+def affine(rotation_degrees: float, shift_share: float, shear_degrees: float, zoom_share: float) -> Step:
+    """Return the random affine of Keras' old ImageDataGenerator: bilinear, the nearest pixel filling in.
+
+    Each quantity is drawn uniformly from -limit to limit (zoom from 1 - limit to 1 + limit, height and width apart).
+    """
+
+    def step(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+        count, height, width = images.shape
+        rotation = np.deg2rad(generator.uniform(-rotation_degrees, rotation_degrees, count))
+        shear = np.deg2rad(generator.uniform(-shear_degrees, shear_degrees, count))
+        moved = generator.uniform(-shift_share, shift_share, (count, 2)) * (height, width)
+        zoom = generator.uniform(1 - zoom_share, 1 + zoom_share, (count, 2))
+        return transform(images, affine_matrices((height, width), rotation, moved, shear, zoom)), targets
+
+    return step
+
+
+def affine_matrices(
+    size: tuple[int, int],
+    rotation: NDArray[np.float64],
+    moved: NDArray[np.float64],
+    shear: NDArray[np.float64],
+    zoom: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Compose the matrices ``[N, 3, 3]`` that lead from an output (row, column, 1) to the input's, about the centre.
+
+    The order rotation, shift, shear, zoom and their signs are those of keras_preprocessing 1.1
+    (``apply_affine_transform``). Angles are in radians ``[N]``; ``moved`` is in pixels, ``zoom`` a factor, both
+    (rows, columns) ``[N, 2]``.
+    """
+    one, zero = np.ones_like(rotation), np.zeros_like(rotation)
+    cosine, sine = np.cos(rotation), np.sin(rotation)
+    centre_row, centre_column = ((size[0] - 1) / 2 * one, (size[1] - 1) / 2 * one)
+    return (
+        _matrices([[one, zero, centre_row], [zero, one, centre_column]])
+        @ _matrices([[cosine, -sine, zero], [sine, cosine, zero]])
+        @ _matrices([[one, zero, moved[:, 0]], [zero, one, moved[:, 1]]])
+        @ _matrices([[one, -np.sin(shear), zero], [zero, np.cos(shear), zero]])
+        @ _matrices([[zoom[:, 0], zero, zero], [zero, zoom[:, 1], zero]])
+        @ _matrices([[one, zero, -centre_row], [zero, one, -centre_column]])
+    )
+
+
+def transform(images: NDArray[np.float32], matrices: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Resample images ``[N, H, W]`` by matrices ``[N, 3, 3]`` on whatever backend Keras has."""
+    (a, b, c), (d, e, f) = np.moveaxis(matrices[:, :2], 0, -1)
+    # Keras wants (x', y') from (x, y), the column first; the matrices are for (row, column).
+    vectors = np.stack([e, d, f, b, a, c, 0 * a, 0 * a], axis=1).astype(np.float32)
+    moved = keras.ops.image.affine_transform(
+        images[..., None], vectors, interpolation="bilinear", fill_mode="nearest", data_format="channels_last"
+    )
+    return np.asarray(keras.ops.convert_to_numpy(moved)[..., 0])
+
+
+def _matrices(rows: list[list[NDArray[np.float64]]]) -> NDArray[np.float64]:
+    zero, one = np.zeros_like(rows[0][0]), np.ones_like(rows[0][0])
+    return np.stack([np.stack(row, axis=-1) for row in [*rows, [zero, zero, one]]], axis=-2)
+
+
+def _boxes(
+    shape: tuple[int, ...],
+    height: NDArray[np.float64] | float,
+    width: NDArray[np.float64] | float,
+    generator: np.random.Generator,
+) -> NDArray[np.bool_]:
+    """Draw a mask ``[N, H, W]`` of one box an image, centred anywhere."""
+    row, column = (generator.uniform(0, size, (shape[0], 1, 1)) for size in shape[1:])
+    rows, columns = np.arange(shape[1])[None, :, None] + 0.5, np.arange(shape[2])[None, None, :] + 0.5
+    return np.asarray((abs(rows - row) < height / 2) & (abs(columns - column) < width / 2))
+
+
+# The tutorials say shear_range=0.3. Keras read that as radians (17.2 degrees) until 2.0.9 and as degrees since.
+AUGMENTATIONS: Mapping[str, tuple[Step, ...]] = {
+    "none": (),
+    "flip-shift": (flip, shift(2)),
+    "tutorial-degrees": (affine(8, 0.08, 0.3, 0.08),),
+    "tutorial-radians": (affine(8, 0.08, float(np.rad2deg(0.3)), 0.08),),
+    "modern-cutout": (flip, shift(2), cutout(8)),
+    "modern-mixup": (flip, shift(2), mixup(0.2)),
+    "modern-cutmix": (flip, shift(2), cutmix(1.0)),
+}

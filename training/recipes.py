@@ -1,0 +1,65 @@
+"""Own how a network is trained: the numbers of a recipe and what they mean to Keras. Must never know a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training run apart from the network, the data and the seed.
+
+    ``steps_per_epoch``: None means one pass over the training part; a number means batches from an endless
+    stream of reshuffled passes, as ``tf.data`` repeats them.
+    ``continues``: the recipe starts from the last epoch of another run, optimizer state included.
+    ``published``: the test accuracy that the source of the recipe reports, None where nobody did.
+    """
+
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = 1e-3
+    schedule: Literal["constant", "cosine", "onecycle"] = "constant"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    batch_size: int = 128
+    epochs: int = 10
+    steps_per_epoch: int | None = None
+    label_smoothing: float = 0.0
+    augmentation: str = "none"
+    ema_momentum: float | None = None
+    early_stopping_patience: int | None = None
+    validation_fraction: float = 1 / 12
+    split_seed: int = 13
+    continues: bool = False
+    published: float | None = None
+
+    def make_optimizer(self, total_steps: int) -> Any:
+        """Build the Keras optimizer for a run of ``total_steps`` batches."""
+        rate = self._learning_rate(total_steps)
+        average: dict[str, Any] = (
+            {} if self.ema_momentum is None else {"use_ema": True, "ema_momentum": self.ema_momentum}
+        )
+        match self.optimizer:
+            case "adam":
+                return keras.optimizers.Adam(rate, **average)
+            case "adamw":
+                return keras.optimizers.AdamW(rate, weight_decay=self.weight_decay, **average)
+            case "sgd":
+                decay = self.weight_decay or None
+                nesterov = self.momentum > 0
+                return keras.optimizers.SGD(rate, self.momentum, nesterov, weight_decay=decay, **average)
+
+    def _learning_rate(self, total_steps: int) -> Any:
+        match self.schedule:
+            case "constant":
+                return self.learning_rate
+            case "cosine":
+                return keras.optimizers.schedules.CosineDecay(self.learning_rate, total_steps)
+            case "onecycle":
+                # Smith and Topin 2018, "Super-Convergence": up from 1/25 of the peak in the first 30 %, then down.
+                rise = int(0.3 * total_steps)
+                return keras.optimizers.schedules.CosineDecay(
+                    self.learning_rate / 25, total_steps - rise, warmup_target=self.learning_rate, warmup_steps=rise
+                )

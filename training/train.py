@@ -1,0 +1,172 @@
+"""Own the way from samples to a trained run folder. Must never open the test set or import TensorFlow.
+
+Everything random in an epoch comes from (seed, epoch, batch) or from state saved in the checkpoint, so a run that is
+interrupted and resumed ends with the same weights as one that is not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from training.augment import AUGMENTATIONS, Step
+from training.errors import RunError
+from training.pictures import plot_history
+from training.runs import MODEL_FILE, Config, read_config, read_history, write_config, write_history
+from training.samples import Samples, Source
+
+
+class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
+    """The batches of one epoch: images float32 ``[N, H, W, 1]`` of 0..255 and one-hot targets, shuffled, augmented."""
+
+    def __init__(self, samples: Samples, config: Config) -> None:
+        super().__init__()
+        self._samples = samples
+        self._seed = config.seed
+        self._batch_size = config.recipe.batch_size
+        self._endless = config.recipe.steps_per_epoch is not None
+        self._count = config.recipe.steps_per_epoch or math.ceil(len(samples) / self._batch_size)
+        self._augmentation: tuple[Step, ...] = AUGMENTATIONS[config.recipe.augmentation]
+        self._class_count = len(config.class_names)
+        self.epoch = config.earlier_epochs
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        chosen = self._indices(index)
+        images = self._samples.images[chosen].astype(np.float32)
+        targets = np.eye(self._class_count, dtype=np.float32)[self._samples.labels[chosen]]
+        generator = np.random.default_rng((self._seed, self.epoch, index))
+        for step in self._augmentation:
+            images, targets = step(images, targets, generator)
+        return images[..., None], targets
+
+    def _indices(self, index: int) -> NDArray[np.intp]:
+        if not self._endless:
+            return self._permutation(self.epoch)[index * self._batch_size : (index + 1) * self._batch_size]
+        start = (self.epoch * self._count + index) * self._batch_size
+        stream = np.arange(start, start + self._batch_size)
+        passes = stream // len(self._samples)
+        return np.concatenate(
+            [self._permutation(int(p))[stream[passes == p] % len(self._samples)] for p in np.unique(passes)]
+        )
+
+    def _permutation(self, number: int) -> NDArray[np.intp]:
+        return np.random.default_rng((self._seed, number)).permutation(len(self._samples))
+
+
+class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
+    """Keep the history and the checkpoint of each epoch; stop early where the recipe says so."""
+
+    def __init__(self, folder: Path, batches: Batches, config: Config) -> None:
+        super().__init__()
+        self._folder = folder
+        self._batches = batches
+        self._earlier_epochs = config.earlier_epochs
+        self._patience = config.recipe.early_stopping_patience
+        self._history = read_history(folder)
+        self._started = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Tell the batches the number of the epoch and start its clock."""
+        del logs
+        self._batches.epoch = self._earlier_epochs + epoch
+        self._started = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Write the history first and the checkpoint last: only a checkpoint makes an epoch count as done."""
+        row = {"epoch": self._earlier_epochs + epoch + 1, **(logs or {})}
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row["seconds"] = round(time.monotonic() - self._started, 1)
+        self._history = [*self._history[:epoch], row]
+        write_history(self._folder, self._history)
+        _save_checkpoint(self._folder, self.model, epoch + 1)
+        losses = [earlier["val_loss"] for earlier in self._history]
+        if self._patience is not None and len(losses) - 1 - int(np.argmin(losses)) >= self._patience:
+            self.model.stop_training = True
+
+
+def train(config: Config, source: Source, folder: Path, start_from: Path | None = None) -> None:
+    """Train a new run in ``folder``; ``start_from`` is the folder of the run that it continues.
+
+    Raises:
+        RunError: The folder exists already, or the run to start from is missing, unfinished or not asked for.
+    """
+    if folder.exists():
+        raise RunError(f"{folder} exists already: finish it with --resume {folder}, or choose another --name")
+    if config.recipe.continues and start_from is None:
+        raise RunError(f"recipe {config.recipe_name} continues another run: name its folder with --from")
+    keras.utils.set_random_seed(config.seed)
+    samples = source.training()
+    model = _compile(config, samples) if start_from is None else _load_checkpoint(start_from)
+    write_config(folder, config)
+    _fit(model, config, samples, folder, done=0)
+
+
+def resume(folder: Path, source: Source) -> None:
+    """Finish an interrupted run from the end of its last whole epoch.
+
+    Raises:
+        RunError: There is no checkpoint to resume from.
+    """
+    config = read_config(folder)
+    keras.utils.set_random_seed(config.seed)
+    _fit(_load_checkpoint(folder), config, source.training(), folder, done=_checkpoint(folder)[0])
+
+
+def _fit(model: Any, config: Config, samples: Samples, folder: Path, done: int) -> None:
+    part, validation = config.split(samples)
+    batches = Batches(part, config)
+    targets = np.eye(len(config.class_names), dtype=np.float32)[validation.labels]
+    model.fit(
+        batches,
+        initial_epoch=done,
+        epochs=config.recipe.epochs,
+        validation_data=(validation.images[..., None].astype(np.float32), targets),
+        validation_batch_size=500,
+        callbacks=[Recorder(folder, batches, config)],
+    )
+    model.save(folder / MODEL_FILE)
+    plot_history(folder)
+
+
+def _compile(config: Config, samples: Samples) -> Any:
+    keras.config.set_dtype_policy(config.precision)
+    model = config.build()
+    keras.config.set_dtype_policy("float32")
+    steps = len(Batches(config.split(samples)[0], config)) * config.recipe.epochs
+    model.compile(
+        config.recipe.make_optimizer(steps),
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.recipe.label_smoothing),
+        metrics=["accuracy"],
+        jit_compile=keras.backend.backend() != "tensorflow",  # XLA halved TensorFlow's speed on two CPU cores
+    )
+    return model
+
+
+def _load_checkpoint(folder: Path) -> Any:
+    return keras.saving.load_model(_checkpoint(folder)[1])
+
+
+def _checkpoint(folder: Path) -> tuple[int, Path]:
+    """Find the last checkpoint: (epochs done, file)."""
+    found = sorted((int(path.stem), path) for path in (folder / "checkpoints").glob("[0-9]*.keras"))
+    if not found:
+        raise RunError(f"{folder} holds no checkpoint to start from: train it (again) first")
+    return found[-1]
+
+
+def _save_checkpoint(folder: Path, model: Any, epochs: int) -> None:
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    unfinished = checkpoints / "unfinished.keras"
+    model.save(unfinished)
+    unfinished.replace(checkpoints / f"{epochs}.keras")
+    (checkpoints / f"{epochs - 1}.keras").unlink(missing_ok=True)
