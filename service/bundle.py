@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import BundleError
@@ -24,6 +26,8 @@ class Manifest(BaseModel):
 
     ``input_size`` is (height, width) in pixels; ``class_names`` are in the order of the model's outputs;
     ``files`` maps each file of the bundle, the manifest excepted, to its sha256.
+    ``self_test`` holds the probabilities that the trained network itself, not its export, gives for
+    ``self_test_image``; the service compares its own answer with them.
     ``training`` and ``metrics`` are figures written by ``training``; serving does not read them.
     """
 
@@ -37,6 +41,7 @@ class Manifest(BaseModel):
     preprocessing: str
     class_names: Annotated[tuple[str, ...], Field(min_length=2)]
     opset: int
+    self_test: tuple[float, ...]
     training: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     data_sha256: Sha256
@@ -48,7 +53,16 @@ class Manifest(BaseModel):
             raise ValueError(f"files does not list {MODEL_FILE}")
         if len(set(self.class_names)) != len(self.class_names):
             raise ValueError("class_names holds a name twice")
+        if len(self.self_test) != len(self.class_names):
+            raise ValueError(f"self_test holds {len(self.self_test)} values for {len(self.class_names)} classes")
         return self
+
+
+def self_test_image(size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Draw the picture that a bundle's self-test is answered on: uint8 ``[height, width]``, a disc of stripes."""
+    rows, columns = np.indices(size)
+    disc = np.hypot(rows / size[0] - 0.5, columns / size[1] - 0.5) < 0.4
+    return np.where(disc, 55 + (rows * 40 + columns * 9) % 200, 0).astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from service.bundle import CARD_FILE, MODEL_FILE, Bundle, Manifest, write_bundle
+from service.bundle import CARD_FILE, MODEL_FILE, Bundle, Manifest, self_test_image, write_bundle
 
 
 def linear_model(classes: int, height: int, width: int, *, input_name: str = "image") -> bytes:
     """Serialize softmax(W x / 255 + b) over uint8 ``[N, height, width]``."""
-    random = np.random.default_rng(7)
-    weights = random.normal(0, 0.1, (height * width, classes)).astype(np.float32)
-    bias = random.normal(0, 0.1, classes).astype(np.float32)
+    weights, bias = _parameters(classes, height, width)
     nodes = [
         helper.make_node("Cast", [input_name], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["float", "scale"], ["scaled"]),
@@ -43,6 +42,20 @@ def linear_model(classes: int, height: int, width: int, *, input_name: str = "im
     return serialized
 
 
+def linear_answer(image: NDArray[np.uint8], classes: int) -> NDArray[np.float32]:
+    """Compute in NumPy what ``linear_model`` answers to one image: float32 ``[classes]``."""
+    weights, bias = _parameters(classes, *image.shape)
+    exponentials = np.exp(image.reshape(-1).astype(np.float32) / 255 @ weights + bias)
+    answer: NDArray[np.float32] = exponentials / exponentials.sum()
+    return answer
+
+
+def _parameters(classes: int, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    random = np.random.default_rng(7)
+    weights = random.normal(0, 0.1, (height * width, classes)).astype(np.float32)
+    return weights, random.normal(0, 0.1, classes).astype(np.float32)
+
+
 def write_linear_bundle(folder: Path, *, model: bytes | None = None, **manifest: Any) -> Bundle:
     """Write a bundle of three classes for 20 x 30 images (height x width) to ``folder``."""
     fields: dict[str, Any] = {
@@ -52,6 +65,7 @@ def write_linear_bundle(folder: Path, *, model: bytes | None = None, **manifest:
         "preprocessing": "fit-pad",
         "class_names": ("left", "middle", "right"),
         "opset": 18,
+        "self_test": tuple(linear_answer(self_test_image((20, 30)), 3).tolist()),
         "data_sha256": "0" * 64,
         "git_commit": "none",
     } | manifest
