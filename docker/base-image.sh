@@ -9,6 +9,7 @@ set -eu
 
 image=fashion-classifier-base:bookworm
 log=${TMPDIR:-/tmp}/dockerd.log
+PATH=$PATH:/usr/sbin:/sbin # where dockerd and debootstrap are; not every caller looks there
 
 fail() {
     echo "base-image.sh: $1" >&2

@@ -28,8 +28,10 @@ COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 WORKDIR /app
 # Keras, matplotlib and their like keep caches in the home folder; a user known by number alone has none.
+# ONNX Runtime's own builds report to their maker unless told not to (its Privacy.md).
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
+    ORT_DISABLE_TELEMETRY=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 

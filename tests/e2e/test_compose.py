@@ -159,12 +159,13 @@ def test_container_predicts(container: Container) -> None:
 
 
 def test_container_is_confined(container: Container) -> None:
-    """The container is not root, cannot write its image, has no capability and can gain none."""
+    """The container is not root, cannot write its image, has no capability, can gain none, and reports to nobody."""
     facts = container.inspect()
     assert int(facts["Config"]["User"].split(":")[0]) > 0
     assert facts["HostConfig"]["ReadonlyRootfs"] is True
     assert facts["HostConfig"]["CapDrop"] == ["ALL"]
     assert facts["HostConfig"]["SecurityOpt"] == ["no-new-privileges:true"]
+    assert "ORT_DISABLE_TELEMETRY=1" in facts["Config"]["Env"]
     status = container.docker("exec", container.id, "cat", "/proc/1/status")
     assert {"CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"} <= set(status.splitlines())
 
