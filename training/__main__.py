@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Annotated
 
 # TensorFlow writes banners to standard error when it loads; they say nothing about a run.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import typer
 
+from service.errors import ServiceError
 from training.architectures import find_architecture
 from training.augment import AUGMENTATIONS
 from training.data import open_source
 from training.errors import TrainingError
+from training.evaluate import evaluate as evaluate_run
+from training.golden import write_golden
 from training.runs import Config, describe_making, read_config, read_history
 from training.train import resume as resume_run
 from training.train import train as train_run
@@ -80,11 +83,50 @@ def train(
     train_run(config, source, runs / config.name, start_from)
 
 
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    data: Data = None,
+) -> None:
+    """Measure a finished run on the test set; each run is measured once."""
+    test = evaluate_run(run, open_source(data))["test"]
+    low, high = test["wilson_95"]
+    typer.echo(f"{test['accuracy']:.2%} of {test['count']:,} test images (95 %: {low:.2%} to {high:.2%})")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of an evaluated run.")],
+    name: Annotated[str, typer.Option(help="The bundle's name; without it, the architecture's.")] = "",
+    version: Annotated[str, typer.Option(help="The bundle's version.")] = "1",
+    data: Data = None,
+    models: Annotated[Path, typer.Option(help="The folder of bundles.")] = Path("models"),
+) -> None:
+    """Convert an evaluated run to ONNX, check the graph against Keras and publish it as a bundle."""
+    from training.export import export as export_run  # loads TensorFlow, which the other commands do without
+
+    bundle = export_run(run, open_source(data), models, name or read_config(run).architecture, version)
+    difference = bundle.manifest.metrics["parity"]["largest_difference"]
+    typer.echo(f"{bundle.folder}: {len(bundle.model):,} bytes, largest difference from Keras {difference:.1e}")
+
+
+@app.command()
+def golden(
+    run: Annotated[Path, typer.Argument(help="The run that the shipped bundle was exported from.")],
+    output: Annotated[Path, typer.Option(help="Where the tests look.")] = Path("tests/data/fashion-mnist-sample"),
+    count: Annotated[int, typer.Option(help="Number of test images.")] = 300,
+    png_count: Annotated[int, typer.Option(help="How many of them are written as PNG too.")] = 30,
+    data: Data = None,
+) -> None:
+    """Write the golden set of the tests: test images and the probabilities that Keras gives them."""
+    write_golden(run, open_source(data), output, count, png_count)
+
+
 def main() -> None:
     """Run the command line; an error raised on purpose is one line and exit code 1."""
     try:
         app()
-    except TrainingError as error:
+    except (TrainingError, ServiceError) as error:
         sys.exit(f"error: {error}")
 
 
