@@ -11,15 +11,18 @@ from typing import Annotated
 # TensorFlow writes banners to standard error when it loads; they say nothing about a run.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import rich
+import rich.table
 import typer
 
 from service.errors import ServiceError
-from training.architectures import find_architecture
+from training.architectures import ARCHITECTURES, find_architecture
 from training.augment import AUGMENTATIONS
 from training.data import open_source
 from training.errors import TrainingError
 from training.evaluate import evaluate as evaluate_run
 from training.golden import write_golden
+from training.recipes import MODERN_RECIPES
 from training.runs import Config, describe_making, read_config, read_history
 from training.train import resume as resume_run
 from training.train import train as train_run
@@ -45,6 +48,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's number of epochs.")] = None,
     augmentation: Annotated[str, typer.Option(help=f"Instead of the recipe's: {', '.join(AUGMENTATIONS)}.")] = "",
     precision: Annotated[str, typer.Option(help="float32 or mixed_bfloat16.")] = "float32",
+    weights: Annotated[Path | None, typer.Option(help="VGG19's ImageNet weights; without it Keras downloads.")] = None,
     start_from: Annotated[Path | None, typer.Option("--from", help="The run that this one continues.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Finish this interrupted run; nothing else is needed.")] = None,
     runs: Annotated[Path, typer.Option(help="The folder of run folders.")] = Path("runs"),
@@ -80,7 +84,20 @@ def train(
         continued_from=None if start_from is None else start_from.name,
         made_by=describe_making(),
     )
-    train_run(config, source, runs / config.name, start_from)
+    train_run(config, source, runs / config.name, start_from=start_from, weights=weights)
+
+
+@app.command("list")
+def list_architectures() -> None:
+    """Name every network with its parameters, recipes and published test accuracies."""
+    table = rich.table.Table("architecture", "parameters", "recipe", "published", "how")
+    for name, found in ARCHITECTURES.items():
+        for recipe_name, recipe in found.recipes.items():
+            published = "" if recipe.published is None else f"{recipe.published:.2%}"
+            table.add_row(name, f"{found.parameters:,}", recipe_name, published, str(recipe))
+    for recipe_name, recipe in MODERN_RECIPES.items():
+        table.add_row("any", "", recipe_name, "", str(recipe))
+    rich.print(table)
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import keras
@@ -35,6 +36,20 @@ class Recipe:
     continues: bool = False
     published: float | None = None
 
+    def __str__(self) -> str:
+        """Name what differs from the plainest recipe, the number of epochs first."""
+        batches = "" if self.steps_per_epoch is None else f" of {self.steps_per_epoch} steps"
+        words = [f"{self.epochs} {'more ' if self.continues else ''}epochs{batches}"]
+        words += [f"{self.optimizer} {self.learning_rate:g} {self.schedule}", f"batch {self.batch_size}"]
+        plain = Recipe()
+        for name in ("momentum", "weight_decay", "label_smoothing", "augmentation", "ema_momentum"):
+            value = getattr(self, name)
+            if value != getattr(plain, name):
+                words.append(f"{name.replace('_', ' ')} {value}")
+        if self.early_stopping_patience is not None:
+            words.append(f"stops after {self.early_stopping_patience} epochs without gain")
+        return ", ".join([*words, f"{self.validation_fraction:.0%} validation"])
+
     def make_optimizer(self, total_steps: int) -> Any:
         """Build the Keras optimizer for a run of ``total_steps`` batches."""
         rate = self._learning_rate(total_steps)
@@ -63,3 +78,16 @@ class Recipe:
                 return keras.optimizers.schedules.CosineDecay(
                     self.learning_rate / 25, total_steps - rise, warmup_target=self.learning_rate, warmup_steps=rise
                 )
+
+
+_MODERN = Recipe(
+    epochs=30, label_smoothing=0.1, augmentation="modern-cutout", ema_momentum=0.999, validation_fraction=1 / 12
+)
+
+# Recipes that any network can be trained with; --augmentation chooses mixup or cutmix instead of cutout.
+MODERN_RECIPES: Mapping[str, Recipe] = {
+    "modern": replace(_MODERN, optimizer="adamw", learning_rate=2e-3, weight_decay=0.05, schedule="onecycle"),
+    "modern-sgd": replace(
+        _MODERN, optimizer="sgd", learning_rate=0.05, momentum=0.9, weight_decay=5e-4, schedule="cosine"
+    ),
+}

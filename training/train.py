@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from training.architectures import find_architecture
 from training.augment import AUGMENTATIONS, Step
 from training.errors import RunError
 from training.pictures import plot_history
@@ -93,11 +94,17 @@ class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
             self.model.stop_training = True
 
 
-def train(config: Config, source: Source, folder: Path, start_from: Path | None = None) -> None:
-    """Train a new run in ``folder``; ``start_from`` is the folder of the run that it continues.
+def train(
+    config: Config, source: Source, folder: Path, *, start_from: Path | None = None, weights: Path | None = None
+) -> None:
+    """Train a new run in ``folder``.
+
+    ``start_from`` is the folder of the run that it continues, ``weights`` the file of pretrained ones where the
+    architecture takes any.
 
     Raises:
         RunError: The folder exists already, or the run to start from is missing, unfinished or not asked for.
+        TrainingError: Pretrained weights are needed and cannot be had.
     """
     if folder.exists():
         raise RunError(f"{folder} exists already: finish it with --resume {folder}, or choose another --name")
@@ -105,7 +112,7 @@ def train(config: Config, source: Source, folder: Path, start_from: Path | None 
         raise RunError(f"recipe {config.recipe_name} continues another run: name its folder with --from")
     keras.utils.set_random_seed(config.seed)
     samples = source.training()
-    model = _compile(config, samples) if start_from is None else _load_checkpoint(start_from)
+    model = _compile(config, samples, weights) if start_from is None else _load_checkpoint(start_from)
     write_config(folder, config)
     _fit(model, config, samples, folder, done=0)
 
@@ -137,10 +144,13 @@ def _fit(model: Any, config: Config, samples: Samples, folder: Path, done: int) 
     plot_history(folder)
 
 
-def _compile(config: Config, samples: Samples) -> Any:
+def _compile(config: Config, samples: Samples, weights: Path | None) -> Any:
     keras.config.set_dtype_policy(config.precision)
     model = config.build()
     keras.config.set_dtype_policy("float32")
+    load_pretrained = find_architecture(config.architecture).load_pretrained
+    if load_pretrained is not None:
+        load_pretrained(model, weights)
     steps = len(Batches(config.split(samples)[0], config)) * config.recipe.epochs
     model.compile(
         config.recipe.make_optimizer(steps),
