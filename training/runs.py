@@ -146,13 +146,13 @@ def describe_making() -> dict[str, Any]:
 
 
 def git_commit() -> str:
-    """Return the commit of the code, with ``-dirty`` after it if tracked code differs from it."""
+    """Return the commit of the code, with ``-dirty`` after it if the code of training differs from it."""
     try:
         commit, changes = (
             subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603, S607 - fixed words
             for words in (
                 ["rev-parse", "HEAD"],
-                ["status", "--porcelain", "--untracked-files=no", "training", "service"],
+                ["status", "--porcelain", "--untracked-files=no", "training"],
             )
         )
     except (OSError, subprocess.CalledProcessError):
