@@ -36,6 +36,9 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-vers
 requirements: .venv/all ## Pin the requirements anew from pyproject.toml; UPGRADE=--upgrade takes new releases
 	$(COMPILE) --extra client --extra training --extra test --extra dev --output-file requirements/all.txt
 	$(COMPILE) --constraint requirements/all.txt --output-file requirements/serve.txt
+	$(COMPILE) --extra cuda --constraint requirements/serve.txt --output-file requirements/serve-cuda.txt
+	echo onnxruntime | $(COMPILE) - --constraint requirements/serve.txt --no-emit-package onnxruntime-gpu \
+		--output-file requirements/serve-cpu.txt
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is %s; try make PYTHON=python3.12" \

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from service import problems
-from service.errors import ServiceError
-from service.limits import BodyLimit, RequestId
-from service.predictor import Predictor
+from service.limits import UploadLimits
+from service.predictor import Predictor, load_classifier
 from service.routes import health, metrics, predict
 from service.settings import Settings
-from service.telemetry import Measure, Metrics
-
-log = logging.getLogger(__name__)
+from service.telemetry import Metrics, Observe
 
 
 def create_app(settings: Settings, on_failure: Callable[[], None] = lambda: None) -> FastAPI:
     """Build the application; its model is loaded after it has started, while ``/health`` answers 503.
 
-    ``on_failure`` is called when the model cannot be loaded, so that a server can stop.
+    ``on_failure`` is called when there is no model to be had, so that a server can stop.
     """
-    predictor = Predictor(settings)
+    predictor = Predictor(settings, lambda: load_classifier(settings), on_failure)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(_load(predictor, on_failure))
+        tasks = asyncio.create_task(predictor.start()), asyncio.create_task(predictor.watch())
         yield
-        await loading
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         predictor.close()
 
     app = FastAPI(
@@ -47,15 +45,6 @@ def create_app(settings: Settings, on_failure: Callable[[], None] = lambda: None
         app.include_router(routes.router)
     problems.install(app)
     # The last added is the outermost.
-    app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes)
-    app.add_middleware(RequestId)
-    app.add_middleware(Measure, metrics=app.state.metrics)
+    app.add_middleware(UploadLimits, settings=settings, status=lambda: predictor.status)
+    app.add_middleware(Observe, metrics=app.state.metrics)
     return app
-
-
-async def _load(predictor: Predictor, on_failure: Callable[[], None]) -> None:
-    try:
-        await predictor.load()
-    except ServiceError as error:
-        log.critical("%s", error)
-        on_failure()

@@ -75,6 +75,21 @@ class Bundle:
     """The ONNX model, serialized; its sha256 was checked on these very bytes."""
 
 
+def newest_version(folder: Path) -> Path:
+    """Return the bundle to serve: ``folder`` itself, or, of a folder of versions, the newest one.
+
+    Versions are ordered as numbers where they are numbers, ``10`` after ``9``. A version without a manifest, which is
+    written last, is not there yet.
+    """
+
+    def order(version: Path) -> list[tuple[bool, int, str]]:
+        return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in version.name.split(".")]
+
+    if (folder / MANIFEST_FILE).exists():
+        return folder
+    return max((path.parent for path in folder.glob(f"*/{MANIFEST_FILE}")), key=order, default=folder)
+
+
 def read_bundle(folder: Path) -> Bundle:
     """Read a bundle and verify the sha256 of every file that its manifest lists.
 

@@ -11,14 +11,15 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from service.bundle import Bundle, Manifest
-from service.errors import BundleError, DeviceError, InvalidParameterError
+from service.bundle import Bundle, Manifest, self_test_image
+from service.errors import BundleError, DeviceError, InferenceError, InvalidParameterError
 from service.settings import Device
 
 log = logging.getLogger(__name__)
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
+SELF_TEST_TOLERANCE = 0.01  # between devices and number formats; a broken device is off by far more
 HEAVY_OPERATORS = frozenset({"Conv", "FusedConv", "Gemm", "MatMul", "FusedMatMul"})
 
 
@@ -66,10 +67,11 @@ class Classifier:
     """
 
     def __init__(self, bundle: Bundle, device: Device) -> None:
-        """Load ``bundle`` on ``device`` and prove it by a first inference.
+        """Load ``bundle`` on ``device`` and prove it by its self-test.
 
         Raises:
             BundleError: The model is not what its manifest says.
+            InferenceError: See ``self_test``.
             DeviceError: ``device`` is ``cuda`` and the session does not run on it.
         """
         self.manifest = bundle.manifest
@@ -77,12 +79,30 @@ class Classifier:
         self.providers = tuple(self._session.get_providers())
         self.device: Literal["cuda", "cpu"] = "cuda" if CUDA in self.providers else "cpu"
         self._check_contract()
-        self._check_first_inference()
+        self.self_test()
 
     def classify(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probabilities, float32 ``[N, classes]``, of ``images``, uint8 ``[N, height, width]``."""
         probabilities: NDArray[np.float32] = self._session.run(["probabilities"], {"image": images})[0]
         return probabilities
+
+    def self_test(self) -> None:
+        """Classify the self-test's picture, and compare with the answer of the network that was trained.
+
+        Raises:
+            InferenceError: The session fails, or its answer differs by more than ``SELF_TEST_TOLERANCE``.
+        """
+        image = self_test_image(self.manifest.input_size)
+        try:
+            answer = self.classify(image[np.newaxis])[0]
+        except Exception as error:  # the bindings' exceptions share no base but Exception
+            raise InferenceError(f"inference fails on {self.device}: {error}") from error
+        difference = float(np.abs(answer - self.manifest.self_test).max())
+        if not difference <= SELF_TEST_TOLERANCE:
+            raise InferenceError(
+                f"the model's answer to its self-test differs from the manifest's by {difference:.2g}; "
+                f"at most {SELF_TEST_TOLERANCE} is allowed: check the device, or export the model again"
+            )
 
     def _check_contract(self) -> None:
         height, width = self.manifest.input_size
@@ -96,12 +116,6 @@ class Classifier:
                 f"model.onnx gives {outputs} but the manifest lists {len(self.manifest.class_names)} classes "
                 "for its output probabilities"
             )
-
-    def _check_first_inference(self) -> None:
-        black = np.zeros((1, *self.manifest.input_size), dtype=np.uint8)
-        total = float(self.classify(black).sum())
-        if not abs(total - 1) < 1e-3:
-            raise BundleError(f"model.onnx gives probabilities that sum to {total}, not 1: export it again")
 
 
 def _open_session(model: bytes, device: Device) -> onnxruntime.InferenceSession:

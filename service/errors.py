@@ -4,10 +4,14 @@ ServiceError
 ├── BundleError                a model bundle is missing, damaged or contradicts itself
 ├── DeviceError                the device asked for cannot be had
 ├── NotReadyError              the model is not loaded, or the service is stopping
+├── OverloadedError            more uploads than the service takes on at a time
+├── DeadlineExceededError      the request was not answered in time
+├── InferenceError             the model failed on an image that it should have answered
 └── InvalidRequestError        the request cannot be answered as it is
     ├── InvalidParameterError      a parameter is out of what the model allows
     ├── MalformedFormError         the form does not hold exactly one file part named "file"
     ├── UnsupportedTypeError       the body is of a content type that is not accepted
+    ├── UploadTimeoutError         the body did not arrive in time
     ├── UploadTooLargeError        more bytes than allowed
     ├── ImageTooLargeError         more pixels than allowed
     └── UnreadableImageError       not an image in an accepted format, or a damaged one
@@ -32,6 +36,25 @@ class NotReadyError(ServiceError):
     """The model is not loaded yet, or the service is stopping."""
 
 
+class OverloadedError(ServiceError):
+    """More uploads are in flight, by number or by bytes, than the service takes on at a time.
+
+    ``retry_after_seconds`` is how long those in flight are likely to take.
+    """
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class DeadlineExceededError(ServiceError):
+    """The request was not answered in time."""
+
+
+class InferenceError(ServiceError):
+    """The model failed on an image that it should have answered."""
+
+
 class InvalidRequestError(ServiceError):
     """The request cannot be answered as it is; its subclasses say why."""
 
@@ -46,6 +69,10 @@ class MalformedFormError(InvalidRequestError):
 
 class UnsupportedTypeError(InvalidRequestError):
     """The body is of a content type that is not accepted."""
+
+
+class UploadTimeoutError(InvalidRequestError):
+    """The body did not arrive in time."""
 
 
 class UploadTooLargeError(InvalidRequestError):

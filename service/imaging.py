@@ -4,6 +4,7 @@ Everything geometric is here, for training as for serving; everything arithmetic
 Must know nothing of HTTP or of the model.
 """
 
+from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
@@ -17,8 +18,16 @@ PREPROCESSING = "fit-pad"
 """The name of the rule that ``read_image`` follows; a model's manifest names the rule it expects."""
 
 
-def read_image(data: bytes, size: tuple[int, int], max_pixels: int) -> NDArray[np.uint8]:
-    """Turn the bytes of an image into the model's input: uint8 ``[height, width]``, bright item on black.
+@dataclass(frozen=True)
+class ModelInput:
+    """``image`` is uint8 ``[height, width]`` of the model; ``source_pixels`` counts those of the upload."""
+
+    image: NDArray[np.uint8]
+    source_pixels: int
+
+
+def read_image(data: bytes, size: tuple[int, int], max_pixels: int) -> ModelInput:
+    """Turn the bytes of an image into the model's input, a bright item on black.
 
     The first frame is oriented by its EXIF tag, flattened over white where transparent, and made grey.
     A grey image of the model's size is then taken as it is, pixel for pixel.
@@ -30,9 +39,9 @@ def read_image(data: bytes, size: tuple[int, int], max_pixels: int) -> NDArray[n
         UnreadableImageError: The bytes are no image of an accepted format, or a damaged one.
     """
     image = _decode(data, max_pixels)
-    if (image.height, image.width) == size and _is_grey(image):
-        return np.asarray(image.convert("L"))
-    return _fit(image.convert("L"), size)
+    taken_as_it_is = (image.height, image.width) == size and _is_grey(image)
+    grey = image.convert("L")
+    return ModelInput(np.asarray(grey) if taken_as_it_is else _fit(grey, size), image.height * image.width)
 
 
 def _decode(data: bytes, max_pixels: int) -> Image.Image:

@@ -1,84 +1,157 @@
-"""Own what holds for every request before any route sees it, as pure ASGI: id, body limit, last resort."""
+"""Own what an upload may cost before any route sees it, as pure ASGI: how many, how large, how slow, how long."""
 
 from __future__ import annotations
 
-import logging
-import re
-import uuid
+import asyncio
+import math
+from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import UploadTooLargeError
-from service.problems import internal_error
+from service.errors import (
+    DeadlineExceededError,
+    NotReadyError,
+    OverloadedError,
+    ServiceError,
+    UploadTimeoutError,
+    UploadTooLargeError,
+)
+from service.predictor import Status
+from service.problems import answer
+from service.settings import Settings
 
-log = logging.getLogger(__name__)
-
-# Anything else could forge lines in the log.
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+DURATION_WEIGHT = 0.05  # of the latest upload in the running mean
 
 
-class RequestId:
-    """Give each request an id: the client's X-Request-ID if it is a plain one, else a new one; answer with it.
+class UploadLimits:
+    """Admit uploads, that is every POST, within the limits of ``settings``; all other requests pass.
 
-    An error that nothing else answered is logged with the id and answered with an opaque 500.
+    Refused at once, before the body is read: what comes while ``status`` is not ``ready``, declares too large a body,
+    or is one too many, by number or by bytes. A body that comes slowly, or grows too large, is given up; so is a
+    request past its deadline, and one whose client has gone: its task is cancelled, so that what waits is never run.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, status: Callable[[], Status]) -> None:
         self.app = app
+        self.settings = settings
+        self.status = status
+        self.uploads = 0
+        self.bytes_reserved = 0
+        self.mean_seconds = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        offered = Headers(scope=scope).get("x-request-id", "")
-        request_id = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
-        started = False
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
-            await send(message)
-
         try:
-            await self.app(scope, receive, send_with_id)
-        except Exception:
-            log.exception("request %s failed", request_id)
-            if started:
-                raise
-            await internal_error(scope)(scope, receive, send_with_id)
-
-
-class BodyLimit:
-    """Refuse bodies of more than ``max_bytes``, by their declared length or, when chunked, as they arrive."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self.app = app
-        self.max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI connection."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            reserved = self._admit(Headers(scope=scope).get("content-length", ""))
+        except ServiceError as error:
+            response = answer(scope, error)
+            if self.status() == "draining":
+                response.headers["Connection"] = "close"
+            await response(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "")
-        received = 0
+        self.uploads += 1
+        self.bytes_reserved += reserved
+        started = asyncio.get_running_loop().time()
+        try:
+            await _Upload(self.settings, started).run(self.app, scope, receive, send)
+        finally:
+            self.uploads -= 1
+            self.bytes_reserved -= reserved
+            self.mean_seconds += DURATION_WEIGHT * (asyncio.get_running_loop().time() - started - self.mean_seconds)
 
-        async def receive_within_limit() -> Message:
-            nonlocal received
-            if declared.isdecimal() and int(declared) > self.max_bytes:
-                raise UploadTooLargeError(self._message(f"{declared} bytes"))
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.max_bytes:
-                raise UploadTooLargeError(self._message(f"more than {self.max_bytes} bytes"))
+    def _admit(self, declared: str) -> int:
+        """Return how many bytes to reserve for a body that declares its length, or does not."""
+        if self.status() != "ready":
+            raise NotReadyError(f"the service is {self.status()} and takes no uploads now; try again later")
+        limits = self.settings
+        size = int(declared) if declared.isdecimal() else limits.max_upload_bytes
+        if size > limits.max_upload_bytes:
+            raise _too_large(f"{size} bytes", limits.max_upload_bytes)
+        if self.uploads >= limits.max_uploads_in_flight:
+            raise self._overloaded(f"{self.uploads} uploads are in flight, which is all the service takes on at a time")
+        if self.bytes_reserved + size > limits.max_bytes_in_flight:
+            raise self._overloaded(
+                f"{self.bytes_reserved} bytes are in flight; {limits.max_bytes_in_flight} are allowed"
+            )
+        return size
+
+    def _overloaded(self, message: str) -> OverloadedError:
+        # By Little's law those in flight are done after one mean duration.
+        seconds = max(1, math.ceil(self.mean_seconds))
+        return OverloadedError(f"{message}; try again in {seconds} s", seconds)
+
+
+class _Upload:
+    """One admitted upload, from its first byte to its answer."""
+
+    def __init__(self, settings: Settings, started: float) -> None:
+        self._settings = settings
+        self._upload_deadline = started + settings.upload_timeout_seconds
+        self._received = 0
+        self._complete = asyncio.Event()
+        self._given_up = False
+        self._gone = False
+        self._answering = False
+
+    async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        async def receive_within_limits() -> Message:
+            try:
+                async with asyncio.timeout_at(self._upload_deadline):
+                    message = await receive()
+            except TimeoutError as error:
+                self._given_up = True
+                seconds = self._settings.upload_timeout_seconds
+                raise UploadTimeoutError(f"the body did not arrive within {seconds:g} s; send it faster") from error
+            self._received += len(message.get("body", b""))
+            if self._received > self._settings.max_upload_bytes:
+                self._given_up = True
+                limit = self._settings.max_upload_bytes
+                raise _too_large(f"more than {limit} bytes", limit)
+            if not message.get("more_body", False):
+                self._complete.set()
             return message
 
-        await self.app(scope, receive_within_limit, send)
+        async def send_and_note(message: Message) -> None:
+            self._answering = True
+            if message["type"] == "http.response.start" and self._given_up:
+                # Else the rest of the body would be read first, however slow or long it is.
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
 
-    def _message(self, size: str) -> str:
-        return f"the request body has {size}; at most {self.max_bytes} are allowed; send a smaller image"
+        request = asyncio.current_task()
+        assert request is not None  # noqa: S101  a coroutine runs in a task
+        watcher = asyncio.create_task(self._cancel_when_gone(receive, request))
+        timeout = asyncio.timeout(self._settings.request_timeout_seconds)
+        try:
+            async with timeout:
+                await app(scope, receive_within_limits, send_and_note)
+        except TimeoutError:
+            if self._answering or not timeout.expired():
+                raise
+            seconds = self._settings.request_timeout_seconds
+            error = DeadlineExceededError(f"the request was not answered within {seconds:g} s; try again later")
+            await answer(scope, error)(scope, receive, send_and_note)
+        except ClientDisconnect:
+            pass
+        except asyncio.CancelledError:
+            if not self._gone:
+                raise
+            request.uncancel()
+        finally:
+            watcher.cancel()
+
+    async def _cancel_when_gone(self, receive: Receive, request: asyncio.Task[None]) -> None:
+        await self._complete.wait()
+        message = await receive()
+        if message["type"] == "http.disconnect" and not self._answering:
+            self._gone = True
+            request.cancel()
+
+
+def _too_large(size: str, limit: int) -> UploadTooLargeError:
+    return UploadTooLargeError(f"the request body has {size}; at most {limit} are allowed; send a smaller image")

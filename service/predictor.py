@@ -6,85 +6,216 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from service.bundle import read_bundle
+from service.batching import Batcher
+from service.bundle import newest_version, read_bundle
 from service.classifier import Classification, Classifier
-from service.errors import BundleError, NotReadyError
-from service.imaging import PREPROCESSING, read_image
+from service.errors import BundleError, InferenceError, NotReadyError, ServiceError
+from service.imaging import PREPROCESSING, ModelInput, read_image
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
 Status = Literal["starting", "ready", "draining", "failed"]
+ImageBatcher = Batcher[NDArray[np.uint8], NDArray[np.float32]]
+
+MAX_BATCH = 32  # past this a CPU gains nothing an image, and a caller waits longer
+SELF_TEST_TIMEOUT_SECONDS = 30  # a device that hangs never raises
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The classification of one upload, and what it took."""
+
+    classification: Classification
+    source_pixels: int
+    batch_size: int
+    decode_seconds: float
+    queue_seconds: float
+    inference_seconds: float
+
+    @property
+    def durations(self) -> dict[str, float]:
+        """Seconds by step."""
+        return {"decode": self.decode_seconds, "queue": self.queue_seconds, "inference": self.inference_seconds}
 
 
 class Predictor:
-    """Loads the model and answers uploads with it, several at a time.
+    """Loads a model and answers uploads with it, on threads of its own.
 
-    ``classifier`` is None until it is loaded.
+    ``load`` makes the classifier: at the start, to replace one that a new version supersedes, and once more when the
+    one that serves has failed. ``on_failure`` is called when there is none to be had.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.status: Status = "starting"
+    def __init__(
+        self, settings: Settings, load: Callable[[], Classifier], on_failure: Callable[[], None] = lambda: None
+    ) -> None:
         self._settings = settings
+        self._load = load
+        self._on_failure = on_failure
         self._started = time.monotonic()
-        self.classifier: Classifier | None = None
-        self._threads = ThreadPoolExecutor(settings.threads or _cores(), thread_name_prefix="predict")
+        self._last_success = 0.0
+        self._draining = False
+        self._failed = False
+        self._serving: tuple[Classifier, ImageBatcher] | None = None
+        self._changing = asyncio.Lock()
+        self._cores = settings.threads or _available_cores()
+        self._decoding = ThreadPoolExecutor(self._cores, thread_name_prefix="decode")
+        self._inferring = ThreadPoolExecutor(self._cores, thread_name_prefix="infer")
+
+    @property
+    def status(self) -> Status:
+        """Whether the service takes traffic."""
+        if self._draining:
+            return "draining"
+        if self._failed:
+            return "failed"
+        return "starting" if self._serving is None else "ready"
 
     @property
     def uptime_seconds(self) -> float:
         """Seconds since this predictor was made."""
         return time.monotonic() - self._started
 
-    async def load(self) -> None:
-        """Load and verify the model; the status is ``ready`` afterwards, or ``failed`` when this raises.
+    @property
+    def classifier(self) -> Classifier | None:
+        """The classifier that serves; None before the first is loaded."""
+        return self._serving[0] if self._serving else None
 
-        Raises:
-            BundleError, DeviceError: See ``Classifier``.
-        """
-        try:
-            self.classifier = await asyncio.get_running_loop().run_in_executor(self._threads, self._load)
-        except BaseException:
-            self.status = "failed"
-            raise
-        self.status = "ready"
-        manifest = self.classifier.manifest
-        log.info("model %s version %s is ready on %s", manifest.name, manifest.version, self.classifier.device)
+    @property
+    def queue_depth(self) -> int:
+        """How many images wait for a batch."""
+        return self._serving[1].depth if self._serving else 0
 
-    async def predict(self, upload: bytes) -> Classification:
+    async def start(self) -> None:
+        """Load and verify the model; the status is ``ready`` afterwards, or ``failed``."""
+        async with self._changing:
+            await self._replace()
+
+    async def reload(self) -> None:
+        """Load and verify the model beside the one that serves, and swap them; a bad one is refused and logged."""
+        async with self._changing:
+            try:
+                classifier = await asyncio.to_thread(self._load)
+            except ServiceError as error:
+                log.error("the new model is refused, the old one goes on serving: %s", error)
+                return
+            self._serve(classifier)
+
+    async def predict(self, upload: bytes) -> Answer:
         """Classify one uploaded image.
 
         Raises:
-            NotReadyError: The model is not loaded yet, or the service is stopping.
+            NotReadyError: No model is loaded.
             InvalidRequestError: The upload cannot be answered; see ``read_image``.
+            InferenceError: The model failed on this image.
         """
-        if self.classifier is None or self.status != "ready":
+        if self._serving is None:
             raise NotReadyError(f"the service is {self.status} and takes no uploads now; try again later")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._predict, self.classifier, upload)
+        classifier, batcher = self._serving
+        started = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        source, decode_seconds = await loop.run_in_executor(self._decoding, self._decode, classifier, upload)
+        try:
+            batched = await batcher.submit(source.image)
+        except Exception as error:
+            log.exception("inference failed")
+            await self.self_test(classifier)
+            raise InferenceError("the model failed on this image; try again later") from error
+        self._last_success = time.monotonic()
+        return Answer(
+            Classification(classifier.manifest, batched.answer),
+            source.source_pixels,
+            batched.batch_size,
+            decode_seconds,
+            time.perf_counter() - started - decode_seconds - batched.run_seconds,
+            batched.run_seconds,
+        )
+
+    async def self_test(self, classifier: Classifier) -> None:
+        """Put ``classifier`` to its self-test, unless it no longer serves; if it fails, try one rebuild."""
+        async with self._changing:
+            if self.classifier is not classifier:
+                return
+            try:
+                async with asyncio.timeout(SELF_TEST_TIMEOUT_SECONDS):
+                    await asyncio.to_thread(classifier.self_test)
+            except (ServiceError, TimeoutError) as error:
+                log.error("the self-test failed, the model is loaded again: %r", error)
+                self._serving = None
+                self._failed = True
+                await self._replace()
+            else:
+                self._last_success = time.monotonic()
+
+    async def watch(self) -> None:
+        """Put the classifier to its self-test whenever no inference has succeeded for a while; never returns."""
+        interval = self._settings.self_test_interval_seconds
+        while True:
+            await asyncio.sleep(interval)
+            if self.classifier is not None and time.monotonic() - self._last_success >= interval:
+                await self.self_test(self.classifier)
+
+    def drain(self) -> None:
+        """Become unready; what was taken on is still answered."""
+        self._draining = True
 
     def close(self) -> None:
-        """Take no more uploads, and finish those that were taken."""
-        self.status = "draining"
-        self._threads.shutdown()
+        """Stop the threads, after what they are at."""
+        self._decoding.shutdown()
+        self._inferring.shutdown()
 
-    def _load(self) -> Classifier:
-        bundle = read_bundle(self._settings.model)
-        if bundle.manifest.preprocessing != PREPROCESSING:
-            raise BundleError(
-                f"{bundle.folder} expects the preprocessing {bundle.manifest.preprocessing!r} "
-                f"but this service has {PREPROCESSING!r}: serve it with the release that it was exported by"
-            )
-        return Classifier(bundle, self._settings.device)
+    async def _replace(self) -> None:
+        try:
+            classifier = await asyncio.to_thread(self._load)
+        except ServiceError as error:
+            log.critical("%s", error)
+            self._failed = True
+            self._on_failure()
+        else:
+            self._serve(classifier)
 
-    def _predict(self, classifier: Classifier, upload: bytes) -> Classification:
-        image = read_image(upload, classifier.manifest.input_size, self._settings.max_image_pixels)
-        return Classification(classifier.manifest, classifier.classify(image[np.newaxis])[0])
+    def _serve(self, classifier: Classifier) -> None:
+        async def infer(images: Sequence[NDArray[np.uint8]]) -> Sequence[NDArray[np.float32]]:
+            loop = asyncio.get_running_loop()
+            return list(await loop.run_in_executor(self._inferring, classifier.classify, np.stack(images)))
+
+        # A GPU is fastest with one owner; on the CPU each batch has one thread, so that all cores work.
+        slots = 1 if classifier.device == "cuda" else self._cores
+        self._serving = classifier, Batcher(infer, max_batch=MAX_BATCH, slots=slots)
+        self._failed = False
+        self._last_success = time.monotonic()
+        manifest = classifier.manifest
+        log.info("model %s version %s serves on %s", manifest.name, manifest.version, classifier.device)
+
+    def _decode(self, classifier: Classifier, upload: bytes) -> tuple[ModelInput, float]:
+        started = time.perf_counter()
+        source = read_image(upload, classifier.manifest.input_size, self._settings.max_image_pixels)
+        return source, time.perf_counter() - started
 
 
-def _cores() -> int:
+def load_classifier(settings: Settings) -> Classifier:
+    """Load the newest version of the model that ``settings`` name.
+
+    Raises:
+        BundleError, DeviceError, InferenceError: See ``Classifier``; or the bundle expects another preprocessing.
+    """
+    bundle = read_bundle(newest_version(settings.model))
+    if bundle.manifest.preprocessing != PREPROCESSING:
+        raise BundleError(
+            f"{bundle.folder} expects the preprocessing {bundle.manifest.preprocessing!r} "
+            f"but this service has {PREPROCESSING!r}: serve it with the release that it was exported by"
+        )
+    return Classifier(bundle, settings.device)
+
+
+def _available_cores() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

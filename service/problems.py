@@ -24,10 +24,12 @@ TABLE: dict[type[errors.ServiceError], tuple[int, str]] = {
     errors.UploadTooLargeError: (413, "upload-too-large"),
     errors.ImageTooLargeError: (413, "image-too-large"),
     errors.UnreadableImageError: (422, "unreadable-image"),
+    errors.UploadTimeoutError: (408, "upload-timeout"),
     errors.NotReadyError: (503, "not-ready"),
+    errors.OverloadedError: (503, "overloaded"),
+    errors.InferenceError: (503, "inference-failed"),
+    errors.DeadlineExceededError: (504, "deadline-exceeded"),
 }
-
-RETRY_AFTER_SECONDS = "1"
 
 
 def install(app: FastAPI) -> None:
@@ -35,6 +37,21 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(errors.ServiceError, _answer_service_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
+
+
+def answer(scope: Scope, error: errors.ServiceError) -> Response:
+    """Return the answer to an error of the table.
+
+    Raises:
+        ServiceError: ``error`` itself, if it is none that a client may see.
+    """
+    if type(error) not in TABLE:
+        raise error
+    status, name = TABLE[type(error)]
+    headers = {}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(getattr(error, "retry_after_seconds", 1))
+    return _problem(scope, status, name, str(error), headers)
 
 
 def internal_error(scope: Scope) -> Response:
@@ -54,11 +71,8 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 async def _answer_service_error(request: Request, error: Exception) -> Response:
-    if type(error) not in TABLE:
-        raise error
-    status, name = TABLE[type(error)]  # type: ignore[index]
-    headers = {"Retry-After": RETRY_AFTER_SECONDS} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    return _problem(request.scope, status, name, str(error), headers)
+    assert isinstance(error, errors.ServiceError)  # noqa: S101  what the handler is registered for
+    return answer(request.scope, error)
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
@@ -76,6 +90,7 @@ async def _answer_validation_error(request: Request, error: Exception) -> Respon
 
 
 def _problem(scope: Scope, status: int, name: str, detail: str, headers: Any = None) -> Response:
+    scope["state"]["problem"] = name
     body = Problem(
         type=f"urn:problem-type:fashion-classifier:{name}",
         title=name.replace("-", " ").capitalize(),

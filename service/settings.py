@@ -19,7 +19,7 @@ class Settings(BaseSettings):
 
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8000
-    model: Annotated[Path, Field(description="Folder of the model bundle to serve.")] = (
+    model: Annotated[Path, Field(description="Folder of a bundle, or of its versions: the newest is served.")] = (
         Path(__file__).parents[1] / "models" / "convnet-tf1" / "1"
     )
     device: Annotated[
@@ -32,10 +32,32 @@ class Settings(BaseSettings):
     threads: Annotated[
         int | None, Field(ge=1, description="How many requests are decoded and inferred at a time; unset: one a core.")
     ] = None
+    workers: Annotated[int, Field(ge=1, description="Processes that share the port.")] = 1
     max_upload_bytes: Annotated[int, Field(ge=1, description="Largest request body, in bytes.")] = 10 * 1024 * 1024
     max_image_pixels: Annotated[
         int, Field(ge=1, le=PILLOW_MAX_PIXELS, description="Largest image, in pixels (width times height).")
     ] = 50_000_000
+    max_uploads_in_flight: Annotated[
+        int, Field(ge=1, description="Uploads that a worker takes on at a time; the next is answered 503.")
+    ] = 128
+    max_bytes_in_flight: Annotated[
+        int, Field(ge=1, description="Bytes of all uploads that a worker takes on at a time.")
+    ] = 256 * 1024 * 1024
+    upload_timeout_seconds: Annotated[float, Field(gt=0, description="Longest time for a body to arrive.")] = 30.0
+    request_timeout_seconds: Annotated[float, Field(gt=0, description="Longest time to answer an upload.")] = 60.0
+    self_test_interval_seconds: Annotated[
+        float, Field(gt=0, description="How long the model may go unused before it is put to its self-test.")
+    ] = 10.0
+    grace_seconds: Annotated[
+        float,
+        Field(ge=0, description="On SIGTERM: how long to be unready and refuse uploads before connections are closed."),
+    ] = 1.0
+    shutdown_timeout_seconds: Annotated[
+        int, Field(ge=1, description="On SIGTERM: how long requests in flight may take after that.")
+    ] = 30
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="Least severe level that is logged.")
     ] = "info"
+    log_format: Annotated[
+        Literal["auto", "json", "text"], Field(description="`auto` is `text` on a terminal and `json` elsewhere.")
+    ] = "auto"

@@ -1,46 +1,115 @@
-"""Own logs and metrics; the only importer of Prometheus' client."""
+"""Own logs and metrics: what is noted of every request, and how it is told. The only importer of Prometheus' client."""
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import re
+import sys
 import time
+import uuid
+from dataclasses import dataclass
+from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
+from service.predictor import Answer
+from service.problems import internal_error
 
-DURATION_BUCKETS_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+log = logging.getLogger(__name__)
+access_log = logging.getLogger("service.access")
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable by which Prometheus' client shares metrics between processes."""
+
+# Anything else could forge lines in the log.
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+CLIENT_GONE = 499
+
+SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+BYTES = tuple(4**power for power in range(4, 13))
+PIXELS = tuple(4**power for power in range(4, 14))
+PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+
+
+@dataclass
+class Record:
+    """What is noted of one request while it is answered; routes fill it in through ``request.state.record``."""
+
+    upload_bytes: int | None = None
+    answer: Answer | None = None
 
 
 class Metrics:
-    """The metrics of one application, in a registry of their own."""
+    """The metrics of one application, in a registry of their own; summed over workers where there are several."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self.requests = Counter("service_requests", "Requests answered.", ["route", "status"], registry=self._registry)
-        self.duration = Histogram(
-            "service_request_duration_seconds",
-            "From the request's head to the last byte of its answer.",
-            ["route"],
-            buckets=DURATION_BUCKETS_SECONDS,
-            registry=self._registry,
-        )
-        self.predictions = Counter(
-            "service_predictions",
-            "Images classified, by the most likely class.",
-            ["class_name"],
-            registry=self._registry,
-        )
+        self.requests = self._counter("requests", "Requests answered.", "route", "status")
+        self.rejections = self._counter("rejections", "Requests refused, by the kind of problem.", "reason")
+        self.predictions = self._counter("predictions", "Images classified, by the most likely class.", "class_name")
+        self.duration = self._histogram("request_duration_seconds", "From a request to its answer.", SECONDS, "route")
+        self.decode = self._histogram("decode_seconds", "Decoding and fitting an image.", SECONDS)
+        self.queue = self._histogram("queue_seconds", "Waiting for a thread or a batch.", SECONDS)
+        self.inference = self._histogram("inference_seconds", "The batch that an image was in.", SECONDS)
+        self.batch_size = self._histogram("batch_size", "Images in the batch that an image was in.", BATCH_SIZES)
+        self.confidence = self._histogram("confidence", "Probability of the most likely class.", PROBABILITIES)
+        self.upload_bytes = self._histogram("upload_bytes", "Size of an upload.", BYTES)
+        self.image_pixels = self._histogram("image_pixels", "Pixels of an upload's image.", PIXELS)
+        self.in_flight = self._gauge("requests_in_flight", "Requests being answered.", "livesum")
+        self.queue_depth = self._gauge("queue_depth", "Images that wait for a batch.", "livesum")
+        self.ready = self._gauge("ready", "1 while the service takes traffic.", "livemin")
+        self.model = self._gauge("model_info", "1 for the model that serves.", "livemax", "name", "version", "device")
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"service_{name}", text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"service_{name}", text, labels, buckets=buckets, registry=self._registry)
+
+    def _gauge(self, name: str, text: str, mode: Literal["livesum", "livemin", "livemax"], *labels: str) -> Gauge:
+        return Gauge(f"service_{name}", text, labels, multiprocess_mode=mode, registry=self._registry)
+
+    def observe(self, route: str, status: int, problem: str | None, seconds: float, record: Record) -> None:
+        """Add one finished request."""
+        self.requests.labels(route, status).inc()
+        self.duration.labels(route).observe(seconds)
+        if problem is not None:
+            self.rejections.labels(problem).inc()
+        if record.upload_bytes is not None:
+            self.upload_bytes.observe(record.upload_bytes)
+        if record.answer is not None:
+            self.predictions.labels(record.answer.classification.class_name).inc()
+            self.confidence.observe(record.answer.classification.probability)
+            self.image_pixels.observe(record.answer.source_pixels)
+            self.batch_size.observe(record.answer.batch_size)
+            self.decode.observe(record.answer.decode_seconds)
+            self.queue.observe(record.answer.queue_seconds)
+            self.inference.observe(record.answer.inference_seconds)
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+        if MULTIPROCESS_FOLDER not in os.environ:
+            return generate_latest(self._registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
 
 
-class Measure:
-    """Count and time every request, as pure ASGI. Unknown paths share one label, so that nobody can add labels."""
+class Observe:
+    """Give each request an id, answer with it, and note the request in the metrics and the log when it is over.
+
+    The id is the client's ``X-Request-ID`` if that is a plain one, else a new one. An error that nothing else answered
+    is logged in full and answered with an opaque 500.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -52,22 +121,94 @@ class Measure:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 500
+        offered = Headers(scope=scope).get("x-request-id", "")
+        request_id = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
+        record = Record()
+        state = scope.setdefault("state", {})
+        state["request_id"], state["record"] = request_id, record
+        status = CLIENT_GONE
 
         async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                if record.answer is not None:
+                    headers["Server-Timing"] = _server_timing(record.answer, time.perf_counter() - started)
             await send(message)
 
+        self.metrics.in_flight.inc()
         try:
             await self.app(scope, receive, send_and_note)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            if status != CLIENT_GONE:
+                raise
+            await internal_error(scope)(scope, receive, send_and_note)
         finally:
+            self.metrics.in_flight.dec()
+            # Unknown paths share one label, so that nobody can add labels.
             route = getattr(scope.get("route"), "path", "unmatched")
-            self.metrics.requests.labels(route, status).inc()
-            self.metrics.duration.labels(route).observe(time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self.metrics.observe(route, status, state.get("problem"), seconds, record)
+            if access_log.isEnabledFor(logging.INFO):
+                access_log.info("", extra={"request": _log_entry(scope, status, seconds, record)})
 
 
-def configure_logging(level: str) -> None:
-    """Log to standard error, one line an event, with its time."""
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+def configure_logging(level: str, form: Literal["auto", "json", "text"]) -> None:
+    """Log to standard error, one line an event: as JSON, or for people where it is a terminal."""
+    handler = logging.StreamHandler()
+    as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
+    handler.setFormatter(
+        JsonFormatter() if as_json else TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render a log record."""
+        entry = {"time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S"), "level": record.levelname.lower()}
+        entry |= getattr(record, "request", None) or {"logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+class TextFormatter(logging.Formatter):
+    """One line for people."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the library's name
+        """Render a log record."""
+        for name, value in getattr(record, "request", {}).items():
+            record.message += f"{name}={value} "
+        return super().formatMessage(record)
+
+
+def _log_entry(scope: Scope, status: int, seconds: float, record: Record) -> dict[str, object]:
+    state = scope["state"]
+    entry: dict[str, object] = {
+        "request_id": state["request_id"],
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": status,
+        "total_ms": round(seconds * 1000, 3),
+    }
+    if traced := TRACEPARENT.fullmatch(Headers(scope=scope).get("traceparent", "")):
+        entry["trace_id"] = traced[1]
+    if state.get("problem"):
+        entry["problem"] = state["problem"]
+    if record.upload_bytes is not None:
+        entry["bytes"] = record.upload_bytes
+    if (answer := record.answer) is not None:
+        entry |= {f"{name}_ms": round(duration * 1000, 3) for name, duration in answer.durations.items()}
+        entry |= {"batch_size": answer.batch_size, "class_name": answer.classification.class_name}
+    return entry
+
+
+def _server_timing(answer: Answer, seconds: float) -> str:
+    durations = answer.durations | {"total": seconds}
+    return ", ".join(f"{name};dur={duration * 1000:.3f}" for name, duration in durations.items())

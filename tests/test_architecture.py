@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,19 +19,21 @@ ROOT = Path(__file__).parents[1]
 # Each module may import those of later rows, and of its own row none; the routes stand for one.
 LAYERS = (
     {"__main__"},
+    {"server"},
     {"app"},
     {"routes"},
     {"limits"},
-    {"problems", "telemetry", "uploads"},
+    {"telemetry"},
+    {"problems", "uploads"},
     {"schemas", "predictor"},
-    {"classifier", "imaging"},
+    {"batching", "classifier", "imaging"},
     {"bundle"},
     {"errors", "settings"},
 )
 OWNERS = {
     "fastapi": {"app", "routes", "problems"},
     "starlette": {"app", "routes", "problems", "limits", "telemetry", "uploads"},
-    "uvicorn": {"__main__"},
+    "uvicorn": {"server"},
     "onnxruntime": {"classifier"},
     "PIL": {"imaging"},
     "prometheus_client": {"telemetry"},
@@ -85,9 +88,26 @@ def test_every_module_of_the_service_has_a_layer() -> None:
 
 def test_serving_loads_no_training_package() -> None:
     """The application runs without TensorFlow, Keras, SciPy and the client's packages being loaded."""
-    code = "import sys, service.__main__; print(*sys.modules)"
-    output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert not {"tensorflow", "keras", "scipy", "onnx", "httpx", "typer", "training"} & set(output.split())
+    loaded = modules_after("import service.server")
+    assert not {"tensorflow", "keras", "scipy", "onnx", "httpx", "typer", "training"} & loaded
+
+
+def test_health_probe_is_light() -> None:
+    """The command that a container runs every few seconds loads no model runtime and no web framework."""
+    assert not {"onnxruntime", "numpy", "fastapi", "uvicorn", "PIL"} & modules_after("import service.__main__")
+
+
+def test_runtime_does_not_report_home() -> None:
+    """ONNX Runtime's telemetry is off by the time it is loaded, whatever part of the service loads it."""
+    code = "import service.classifier, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
+
+
+def modules_after(statement: str) -> set[str]:
+    """Name the modules that a new interpreter has loaded after ``statement``."""
+    command = [sys.executable, "-c", f"import sys; {statement}; print(*sys.modules)"]
+    return set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
 
 
 def test_openapi_snapshot_is_current() -> None:

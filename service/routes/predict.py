@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from service.predictor import Predictor
 from service.problems import responses
 from service.schemas import Model, Prediction, PredictionQuery
-from service.telemetry import Metrics
+from service.telemetry import Record
 from service.uploads import OPENAPI_REQUEST_BODY, read_upload
 
 router = APIRouter()
@@ -16,20 +16,21 @@ router = APIRouter()
 @router.post(
     "/predict",
     summary="Classify one image",
-    responses=responses(400, 413, 415, 422, 503),
+    responses=responses(400, 408, 413, 415, 422, 503, 504),
     openapi_extra={"requestBody": OPENAPI_REQUEST_BODY},
 )
 async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) -> Prediction:
     """Classify an image: JPEG, PNG, WebP, BMP, GIF or TIFF, as a form's file part ``file`` or as the raw body."""
     predictor: Predictor = request.app.state.predictor
-    metrics: Metrics = request.app.state.metrics
-    answer = await predictor.predict(await read_upload(request))
-    prediction = Prediction(
+    record: Record = request.state.record
+    upload = await read_upload(request)
+    record.upload_bytes = len(upload)
+    record.answer = await predictor.predict(upload)
+    answer = record.answer.classification
+    return Prediction(
         class_id=answer.class_id,
         class_name=answer.class_name,
         probability=answer.probability,
         probabilities=answer.by_name(query.top_k),
         model=Model(name=answer.manifest.name, version=answer.manifest.version),
     )
-    metrics.predictions.labels(prediction.class_name).inc()
-    return prediction

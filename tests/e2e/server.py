@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import httpx2
 
@@ -23,6 +25,7 @@ class Server:
 
     process: subprocess.Popen[str]
     url: str
+    log: IO[str]
 
     def get(self, path: str) -> httpx2.Response:
         """GET a path."""
@@ -45,15 +48,15 @@ class Server:
         raise AssertionError(f"the server did not become ready, exit code {self.process.poll()}")
 
 
-def start(**settings: object) -> subprocess.Popen[str]:
-    """Start ``python -m service serve`` with ``settings`` in its environment."""
+def start(log: IO[str] | int = subprocess.PIPE, **settings: object) -> subprocess.Popen[str]:
+    """Start ``python -m service serve`` with ``settings`` in its environment, and its log in ``log``."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SERVICE_")}
     environment |= {f"SERVICE_{key.upper()}": str(value) for key, value in settings.items()}
     return subprocess.Popen(
         [sys.executable, "-m", "service", "serve"],
         cwd=ROOT,
         env=environment,
-        stderr=subprocess.PIPE,
+        stderr=log,
         text=True,
     )
 
@@ -62,17 +65,19 @@ def start(**settings: object) -> subprocess.Popen[str]:
 def serving(**settings: object) -> Iterator[Server]:
     """Run a server that is ready, and stop it by SIGTERM."""
     port = free_port()
-    process = start(port=port, **settings)
-    try:
-        server = Server(process, f"http://127.0.0.1:{port}")
-        server.wait_until_ready()
-        yield server
-    finally:
-        process.terminate()
+    # Not a pipe: nobody reads it, and a full one would stop the server.
+    with TemporaryFile("w+") as log:
+        process = start(log, port=port, **settings)
         try:
-            process.communicate(timeout=30)
+            server = Server(process, f"http://127.0.0.1:{port}", log)
+            server.wait_until_ready()
+            yield server
         finally:
-            process.kill()
+            process.terminate()
+            try:
+                process.wait(timeout=60)
+            finally:
+                process.kill()
 
 
 def free_port() -> int:

@@ -9,9 +9,12 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from tests import golden
 from tests.e2e.server import ROOT, Server, free_port, serving, start
 from tests.service.bundles import write_linear_bundle
 from tests.service.images import FAULTS, encode, fault, noise
@@ -34,6 +37,14 @@ def test_server_survives_every_fault(server: Server) -> None:
     assert set(statuses) == {200, 413, 422}
     assert server.predict(fault("photo.png")).json()["class_name"] == "Ankle boot"
     assert server.process.poll() is None
+
+
+def test_golden_set_is_answered_as_by_keras(server: Server) -> None:
+    """A real server gives each golden image, sixteen at a time, the probabilities of the network that was trained."""
+    uploads = [encode(image) for image in golden.images()]
+    with ThreadPoolExecutor(16) as threads:
+        answers = [list(r.json()["probabilities"].values()) for r in threads.map(server.predict, uploads)]
+    np.testing.assert_allclose(answers, golden.probabilities(), atol=golden.TOLERANCE)
 
 
 def test_decoding_does_not_block_the_event_loop(server: Server) -> None:
@@ -77,9 +88,8 @@ def test_signal_ends_the_server_after_its_requests(stop: signal.Signals) -> None
     """A request in flight is answered in full after the signal, and the exit code is 0."""
     with serving(device="cpu", max_upload_bytes=100_000_000) as running, ThreadPoolExecutor() as threads:
         upload = threads.submit(running.predict, SLOW_IMAGE)
-        while 'route="/predict"' not in running.get("/metrics").text and not upload.running():
-            pass
-        threads.submit(running.get, "/health/live").result()
+        while "service_requests_in_flight 2.0" not in running.get("/metrics").text:  # the upload, and this request
+            assert not upload.done()
         running.process.send_signal(stop)
         assert upload.result().status_code == 200
         assert running.process.wait(30) == 0
@@ -94,7 +104,7 @@ def test_signal_ends_the_server_after_its_requests(stop: signal.Signals) -> None
         ({"model": "models/none/1"}, 1, "models/none/1/manifest.json is missing"),
     ],
 )
-def test_server_that_cannot_serve_says_why_and_exits(settings: dict[str, str], code: int, message: str) -> None:
+def test_server_that_cannot_serve_says_why_and_exits(settings: dict[str, Any], code: int, message: str) -> None:
     """A wrong setting or a bundle that cannot be served ends the process with a code that is not 0 and a reason."""
     process = start(**{"port": free_port()} | settings)
     _, stderr = process.communicate(timeout=60)

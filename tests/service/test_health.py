@@ -89,7 +89,7 @@ def test_cuda_is_refused_where_there_is_none(linear_folder: Path) -> None:
         (linear_model(4, 20, 30), {}, "3 classes"),
         (linear_model(3, 21, 30), {}, r"21, 30.*20, 30"),
         (linear_model(3, 20, 30, input_name="picture"), {}, "picture"),
-        (None, {"class_names": ("one", "two")}, "2 classes"),
+        (None, {"class_names": ("one", "two"), "self_test": (0.5, 0.5)}, "2 classes"),
     ],
 )
 def test_model_that_contradicts_its_manifest_is_refused(

@@ -27,7 +27,7 @@ def test_grey_image_of_the_models_size_is_taken_pixel_for_pixel(pixels: np.ndarr
         encode(Image.fromarray(pixels.astype(np.uint16) * 257)),
     )
     for data in files:
-        np.testing.assert_array_equal(read_image(data, SIZE, MAX_PIXELS), pixels)
+        np.testing.assert_array_equal(read_image(data, SIZE, MAX_PIXELS).image, pixels)
 
 
 @given(
@@ -37,7 +37,7 @@ def test_grey_image_of_the_models_size_is_taken_pixel_for_pixel(pixels: np.ndarr
 @settings(max_examples=100, deadline=None)
 def test_any_image_becomes_an_input_of_the_models_size(pixels: np.ndarray, size: tuple[int, int]) -> None:
     """Whatever the shape of the image and of the model's input, the result is uint8 of that shape."""
-    image = read_image(encode(pixels), size, MAX_PIXELS)
+    image = read_image(encode(pixels), size, MAX_PIXELS).image
     assert image.shape == size
     assert image.dtype == np.uint8
 
@@ -58,7 +58,7 @@ def test_damaged_files_never_crash(file_format: str) -> None:
         for position, value in changes:
             data[position] = value
         try:
-            image = read_image(bytes(data[:end] + tail), SIZE, MAX_PIXELS)
+            image = read_image(bytes(data[:end] + tail), SIZE, MAX_PIXELS).image
         except (UnreadableImageError, ImageTooLargeError):
             return
         assert image.shape == SIZE
@@ -75,11 +75,11 @@ def test_bytes_that_are_no_image_are_refused(data: bytes) -> None:
 
 def test_unusual_files_give_the_same_input_as_the_plain_photo() -> None:
     """Depth, colour space, transparency, frames and orientation are undone, to within JPEG's rounding."""
-    plain = read_image(fault("photo.png"), SIZE, MAX_PIXELS).astype(int)
+    plain = read_image(fault("photo.png"), SIZE, MAX_PIXELS).image.astype(int)
     for name in ("grey-16-bit.png", "palette-transparent.png", "animated.gif"):
-        np.testing.assert_array_equal(read_image(fault(name), SIZE, MAX_PIXELS), plain, err_msg=name)
+        np.testing.assert_array_equal(read_image(fault(name), SIZE, MAX_PIXELS).image, plain, err_msg=name)
     for name in ("cmyk.jpg", "exif-rotated.jpg"):
-        np.testing.assert_allclose(read_image(fault(name), SIZE, MAX_PIXELS), plain, atol=3, err_msg=name)
+        np.testing.assert_allclose(read_image(fault(name), SIZE, MAX_PIXELS).image, plain, atol=3, err_msg=name)
 
 
 @pytest.mark.parametrize("background", [0, 40, 255])
@@ -88,7 +88,7 @@ def test_item_comes_out_bright_on_dark(background: int) -> None:
     item = 30 if background == 255 else 220
     photo = np.full((100, 100), background, np.uint8)
     photo[30:70, 30:70] = item
-    image = read_image(encode(photo), SIZE, MAX_PIXELS)
+    image = read_image(encode(photo), SIZE, MAX_PIXELS).image
     assert image[14, 14] == (255 - item if background == 255 else item)
     assert image[0, 0] == (0 if background == 255 else background)
 
@@ -98,7 +98,7 @@ def test_proportions_are_kept(height: int, width: int) -> None:
     """A bright picture is centred in its own proportions; what it does not fill is background."""
     photo = np.zeros((height, width), np.uint8)
     photo[height // 4 : height - height // 4, width // 4 : width - width // 4] = 255
-    filled = read_image(encode(photo), SIZE, MAX_PIXELS) > 64
+    filled = read_image(encode(photo), SIZE, MAX_PIXELS).image > 64
     rows, columns = filled.any(axis=1).sum(), filled.any(axis=0).sum()
     if height == width:
         assert rows == columns
@@ -108,7 +108,7 @@ def test_proportions_are_kept(height: int, width: int) -> None:
 
 def test_pixels_are_counted_before_decoding() -> None:
     """The limit is exact, and holds for what the header declares, even if no pixel follows."""
-    assert read_image(encode(noise(100, 100)), SIZE, 10_000).shape == SIZE
+    assert read_image(encode(noise(100, 100)), SIZE, 10_000).image.shape == SIZE
     with pytest.raises(ImageTooLargeError, match=r"100 x 101.*at most 10000"):
         read_image(encode(noise(101, 100)), SIZE, 10_000)
     header_only = encode(noise(101, 100))[:50]
@@ -122,7 +122,7 @@ def test_deep_images_are_scaled_and_not_clipped() -> None:
     """32-bit integers and floats are stretched over 8 bits; what is not a number counts as zero."""
     ramp = np.linspace(0, 1, 784).reshape(SIZE)
     for deep in (ramp.astype(np.float32), (ramp * 1e9).astype(np.int32)):
-        image = read_image(encode(Image.fromarray(deep), "TIFF"), SIZE, MAX_PIXELS)
+        image = read_image(encode(Image.fromarray(deep), "TIFF"), SIZE, MAX_PIXELS).image
         np.testing.assert_allclose(image, ramp * 255, atol=1)
     broken = np.full(SIZE, np.nan, np.float32)
-    assert read_image(encode(Image.fromarray(broken), "TIFF"), SIZE, MAX_PIXELS).max() == 0
+    assert read_image(encode(Image.fromarray(broken), "TIFF"), SIZE, MAX_PIXELS).image.max() == 0

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from service.app import create_app
 from service.problems import MEDIA_TYPE
 from service.settings import Settings
+from tests import golden
 from tests.service.bundles import linear_model
 from tests.service.images import encode, fault, noise
 
@@ -50,6 +51,16 @@ def test_answer_is_what_the_model_says_of_the_raw_pixels(linear: TestClient) -> 
     assert body["class_name"] == ["left", "middle", "right"][body["class_id"]]
     assert body["probability"] == body["probabilities"][body["class_name"]]
     assert body["model"] == {"name": "linear", "version": "1"}
+
+
+def test_golden_set_is_answered_as_by_keras(shipped: TestClient) -> None:
+    """Every golden image, uploaded as PNG, gets the probabilities of the network that was trained, by class name."""
+    names = shipped.app.state.predictor.classifier.manifest.class_names  # type: ignore[attr-defined]
+    for image, expected in zip(golden.images(), golden.probabilities(), strict=True):
+        body = post(shipped, encode(image)).json()
+        assert tuple(body["probabilities"]) == names
+        np.testing.assert_allclose(list(body["probabilities"].values()), expected, atol=golden.TOLERANCE)
+        assert body["class_id"] == expected.argmax()
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "image/jpeg", "image/x-anything", "application/octet-stream"])

@@ -1,0 +1,58 @@
+"""Own the HTTP server: one process that serves until a signal, or until there is no model to be had."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+import uvicorn
+
+from service.app import create_app
+from service.settings import Settings
+from service.telemetry import configure_logging
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT (exit code 0), or until there is no model to be had (1)."""
+    configure_logging(settings.log_level, settings.log_format)
+    server = _Server(settings)
+    # uvicorn raises the signal that stopped it once more when it has finished; without this it would kill the process.
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, lambda *_: None)
+    server.run()
+    return 0 if server.started and not server.failed else 1
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, with a grace period: on SIGTERM the service is unready and refuses uploads before connections close."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.failed = False
+        self._app = create_app(settings, on_failure=self._fail)
+        self._grace_seconds = settings.grace_seconds
+        super().__init__(
+            uvicorn.Config(
+                self._app,
+                host=settings.host,
+                port=settings.port,
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
+            )
+        )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; a second signal, or Ctrl-C, stops without a grace period."""
+        drains_already = self._app.state.predictor.status == "draining"
+        self._app.state.predictor.drain()
+        if sig == signal.SIGTERM and not drains_already:
+            threading.Timer(self._grace_seconds, super().handle_exit, (sig, frame)).start()
+        else:
+            super().handle_exit(sig, frame)
+
+    def _fail(self) -> None:
+        self.failed = True
+        self.should_exit = True
