@@ -70,21 +70,26 @@ class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         super().__init__()
         self._folder = folder
         self._batches = batches
+        self._seed = config.seed
         self._earlier_epochs = config.earlier_epochs
         self._patience = config.recipe.early_stopping_patience
         self._history = read_history(folder)
         self._started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Tell the batches the number of the epoch and start its clock."""
+        """Derive the randomness of the epoch from its number, in the batches and in dropout, and start its clock."""
         del logs
         self._batches.epoch = self._earlier_epochs + epoch
+        # Keras saves no state of dropout. The second number counts the calls: there are fewer than 2**20 an epoch.
+        for number, layer in enumerate(self.model.layers):
+            if isinstance(layer, keras.layers.Dropout):
+                layer.seed_generator.state.assign((1000 * self._seed + number, self._batches.epoch << 20))
         self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Write the history first and the checkpoint last: only a checkpoint makes an epoch count as done."""
         row = {"epoch": self._earlier_epochs + epoch + 1, **(logs or {})}
-        row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row["learning_rate"] = float(self.model.optimizer.learning_rate)
         row["seconds"] = round(time.monotonic() - self._started, 1)
         self._history = [*self._history[:epoch], row]
         write_history(self._folder, self._history)
@@ -112,9 +117,13 @@ def train(
         raise RunError(f"recipe {config.recipe_name} continues another run: name its folder with --from")
     keras.utils.set_random_seed(config.seed)
     samples = source.training()
-    model = _compile(config, samples, weights) if start_from is None else _load_checkpoint(start_from)
+    model = (
+        _compile(config, samples, weights)
+        if start_from is None
+        else keras.saving.load_model(_find_checkpoint(start_from)[1])
+    )
     write_config(folder, config)
-    _fit(model, config, samples, folder, done=0)
+    _fit(model, config, samples, folder, 0)
 
 
 def resume(folder: Path, source: Source) -> None:
@@ -123,9 +132,10 @@ def resume(folder: Path, source: Source) -> None:
     Raises:
         RunError: There is no checkpoint to resume from.
     """
+    done, checkpoint = _find_checkpoint(folder)
     config = read_config(folder)
     keras.utils.set_random_seed(config.seed)
-    _fit(_load_checkpoint(folder), config, source.training(), folder, done=_checkpoint(folder)[0])
+    _fit(keras.saving.load_model(checkpoint), config, source.training(), folder, done)
 
 
 def _fit(model: Any, config: Config, samples: Samples, folder: Path, done: int) -> None:
@@ -134,6 +144,7 @@ def _fit(model: Any, config: Config, samples: Samples, folder: Path, done: int) 
     targets = np.eye(len(config.class_names), dtype=np.float32)[validation.labels]
     model.fit(
         batches,
+        shuffle=False,  # Keras would shuffle the order of the batches by a state that no checkpoint holds
         initial_epoch=done,
         epochs=config.recipe.epochs,
         validation_data=(validation.images[..., None].astype(np.float32), targets),
@@ -161,11 +172,7 @@ def _compile(config: Config, samples: Samples, weights: Path | None) -> Any:
     return model
 
 
-def _load_checkpoint(folder: Path) -> Any:
-    return keras.saving.load_model(_checkpoint(folder)[1])
-
-
-def _checkpoint(folder: Path) -> tuple[int, Path]:
+def _find_checkpoint(folder: Path) -> tuple[int, Path]:
     """Find the last checkpoint: (epochs done, file)."""
     found = sorted((int(path.stem), path) for path in (folder / "checkpoints").glob("[0-9]*.keras"))
     if not found:

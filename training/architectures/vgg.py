@@ -67,7 +67,7 @@ def _vgg19(images: Any, class_count: int, scale: int) -> Any:
     x = layers.Resizing(*VGG19_SIZE)(images)
     # Three equal channels less the mean of ImageNet's blue, green and red: keras.applications.vgg19.preprocess_input.
     x = layers.Concatenate()([x, x, x])
-    x = layers.Rescaling(scale, offset=[-103.939, -116.779, -123.68])(x)
+    x = layers.Rescaling(scale, offset=[-103.939, -116.779, -123.68], name="preprocess")(x)
     features = keras.applications.VGG19(include_top=False, weights=None, input_shape=(*VGG19_SIZE, 3), name="vgg19")
     features.trainable = False
     x = layers.Flatten()(features(x))

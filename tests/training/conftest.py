@@ -1,0 +1,32 @@
+"""Fixtures: a small real run, trained, evaluated and exported once for all tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.training.fashion_mnist import SampleSource
+from tests.training.making import make_config
+from training.evaluate import evaluate
+from training.train import train
+
+# Keras 3.15 saves a model by numpy.asarray of TensorFlow 2.21's tensors, which do not know NumPy 2's copy argument.
+KERAS_SAVES = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests of training, and no others, pass over the warning that saving a model gives."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings(KERAS_SAVES))
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run of cnn-1conv on 200 images, evaluated on 100."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    source = SampleSource()
+    train(make_config(source, name="small", epochs=3), source, folder)
+    evaluate(folder, source)
+    return folder

@@ -1,0 +1,78 @@
+"""The networks: their published sizes and the frame they share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from training.architectures import ARCHITECTURES, count_multiplications, find_architecture
+from training.architectures.vgg import load_imagenet_weights
+from training.errors import TrainingError
+
+PUBLISHED_PARAMETERS = {
+    "cnn-1conv": 693_962,
+    "cnn-3conv": 241_546,
+    "cnn-4conv": 1_221_546,
+    "vgg-like": 7_001_194,
+    "cnn-2x128": 940_170,
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_parameters_are_those_of_the_table(name: str) -> None:
+    """Each network has as many parameters as the table says, and as its source says where it does."""
+    found = find_architecture(name)
+    assert found.build((28, 28), 10).count_params() == found.parameters
+    assert found.parameters == PUBLISHED_PARAMETERS.get(name, found.parameters)
+
+
+def test_vgg19_features_are_8192_and_frozen() -> None:
+    """The transfer network trains its head alone, on 8,192 features."""
+    model = find_architecture("vgg19-transfer").build((28, 28), 10)
+    head = [tuple(variable.shape) for variable in model.trainable_variables]
+    assert head == [(8192, 512), (512,), (512, 10), (10,)]
+
+
+def test_vgg19_preprocessing_is_that_of_keras() -> None:
+    """What reaches VGG19 is preprocess_input of the enlarged image, and of 1/255 of it in the published mistake."""
+    image = np.random.default_rng(1).integers(0, 256, (1, 28, 28, 1)).astype(np.float32)
+    enlarged = np.repeat(keras.layers.Resizing(150, 150)(image), 3, axis=-1)
+    for name, scale in (("vgg19-transfer", 1), ("vgg19-double-preprocessing", 255)):
+        model = find_architecture(name).build((28, 28), 10)
+        before = keras.Model(model.input, model.get_layer("preprocess").output)
+        expected = keras.applications.vgg19.preprocess_input(enlarged / scale)
+        np.testing.assert_allclose(before(image), expected, atol=1e-3)
+
+
+def test_missing_vgg19_weights_are_explained(tmp_path: Path) -> None:
+    """Without readable weights the error names --weights and the network with random features."""
+    model = find_architecture("vgg19-transfer").build((28, 28), 10)
+    with pytest.raises(TrainingError, match=r"--weights, or train vgg19-random"):
+        load_imagenet_weights(model, tmp_path / "nowhere.h5")
+
+
+def test_logits_do_not_depend_on_where_scaling_would_be() -> None:
+    """A network takes pixels 0..255; classes and size are those asked for."""
+    model = find_architecture("cnn-1conv").build((32, 24), 3)
+    assert model.input_shape == (None, 32, 24, 1)
+    assert model.output_shape == (None, 3)
+    assert keras.Model(model.input, model.get_layer("scale").output)(np.full((1, 32, 24, 1), 255.0)).numpy().max() == 1
+
+
+def test_multiplications_are_counted() -> None:
+    """The dense network has one multiplication a weight, the convolution one a weight and position."""
+    assert count_multiplications(find_architecture("mlp-64-64").build((28, 28), 10)) == 784 * 64 + 64 * 64 + 64 * 10
+    convolution = 26 * 26 * 9 * 32
+    dense = 13 * 13 * 32 * 128 + 128 * 10
+    assert count_multiplications(find_architecture("cnn-1conv").build((28, 28), 10)) == convolution + dense
+
+
+def test_unknown_names_are_answered_with_the_known() -> None:
+    """An unknown architecture or recipe gives an error that lists those there are."""
+    with pytest.raises(TrainingError, match="choose one of mlp-64-64"):
+        find_architecture("resnet")
+    with pytest.raises(TrainingError, match=r"choose one of .*plain"):
+        find_architecture("cnn-1conv").find_recipe("fancy")
