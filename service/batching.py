@@ -95,6 +95,7 @@ class Batcher(Generic[Item, Answer]):
         started = self._clock()
         try:
             answers = await self._run([waiting.item for waiting in batch])
+            answered = list(zip(batch, answers, strict=True))
         except Exception as error:
             if len(batch) > 1:
                 for waiting in batch:
@@ -103,6 +104,6 @@ class Batcher(Generic[Item, Answer]):
                 batch[0].answer.set_exception(error)
             return
         ended = self._clock()
-        for waiting, answer in zip(batch, answers, strict=True):
+        for waiting, answer in answered:
             if not waiting.answer.done():
                 waiting.answer.set_result(Batched(answer, len(batch), started - waiting.since, ended - started))

@@ -1,0 +1,163 @@
+"""What happens when the model fails while it serves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from service.bundle import MODEL_FILE, newest_version, read_bundle
+from service.classifier import Classifier
+from service.errors import DeviceError, InferenceError, NotReadyError
+from service.predictor import Predictor, load_classifier
+from service.settings import Settings
+from tests.service.bundles import linear_model, write_linear_bundle
+from tests.service.images import encode, noise
+
+GOOD = encode(np.full((20, 30), 7, np.uint8))
+POISON = encode(np.full((20, 30), 255, np.uint8))
+
+
+def poisonable_model() -> bytes:
+    """Serialize a model that answers one third each, and that ONNX Runtime itself fails to run on a pixel of 255."""
+    nodes = [
+        helper.make_node("ReduceMax", ["wide"], ["brightest"], keepdims=0),
+        helper.make_node("Cast", ["image"], ["wide"], to=TensorProto.INT32),
+        helper.make_node("Gather", ["table", "brightest"], ["third"]),
+        helper.make_node("Shape", ["image"], ["count"], start=0, end=1),
+        helper.make_node("Concat", ["count", "three"], ["shape"], axis=0),
+        helper.make_node("Expand", ["third", "shape"], ["probabilities"]),
+    ]
+    nodes[0], nodes[1] = nodes[1], nodes[0]
+    graph = helper.make_graph(
+        nodes,
+        "poisonable",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 20, 30])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])],
+        [
+            numpy_helper.from_array(np.full(255, 1 / 3, np.float32), "table"),
+            numpy_helper.from_array(np.array([3]), "three"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    serialized: bytes = model.SerializeToString()
+    return serialized
+
+
+class BreakableClassifier(Classifier):
+    """A real classifier whose device can be broken, as a GPU may, and stays broken."""
+
+    broken = False
+
+    def classify(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Fail if broken."""
+        if self.broken:
+            raise RuntimeError("CUDA failure 999")
+        return super().classify(images)
+
+
+def run(settings: Settings, test: Callable[[Predictor], Coroutine[Any, Any, None]], **hooks: Any) -> None:
+    """Run ``test`` on a predictor that was started."""
+
+    async def main() -> None:
+        predictor = Predictor(settings, hooks.pop("load", lambda: load_classifier(settings)), **hooks)
+        await predictor.start()
+        await test(predictor)
+        predictor.close()
+
+    asyncio.run(main())
+
+
+def test_poisoned_image_harms_nobody_else(tmp_path: Path) -> None:
+    """An image that the runtime fails on fails alone; those with it are answered, and the service stays ready."""
+    bundle = write_linear_bundle(tmp_path / "m", model=poisonable_model(), self_test=(1 / 3, 1 / 3, 1 / 3))
+
+    async def test(predictor: Predictor) -> None:
+        uploads = [POISON if i % 8 == 3 else GOOD for i in range(64)]
+        outcomes = await asyncio.gather(*map(predictor.predict, uploads), return_exceptions=True)
+        for upload, outcome in zip(uploads, outcomes, strict=True):
+            assert isinstance(outcome, InferenceError) == (upload is POISON), outcome
+        assert predictor.status == "ready"
+
+    run(Settings(model=bundle.folder, device="cpu", threads=1), test)
+
+
+def test_broken_device_is_replaced_once(linear_folder: Path) -> None:
+    """When the device breaks the caller gets an error, the model is loaded again, and the service serves on."""
+    loaded: list[BreakableClassifier] = []
+
+    def load() -> Classifier:
+        loaded.append(BreakableClassifier(read_bundle(linear_folder), "cpu"))
+        return loaded[-1]
+
+    async def test(predictor: Predictor) -> None:
+        await predictor.predict(GOOD)
+        loaded[0].broken = True
+        with pytest.raises(InferenceError):
+            await predictor.predict(GOOD)
+        assert len(loaded) == 2
+        assert predictor.status == "ready"
+        await predictor.predict(GOOD)
+
+    run(Settings(), test, load=load)
+
+
+def test_idle_service_finds_a_broken_device_by_itself(linear_folder: Path) -> None:
+    """Without any request the self-test notices that the device broke; without a replacement the service fails."""
+    first = BreakableClassifier(read_bundle(linear_folder), "cpu")
+    loads = iter([first])
+
+    def load() -> Classifier:
+        try:
+            return next(loads)
+        except StopIteration:
+            raise DeviceError("no device is left") from None
+
+    failed = asyncio.Event()
+
+    async def test(predictor: Predictor) -> None:
+        watch = asyncio.create_task(predictor.watch())
+        await predictor.predict(GOOD)
+        first.broken = True
+        await asyncio.wait_for(failed.wait(), 30)
+        assert predictor.status == "failed"
+        with pytest.raises(NotReadyError):
+            await predictor.predict(GOOD)
+        watch.cancel()
+
+    settings = Settings(self_test_interval_seconds=0.01)
+    run(settings, test, load=load, on_failure=failed.set)
+
+
+def test_wrong_answer_to_the_self_test_is_refused(tmp_path: Path) -> None:
+    """A model that does not answer its self-test as the trained network did is not served."""
+    bundle = write_linear_bundle(tmp_path / "m", self_test=(0.8, 0.1, 0.1))
+    with pytest.raises(InferenceError, match="self-test"):
+        Classifier(bundle, "cpu")
+
+
+def test_newest_version_is_served(tmp_path: Path) -> None:
+    """Of a folder of versions the highest number is served; one whose manifest is not written yet is passed over."""
+    for version in ("9", "10", "2"):
+        write_linear_bundle(tmp_path / version, version=version)
+    (tmp_path / "11").mkdir()
+    (tmp_path / "11" / MODEL_FILE).write_bytes(linear_model(3, 20, 30))
+    assert newest_version(tmp_path) == tmp_path / "10"
+    assert newest_version(tmp_path / "2") == tmp_path / "2"
+
+
+def test_size_of_an_upload_is_told(linear_folder: Path) -> None:
+    """An answer says how many pixels the upload had, and what each step took."""
+
+    async def test(predictor: Predictor) -> None:
+        answer = await predictor.predict(encode(noise(50, 40)))
+        assert answer.source_pixels == 2000
+        assert all(seconds >= 0 for seconds in answer.durations.values())
+
+    run(Settings(model=linear_folder, device="cpu"), test)
