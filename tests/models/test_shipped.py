@@ -1,0 +1,85 @@
+"""The shipped bundle: it is whole, it answers like the network it came from, and its figures are true."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from service.bundle import Bundle, read_bundle, self_test_image
+from tests.training.fashion_mnist import ROOT, SAMPLE, fashion_mnist, sample
+from training.card import render_card
+from training.export import check_graph
+from training.sources.idx import CLASS_NAMES
+
+
+@pytest.fixture(scope="module", params=sorted((ROOT / "models").glob("*/*/manifest.json")), ids=lambda p: p.parts[-3])
+def bundle(request: pytest.FixtureRequest) -> Bundle:
+    """Each bundle in models/, its hashes verified."""
+    return read_bundle(Path(request.param).parent)
+
+
+@pytest.fixture(scope="module")
+def session(bundle: Bundle) -> Any:
+    """A session of ONNX Runtime on the bundle's model."""
+    return onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
+
+
+def test_bundle_is_where_its_manifest_says(bundle: Bundle) -> None:
+    """Name and version are those of the folders, every file is listed, and the model is below 20 MB."""
+    assert bundle.folder.parts[-2:] == (bundle.manifest.name, bundle.manifest.version)
+    assert {path.name for path in bundle.folder.iterdir()} == {*bundle.manifest.files, "manifest.json"}
+    assert len(bundle.model) < 20_000_000
+    assert bundle.manifest.class_names == CLASS_NAMES
+
+
+def test_graph_is_as_agreed(bundle: Bundle) -> None:
+    """The graph passes the checks of export, has the manifest's opset and names its classes."""
+    graph = onnx.load_from_string(bundle.model)
+    check_graph(graph)
+    assert graph.opset_import[0].version == bundle.manifest.opset
+    properties = {entry.key: entry.value for entry in graph.metadata_props}
+    assert tuple(json.loads(properties["class_names"])) == bundle.manifest.class_names
+
+
+def test_card_is_rendered_from_the_manifest(bundle: Bundle) -> None:
+    """The card is what the code makes of the manifest, to the letter."""
+    assert (bundle.folder / "MODEL_CARD.md").read_text() == render_card(bundle.manifest)
+
+
+def test_self_test_is_answered(bundle: Bundle, session: Any) -> None:
+    """The graph answers the self-test like the network that it was made from."""
+    answer = session.run(None, {"image": self_test_image(bundle.manifest.input_size)[None]})[0][0]
+    np.testing.assert_allclose(answer, bundle.manifest.self_test, atol=1e-4)
+
+
+def test_golden_probabilities_are_answered() -> None:
+    """ONNX Runtime gives Keras' probabilities for the golden set, whatever the batch."""
+    model = read_bundle(ROOT / "models" / "convnet-tf1" / "1").model
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    golden = np.load(SAMPLE / "probabilities.npy")
+    for size in (1, 7, 300):
+        answers = [session.run(None, {"image": sample().images[i : i + size]})[0] for i in range(0, 300, size)]
+        np.testing.assert_allclose(np.concatenate(answers), golden, atol=1e-4)
+
+
+def test_accuracy_is_the_stated_one(bundle: Bundle, session: Any) -> None:
+    """The accuracy on all 10,000 test images is to the image what manifest and card say, and at least 92 %."""
+    test = fashion_mnist().test()
+    batches = [session.run(None, {"image": test.images[i : i + 500]})[0] for i in range(0, 10_000, 500)]
+    correct = int((np.concatenate(batches).argmax(axis=1) == test.labels).sum())
+    assert correct == bundle.manifest.metrics["test"]["correct"]
+    assert correct >= 9_200
+    assert bundle.manifest.data_sha256 == fashion_mnist().training().sha256()
+
+
+def test_run_of_the_bundle_is_in_the_repository(bundle: Bundle) -> None:
+    """The run that a bundle came from is described in runs/, with the same figures."""
+    run = ROOT / "runs" / bundle.manifest.training["run"]
+    measured = json.loads((run / "metrics.json").read_text())["test"]
+    assert measured["correct"] == bundle.manifest.metrics["test"]["correct"]
