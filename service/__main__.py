@@ -9,6 +9,8 @@ import urllib.request
 
 from pydantic import ValidationError
 
+from service.errors import ServiceError
+from service.keys import new_key
 from service.settings import Settings
 
 
@@ -18,15 +20,26 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="serve the model that SERVICE_MODEL names")
     commands.add_parser("health", help="ask the service that runs here for its health; exit 0 if it takes traffic")
-    command = parser.parse_args().command
+    key = commands.add_parser("key", help="make an API key; its line for SERVICE_API_KEYS_FILE is written to stdout")
+    key.add_argument("name", help="whom the key is for")
+    try:
+        return run(parser.parse_args())
+    except ServiceError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command; return its exit code, 2 if a setting is not valid."""
+    if arguments.command == "key":
+        return make_key(arguments.name)
     try:
         settings = Settings()
     except ValidationError as error:
         for fault in error.errors():
-            name = "SERVICE_" + "_".join(map(str, fault["loc"])).upper()
-            print(f"{name}={fault['input']}: {fault['msg']}", file=sys.stderr)
+            print(f"SERVICE_{fault['loc'][0]}".upper() + f"={fault['input']}: {fault['msg']}", file=sys.stderr)
         return 2
-    if command == "health":
+    if arguments.command == "health":
         return probe(settings)
     from service.server import serve  # only serving needs the heavy packages; a probe runs every few seconds
 
@@ -44,6 +57,14 @@ def probe(settings: Settings) -> int:
     except OSError as error:
         print(f"{url}: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def make_key(name: str) -> int:
+    """Write a new key to standard error, for its owner, and its line to standard output, for the file; return 0."""
+    key, line = new_key(name)
+    print(f"{key} is the key of {name}; it is shown this once", file=sys.stderr)
+    print(line)
     return 0
 
 

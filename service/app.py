@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from service import problems
+from service import access, problems
 from service.limits import UploadLimits
 from service.predictor import Predictor, load_classifier
 from service.routes import health, metrics, predict
@@ -46,5 +46,7 @@ def create_app(settings: Settings, on_failure: Callable[[], None] = lambda: None
     problems.install(app)
     # The last added is the outermost.
     app.add_middleware(UploadLimits, settings=settings, status=lambda: predictor.status)
+    access.install(app, settings)
     app.add_middleware(Observe, metrics=app.state.metrics)
+    app.add_middleware(access.SecurityHeaders)
     return app

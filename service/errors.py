@@ -3,11 +3,15 @@
 ServiceError
 ├── BundleError                a model bundle is missing, damaged or contradicts itself
 ├── DeviceError                the device asked for cannot be had
+├── KeysFileError              the file of API keys cannot be used
 ├── NotReadyError              the model is not loaded, or the service is stopping
 ├── OverloadedError            more uploads than the service takes on at a time
+├── QuotaExceededError         the client asks more often than it may
 ├── DeadlineExceededError      the request was not answered in time
 ├── InferenceError             the model failed on an image that it should have answered
 └── InvalidRequestError        the request cannot be answered as it is
+    ├── UnknownHostError           it names a host that is not ours
+    ├── UnknownKeyError            it carries no API key, or an unknown one
     ├── InvalidParameterError      a parameter is out of what the model allows
     ├── MalformedFormError         the form does not hold exactly one file part named "file"
     ├── UnsupportedTypeError       the body is of a content type that is not accepted
@@ -32,6 +36,10 @@ class DeviceError(ServiceError):
     """The device asked for cannot be had."""
 
 
+class KeysFileError(ServiceError):
+    """The file of API keys cannot be used."""
+
+
 class NotReadyError(ServiceError):
     """The model is not loaded yet, or the service is stopping."""
 
@@ -41,6 +49,14 @@ class OverloadedError(ServiceError):
 
     ``retry_after_seconds`` is how long those in flight are likely to take.
     """
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class QuotaExceededError(ServiceError):
+    """The client asks more often than it may; ``retry_after_seconds`` is how long it must wait."""
 
     def __init__(self, message: str, retry_after_seconds: int) -> None:
         super().__init__(message)
@@ -57,6 +73,14 @@ class InferenceError(ServiceError):
 
 class InvalidRequestError(ServiceError):
     """The request cannot be answered as it is; its subclasses say why."""
+
+
+class UnknownHostError(InvalidRequestError):
+    """The request names a host that is not ours."""
+
+
+class UnknownKeyError(InvalidRequestError):
+    """The request carries no API key, or an unknown one."""
 
 
 class InvalidParameterError(InvalidRequestError):

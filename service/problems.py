@@ -18,6 +18,8 @@ from service.schemas import Problem
 MEDIA_TYPE = "application/problem+json"
 
 TABLE: dict[type[errors.ServiceError], tuple[int, str]] = {
+    errors.UnknownHostError: (400, "unknown-host"),
+    errors.UnknownKeyError: (401, "unknown-key"),
     errors.InvalidParameterError: (422, "invalid-parameter"),
     errors.MalformedFormError: (400, "malformed-form"),
     errors.UnsupportedTypeError: (415, "unsupported-type"),
@@ -25,6 +27,7 @@ TABLE: dict[type[errors.ServiceError], tuple[int, str]] = {
     errors.ImageTooLargeError: (413, "image-too-large"),
     errors.UnreadableImageError: (422, "unreadable-image"),
     errors.UploadTimeoutError: (408, "upload-timeout"),
+    errors.QuotaExceededError: (429, "quota-exceeded"),
     errors.NotReadyError: (503, "not-ready"),
     errors.OverloadedError: (503, "overloaded"),
     errors.InferenceError: (503, "inference-failed"),
@@ -49,7 +52,9 @@ def answer(scope: Scope, error: errors.ServiceError) -> Response:
         raise error
     status, name = TABLE[type(error)]
     headers = {}
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         headers["Retry-After"] = str(getattr(error, "retry_after_seconds", 1))
     return _problem(scope, status, name, str(error), headers)
 

@@ -3,10 +3,20 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Device = Literal["auto", "cuda", "cpu"]
+
+
+def _split(value: object) -> object:
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+# Without NoDecode, an environment variable would have to hold JSON.
+Listed = (NoDecode, BeforeValidator(_split))
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
+Host = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[^*/\s]+)$")]
 
 # Pillow warns past this many pixels and refuses at twice as many, whatever we allow.
 PILLOW_MAX_PIXELS = 89_478_485
@@ -61,3 +71,31 @@ class Settings(BaseSettings):
     log_format: Annotated[
         Literal["auto", "json", "text"], Field(description="`auto` is `text` on a terminal and `json` elsewhere.")
     ] = "auto"
+    api_keys_file: Annotated[
+        Path | None,
+        Field(
+            description="File of API keys, made by `python -m service key NAME`; unset: no key is needed. "
+            "`/health`, `/docs` and `/openapi.json` never need one."
+        ),
+    ] = None
+    rate_limit_per_minute: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Uploads a minute that a worker takes of each API key, or of each address if no key is needed; "
+            "unset: any number.",
+        ),
+    ] = None
+    cors_origins: Annotated[
+        tuple[Origin, ...],
+        *Listed,
+        Field(description="Origins whose pages may ask, as `https://example.org`, separated by commas; `*` is any."),
+    ] = ()
+    allowed_hosts: Annotated[
+        tuple[Host, ...],
+        *Listed,
+        Field(
+            description="Host names that requests may be for, separated by commas; `*.example.org` is all below it; "
+            "unset: any. `/health` is answered under every name."
+        ),
+    ] = ()

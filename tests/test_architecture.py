@@ -22,17 +22,17 @@ LAYERS = (
     {"server"},
     {"app"},
     {"routes"},
-    {"limits"},
-    {"telemetry"},
+    {"access", "limits"},
+    {"quota", "telemetry"},
     {"problems", "uploads"},
     {"schemas", "predictor"},
     {"batching", "classifier", "imaging"},
-    {"bundle"},
+    {"bundle", "keys"},
     {"errors", "settings"},
 )
 OWNERS = {
     "fastapi": {"app", "routes", "problems"},
-    "starlette": {"app", "routes", "problems", "limits", "telemetry", "uploads"},
+    "starlette": {"app", "access", "routes", "problems", "limits", "quota", "telemetry", "uploads"},
     "uvicorn": {"server"},
     "onnxruntime": {"classifier"},
     "PIL": {"imaging"},
@@ -128,4 +128,4 @@ def settings_row(name: str) -> str:
     default = field.default
     if isinstance(default, Path):
         default = default.relative_to(ROOT).as_posix()
-    return f"| `SERVICE_{name.upper()}` | {'' if default is None else f'`{default}`'} | {field.description} |"
+    return f"| `SERVICE_{name.upper()}` | {'' if default in (None, ()) else f'`{default}`'} | {field.description} |"
