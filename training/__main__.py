@@ -11,18 +11,25 @@ from typing import Annotated
 # TensorFlow writes banners to standard error when it loads; they say nothing about a run.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import numpy as np
 import rich
 import rich.table
 import typer
 
+from service.bundle import MANIFEST_FILE, read_bundle
 from service.errors import ServiceError
 from training.architectures import ARCHITECTURES, find_architecture
 from training.augment import AUGMENTATIONS
 from training.data import open_source
 from training.errors import TrainingError
 from training.evaluate import evaluate as evaluate_run
+from training.evaluate import evaluate_bundle
 from training.golden import write_golden
+from training.pictures import plot_sheet
+from training.project import largest_count
+from training.project import project as write_projection
 from training.recipes import MODERN_RECIPES
+from training.results import render_results
 from training.runs import Config, describe_making, read_config, read_history
 from training.train import resume as resume_run
 from training.train import train as train_run
@@ -35,7 +42,11 @@ def group() -> None:
     """Train networks on images, measure them and export them as bundles for the service."""
 
 
-Data = Annotated[Path | None, typer.Option(help="Where the data is; without it Fashion-MNIST is looked for.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="A folder of IDX, CSV or image files, or `keras`; without it Fashion-MNIST is looked for."),
+]
+Size = Annotated[int, typer.Option(min=8, help="Height and width that images of a folder are brought to.")]
 
 
 @app.command()
@@ -44,6 +55,7 @@ def train(
     recipe: Annotated[str, typer.Option(help="A recipe of the architecture; without it, its first.")] = "",
     name: Annotated[str, typer.Option(help="The run's name; without it, ARCHITECTURE-RECIPE-sSEED.")] = "",
     data: Data = None,
+    size: Size = 28,
     seed: Annotated[int, typer.Option(help="Of weights, shuffling, dropout and augmentation.")] = 1,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's number of epochs.")] = None,
     augmentation: Annotated[str, typer.Option(help=f"Instead of the recipe's: {', '.join(AUGMENTATIONS)}.")] = "",
@@ -54,10 +66,10 @@ def train(
     runs: Annotated[Path, typer.Option(help="The folder of run folders.")] = Path("runs"),
 ) -> None:
     """Train a network and leave a run folder with its weights, history and curves."""
-    source = open_source(data)
     if resume is not None:
-        resume_run(resume, source)
+        resume_run(resume, open_source(data, read_config(resume).input_size))
         return
+    source = open_source(data, (size, size))
     found = find_architecture(architecture)
     recipe = recipe or next(iter(found.recipes))
     chosen = found.find_recipe(recipe)
@@ -102,11 +114,17 @@ def list_architectures() -> None:
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    measured: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="The folder of a finished run or a bundle.")],
     data: Data = None,
+    output: Annotated[Path | None, typer.Option(help="Where the figures of a bundle go.")] = None,
 ) -> None:
-    """Measure a finished run on the test set; each run is measured once."""
-    test = evaluate_run(run, open_source(data))["test"]
+    """Measure a run or a bundle on the test set and write metrics.json and pictures; a run is measured once."""
+    if (measured / MANIFEST_FILE).exists():
+        manifest = read_bundle(measured).manifest
+        output = output or Path("evaluations") / f"{manifest.name}-{manifest.version}"
+        test = evaluate_bundle(measured, open_source(data, manifest.input_size), output)["test"]
+    else:
+        test = evaluate_run(measured, open_source(data, read_config(measured).input_size))["test"]
     low, high = test["wilson_95"]
     typer.echo(f"{test['accuracy']:.2%} of {test['count']:,} test images (95 %: {low:.2%} to {high:.2%})")
 
@@ -122,7 +140,8 @@ def export(
     """Convert an evaluated run to ONNX, check the graph against Keras and publish it as a bundle."""
     from training.export import export as export_run  # loads TensorFlow, which the other commands do without
 
-    bundle = export_run(run, open_source(data), models, name or read_config(run).architecture, version)
+    config = read_config(run)
+    bundle = export_run(run, open_source(data, config.input_size), models, name or config.architecture, version)
     difference = bundle.manifest.metrics["parity"]["largest_difference"]
     typer.echo(f"{bundle.folder}: {len(bundle.model):,} bytes, largest difference from Keras {difference:.1e}")
 
@@ -137,6 +156,49 @@ def golden(
 ) -> None:
     """Write the golden set of the tests: test images and the probabilities that Keras gives them."""
     write_golden(run, open_source(data), output, count, png_count)
+
+
+@app.command()
+def show(
+    output: Annotated[Path, typer.Option(help="The picture to write.")] = Path("samples.png"),
+    per_class: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 5,
+    data: Data = None,
+    size: Size = 28,
+) -> None:
+    """Draw a labelled sheet of images of the training set as PNG."""
+    source = open_source(data, (size, size))
+    samples = source.training()
+    names = source.class_names
+    chosen = np.concatenate([np.flatnonzero(samples.labels == label)[:per_class] for label in range(len(names))])
+    plot_sheet(output, samples.images[chosen], [names[label] for label in samples.labels[chosen]])
+    typer.echo(output)
+
+
+@app.command()
+def project(
+    output: Annotated[Path, typer.Option(help="The folder for `tensorboard --logdir`.")] = Path("projection"),
+    run: Annotated[Path | None, typer.Option(help="Project this run's features; without it, raw pixels.")] = None,
+    count: Annotated[int, typer.Option(min=20, help="Number of validation images.")] = 2_000,
+    data: Data = None,
+    size: Size = 28,
+) -> None:
+    """Write a log of TensorBoard's embedding projector, and PNGs of PCA and t-SNE."""
+    source = open_source(data, (size, size) if run is None else read_config(run).input_size)
+    samples = source.training()
+    count = min(count, len(samples) // 2, largest_count(samples.input_size))
+    _, chosen = samples.split(count / len(samples), seed=1)
+    write_projection(chosen, source.class_names, output, run)
+    typer.echo(output)
+
+
+@app.command()
+def report(
+    runs: Annotated[Path, typer.Option(help="The folder of run folders.")] = Path("runs"),
+    output: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/results.md"),
+) -> None:
+    """Render the page of results from all evaluated runs."""
+    output.write_text(render_results(runs, output), encoding="utf-8")
+    typer.echo(output)
 
 
 def main() -> None:

@@ -8,21 +8,25 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, log_loss
 
+from service.bundle import read_bundle
 from training.errors import RunError
+from training.pictures import plot_confusion, plot_reliability, plot_sheet
 from training.runs import METRICS_FILE, load_model, read_config
-from training.samples import Images, Labels, Source
+from training.samples import Images, Labels, Samples, Source
 
 Probabilities = NDArray[np.float32]
 CALIBRATION_BINS = 15
+MISTAKES_SHOWN = 40
 
 
 def evaluate(folder: Path, source: Source) -> dict[str, Any]:
-    """Measure a finished run once on the test set and on validation; write ``metrics.json`` into its folder.
+    """Measure a finished run once on the test set and on validation; write ``metrics.json`` and pictures beside it.
 
     Raises:
         RunError: The run was evaluated before, has not ended, or was made with other data.
@@ -40,8 +44,51 @@ def evaluate(folder: Path, source: Source) -> dict[str, Any]:
         "test_with_flips": {"accuracy": float(accuracy_score(test.labels, flipped.argmax(axis=1)))},
         "validation": measure(predict(model, validation.images), validation.labels, config.class_names),
     }
-    (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    report(folder, metrics, probabilities, test, config.class_names)
     return metrics
+
+
+def evaluate_bundle(folder: Path, source: Source, output: Path) -> dict[str, Any]:
+    """Measure a published bundle, as ONNX Runtime answers, on the test set; write ``metrics.json`` to ``output``.
+
+    Raises:
+        BundleError: The bundle is damaged.
+        RunError: ``output`` holds measurements already.
+    """
+    if (output / METRICS_FILE).exists():
+        raise RunError(f"{output} holds measurements already: choose another --output")
+    bundle = read_bundle(folder)
+    session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
+    test = source.test()
+    probabilities = run_graph(session, test.images, 500)
+    metrics = {"test": measure(probabilities, test.labels, bundle.manifest.class_names)}
+    output.mkdir(parents=True, exist_ok=True)
+    report(output, metrics, probabilities, test, bundle.manifest.class_names)
+    return metrics
+
+
+def report(
+    folder: Path, metrics: dict[str, Any], probabilities: Probabilities, test: Samples, class_names: tuple[str, ...]
+) -> None:
+    """Write ``metrics.json`` and the pictures of what was measured on the test set."""
+    measured = metrics["test"]
+    plot_confusion(folder / "confusion.png", measured["confusion_matrix"], class_names)
+    plot_reliability(folder / "reliability.png", measured["reliability"], measured["expected_calibration_error"])
+    predicted = probabilities.argmax(axis=1)
+    mistakes = np.flatnonzero(predicted != test.labels)
+    worst = mistakes[np.argsort(-probabilities.max(axis=1)[mistakes], kind="stable")][:MISTAKES_SHOWN]
+    captions = [
+        f"{class_names[test.labels[i]]}\nas {class_names[predicted[i]]} {probabilities[i].max():.0%}" for i in worst
+    ]
+    plot_sheet(folder / "mistakes.png", test.images[worst], captions)
+    (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+
+
+def run_graph(session: Any, images: Images, batch_size: int) -> Probabilities:
+    """Return the probabilities ``[N, classes]`` that a session of ONNX Runtime gives images ``[N, H, W]``."""
+    starts = range(0, len(images), batch_size)
+    batches = [session.run(["probabilities"], {"image": images[i : i + batch_size]})[0] for i in starts]
+    return np.concatenate(batches)
 
 
 def predict(model: Any, images: Images) -> Probabilities:

@@ -21,9 +21,9 @@ from service.bundle import CARD_FILE, MODEL_FILE, Bundle, Manifest, self_test_im
 from service.imaging import PREPROCESSING
 from training.card import render_card
 from training.errors import ExportError
-from training.evaluate import predict
+from training.evaluate import predict, run_graph
 from training.runs import Config, git_commit, load_model, read_config, read_history, read_metrics
-from training.samples import Images, Samples, Source
+from training.samples import Samples, Source
 
 # The highest that tf2onnx 1.17 writes. ONNX Runtime reads it since 1.14, and for the operators used here its
 # kernels on the CPU and on CUDA are those of opset 13 to 14, so a higher one would gain nothing.
@@ -122,7 +122,7 @@ def check(graph: onnx.ModelProto, model: Any, test: Samples, accuracy: float) ->
     compared = min(PARITY_IMAGES, len(test))
     differences = []
     for batch_size in PARITY_BATCH_SIZES:
-        actual = _run(session, test.images[:compared], batch_size)
+        actual = run_graph(session, test.images[:compared], batch_size)
         differences.append(float(abs(actual - expected[:compared]).max()))
         changed = int((actual.argmax(1) != expected[:compared].argmax(1)).sum())
         if not differences[-1] <= PARITY_TOLERANCE or changed:
@@ -130,7 +130,7 @@ def check(graph: onnx.ModelProto, model: Any, test: Samples, accuracy: float) ->
                 f"at batch size {batch_size} the graph differs from Keras by {differences[-1]:.2e} (allowed: "
                 f"{PARITY_TOLERANCE:.0e}) and in the class of {changed} of {compared} test images"
             )
-    measured = float((_run(session, test.images, 500).argmax(1) == test.labels).mean())
+    measured = float((run_graph(session, test.images, 500).argmax(1) == test.labels).mean())
     if measured != accuracy:
         raise ExportError(f"the graph's accuracy on the test set is {measured:.4%}, the evaluated one {accuracy:.4%}")
     return {
@@ -194,8 +194,3 @@ def describe(run: Path, config: Config, metrics: dict[str, Any], model: Any, nam
         data_sha256=config.data_sha256,
         git_commit=git_commit(),
     )
-
-
-def _run(session: onnxruntime.InferenceSession, images: Images, batch_size: int) -> Any:
-    starts = range(0, len(images), batch_size)
-    return np.concatenate([session.run(["probabilities"], {"image": images[i : i + batch_size]})[0] for i in starts])

@@ -38,7 +38,7 @@ def test_missing_file_is_named_with_where_to_get_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 3, 20, 5_000])
 def test_truncated_file_is_named(tmp_path: Path, keep: int) -> None:
-    """A gzip file cut off anywhere gives an error that names it."""
+    """A gzip file cut off anywhere gives an error that names it and what would do."""
     name = TEST_FILES[0]
     (tmp_path / name).write_bytes((SAMPLE / "images-idx3-ubyte.gz").read_bytes()[:keep])
     with pytest.raises(DataError, match=rf"{name}.*--data"):
@@ -76,6 +76,6 @@ def test_other_content_under_a_published_name_is_refused(tmp_path: Path) -> None
 
 
 def test_data_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    """--data with a path that is not there gives an error that names it."""
-    with pytest.raises(DataError, match="nowhere does not exist"):
+    """--data with a path that is not there gives an error that names it and what would do."""
+    with pytest.raises(DataError, match="nowhere is not a folder with"):
         open_source(tmp_path / "nowhere")

@@ -1,0 +1,134 @@
+"""Own ``docs/results.md``: every evaluated run beside the published figure, no number typed by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from itertools import groupby
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from training.architectures import ARCHITECTURES, Architecture, count_multiplications, find_architecture
+from training.recipes import Recipe
+from training.runs import CONFIG_FILE, METRICS_FILE, Config, read_config, read_history, read_metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """A run with what was measured of it."""
+
+    folder: Path
+    config: Config
+    history: list[dict[str, float]]
+    metrics: dict[str, Any]
+
+    @property
+    def system(self) -> tuple[str, str, str, Recipe]:
+        """What runs of the same system have in common: all but the seed."""
+        return self.config.architecture, self.config.recipe_name, self.config.precision, self.config.recipe
+
+
+def render_results(runs: Path, output: Path) -> str:
+    """Render the page of results from all evaluated runs; ``output`` is where it will lie, for links to pictures."""
+    evaluated = read_runs(runs)
+    order = list(ARCHITECTURES)
+    evaluated.sort(key=lambda run: (order.index(run.config.architecture), str(run.system), run.config.seed))
+    systems = [list(group) for _, group in groupby(evaluated, key=lambda run: run.system)]
+    table = "\n".join(_row(group) for group in systems)
+    missing = "\n".join(
+        f"- `{name}` `{recipe_name}` ({recipe}): `{_command(name, recipe_name, recipe)}`"
+        for name, found in ARCHITECTURES.items()
+        for recipe_name, recipe in found.recipes.items()
+        if not any(_full(group[0]) and group[0].system[:2] == (name, recipe_name) for group in systems)
+    )
+    curves = "\n".join(_curves(group, output) for group in systems)
+    return f"""# Results
+
+Written by `python -m training report` from the run folders in `runs/`; do not edit.
+
+Every choice was made on the validation part of the training set. The last epoch is reported, or the average of the
+weights where the recipe keeps one. The test set was opened once for each run, by `evaluate`.
+"±" is the standard deviation over seeds; with one seed the 95 % Wilson interval is given instead.
+"with flips" is the accuracy of the mean answer to the image and its mirror image.
+"MACs" are the multiply-accumulate operations of one image in convolutions and dense layers.
+
+| system | recipe | parameters | MACs | epochs | seeds | test accuracy | published | difference, points \
+| with flips | validation | minutes a run | machine |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|
+{table}
+
+## Not run, or on fewer epochs than the source
+
+RUN is a run of the recipe that is continued, FILE Keras' ImageNet weights of VGG19 where they cannot be downloaded.
+
+{missing or "Every recipe was run in full."}
+
+## Curves
+
+{curves}
+"""
+
+
+def read_runs(runs: Path) -> list[Evaluated]:
+    """Read every run below ``runs`` that was evaluated."""
+    folders = sorted(path.parent for path in runs.glob(f"*/{METRICS_FILE}") if (path.parent / CONFIG_FILE).exists())
+    return [Evaluated(folder, read_config(folder), read_history(folder), read_metrics(folder)) for folder in folders]
+
+
+def _row(group: list[Evaluated]) -> str:
+    first = group[0]
+    config, recipe = first.config, first.config.recipe
+    accuracies = [run.metrics["test"]["accuracy"] for run in group]
+    low, high = first.metrics["test"]["wilson_95"]
+    spread = f"± {100 * stdev(accuracies):.2f}" if len(group) > 1 else f"({low:.2%} to {high:.2%})"
+    published, difference = "", ""
+    if recipe.published is not None:
+        published, difference = (
+            f"{recipe.published:.2%}",
+            f"{round(100 * (mean(accuracies) - recipe.published), 2) + 0:+.2f}",
+        )
+    planned = _published_recipe(config).epochs
+    shortened = "" if _full(first) else f" of {planned}"
+    precision = "" if config.precision == "float32" else f", {config.precision}"
+    cells = [
+        f"`{config.architecture}`",
+        f"`{config.recipe_name}`{precision}: {recipe}",
+        f"{config.parameters:,}",
+        f"{count_multiplications(config.build()):,}",
+        f"{len(first.history)}{shortened}" + (f" after {config.earlier_epochs}" if config.earlier_epochs else ""),
+        str(len(group)),
+        f"{mean(accuracies):.2%} {spread}",
+        published,
+        difference,
+        f"{mean(run.metrics['test_with_flips']['accuracy'] for run in group):.2%}",
+        f"{mean(run.metrics['validation']['accuracy'] for run in group):.2%}",
+        f"{mean(sum(row['seconds'] for row in run.history) for run in group) / 60:.1f}",
+        config.made_by["machine"],
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _published_recipe(config: Config) -> Recipe:
+    return find_architecture(config.architecture).find_recipe(config.recipe_name)
+
+
+def _full(run: Evaluated) -> bool:
+    """Whether a run had all the epochs of its recipe, or stopped early because the recipe says so."""
+    recipe = _published_recipe(run.config)
+    return len(run.history) >= recipe.epochs or recipe.early_stopping_patience is not None
+
+
+def _command(name: str, recipe_name: str, recipe: Recipe) -> str:
+    start = " --from runs/RUN" if recipe.continues else ""
+    weights = " --weights FILE" if _takes_weights(find_architecture(name)) else ""
+    return f"python -m training train {name} --recipe {recipe_name}{start}{weights}"
+
+
+def _takes_weights(found: Architecture) -> bool:
+    return found.load_pretrained is not None
+
+
+def _curves(group: list[Evaluated], output: Path) -> str:
+    name = group[0].folder.name
+    return f"![{name}]({Path(os.path.relpath(group[0].folder / 'curves.png', output.parent)).as_posix()})"
