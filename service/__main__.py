@@ -20,6 +20,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="serve the model that SERVICE_MODEL names")
     commands.add_parser("health", help="ask the service that runs here for its health; exit 0 if it takes traffic")
+    commands.add_parser("doctor", help="say whether this machine would serve as configured, and if not, what to do")
     key = commands.add_parser("key", help="make an API key; its line for SERVICE_API_KEYS_FILE is written to stdout")
     key.add_argument("name", help="whom the key is for")
     try:
@@ -41,9 +42,21 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     if arguments.command == "health":
         return probe(settings)
-    from service.server import serve  # only serving needs the heavy packages; a probe runs every few seconds
+    # The heavy packages are loaded by the commands that need them: a probe runs every few seconds.
+    if arguments.command == "doctor":
+        return examine(settings)
+    from service.server import serve
 
     return serve(settings)
+
+
+def examine(settings: Settings) -> int:
+    """Print the doctor's page; return 0 if the service would serve as configured, else 1."""
+    from service.doctor import doctor
+
+    page, serves = doctor(settings)
+    print(page)
+    return 0 if serves else 1
 
 
 def probe(settings: Settings) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from service.bundle import newest_version, read_bundle
 from service.classifier import Classification, Classifier
 from service.errors import BundleError, InferenceError, NotReadyError, ServiceError
 from service.imaging import PREPROCESSING, ModelInput, read_image
+from service.resources import available_cores
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Predictor:
         self._failed = False
         self._serving: tuple[Classifier, ImageBatcher] | None = None
         self._changing = asyncio.Lock()
-        self._cores = settings.threads or _available_cores()
+        self._cores = settings.threads or available_cores()
         self._decoding = ThreadPoolExecutor(self._cores, thread_name_prefix="decode")
         self._inferring = ThreadPoolExecutor(self._cores, thread_name_prefix="infer")
 
@@ -214,8 +214,3 @@ def load_classifier(settings: Settings) -> Classifier:
             f"but this service has {PREPROCESSING!r}: serve it with the release that it was exported by"
         )
     return Classifier(bundle, settings.device)
-
-
-def _available_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

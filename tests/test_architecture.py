@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 # Each module may import those of later rows, and of its own row none; the routes stand for one.
 LAYERS = (
     {"__main__"},
-    {"server"},
+    {"doctor", "server"},
     {"app"},
     {"routes"},
     {"access", "limits"},
@@ -28,7 +28,7 @@ LAYERS = (
     {"schemas", "predictor"},
     {"batching", "classifier", "imaging"},
     {"bundle", "keys"},
-    {"errors", "settings"},
+    {"errors", "nvidia", "resources", "settings"},
 )
 OWNERS = {
     "fastapi": {"app", "routes", "problems"},
