@@ -45,6 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
     # The heavy packages are loaded by the commands that need them: a probe runs every few seconds.
     if arguments.command == "doctor":
         return examine(settings)
+    if settings.workers > 1:
+        from service.supervisor import supervise
+
+        return supervise(settings)
     from service.server import serve
 
     return serve(settings)

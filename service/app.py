@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from service import access, problems
 from service.limits import UploadLimits
 from service.predictor import Predictor, load_classifier
-from service.routes import health, metrics, predict
+from service.routes import health, metrics, models, predict
 from service.settings import Settings
 from service.telemetry import Metrics, Observe
 
@@ -40,8 +40,8 @@ def create_app(settings: Settings, on_failure: Callable[[], None] = lambda: None
         redoc_url=None,
     )
     app.state.predictor = predictor
-    app.state.metrics = Metrics()
-    for routes in (predict, health, metrics):
+    app.state.metrics = Metrics(predictor)
+    for routes in (predict, models, health, metrics):
         app.include_router(routes.router)
     problems.install(app)
     # The last added is the outermost.

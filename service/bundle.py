@@ -25,7 +25,7 @@ class Manifest(BaseModel):
     """What ``manifest.json`` says of a bundle.
 
     ``input_size`` is (height, width) in pixels; ``class_names`` are in the order of the model's outputs;
-    ``files`` maps each file of the bundle, the manifest excepted, to its sha256.
+    ``files`` maps each file of the bundle, the manifest excepted, to its sha256; ``write_bundle`` fills it in.
     ``self_test`` holds the probabilities that the trained network itself, not its export, gives for
     ``self_test_image``; the service compares its own answer with them.
     ``training`` and ``metrics`` are figures written by ``training``; serving does not read them.
@@ -36,7 +36,7 @@ class Manifest(BaseModel):
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9.-]*$")]
     version: Annotated[str, Field(pattern="^[0-9a-z][0-9a-z.-]*$")]
-    files: dict[FileName, Sha256]
+    files: dict[FileName, Sha256] = {}
     input_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
     preprocessing: str
     class_names: Annotated[tuple[str, ...], Field(min_length=2)]
@@ -49,8 +49,6 @@ class Manifest(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Manifest:
-        if MODEL_FILE not in self.files:
-            raise ValueError(f"files does not list {MODEL_FILE}")
         if len(set(self.class_names)) != len(self.class_names):
             raise ValueError("class_names holds a name twice")
         if len(self.self_test) != len(self.class_names):
@@ -73,6 +71,8 @@ class Bundle:
     manifest: Manifest
     model: bytes
     """The ONNX model, serialized; its sha256 was checked on these very bytes."""
+    card: str
+    """The model card, in Markdown."""
 
 
 def newest_version(folder: Path) -> Path:
@@ -97,8 +97,10 @@ def read_bundle(folder: Path) -> Bundle:
         BundleError: A file is missing or damaged, or the manifest is invalid.
     """
     manifest = _read_manifest(folder / MANIFEST_FILE)
+    if missing := {MODEL_FILE, CARD_FILE} - manifest.files.keys():
+        raise BundleError(f"{folder / MANIFEST_FILE} does not list the files {', '.join(sorted(missing))}")
     contents = {name: _read_verified(folder / name, sha256) for name, sha256 in manifest.files.items()}
-    return Bundle(folder, manifest, contents[MODEL_FILE])
+    return Bundle(folder, manifest, contents[MODEL_FILE], contents[CARD_FILE].decode())
 
 
 def write_bundle(folder: Path, manifest: Manifest, contents: dict[str, bytes]) -> Bundle:

@@ -75,6 +75,7 @@ class Classifier:
             DeviceError: ``device`` is ``cuda`` and the session does not run on it.
         """
         self.manifest = bundle.manifest
+        self.card = bundle.card
         self._session = _open_session(bundle.model, device)
         self.providers = tuple(self._session.get_providers())
         self.device: Literal["cuda", "cpu"] = "cuda" if CUDA in self.providers else "cpu"

@@ -13,6 +13,7 @@ ServiceError
     ├── UnknownHostError           it names a host that is not ours
     ├── UnknownKeyError            it carries no API key, or an unknown one
     ├── InvalidParameterError      a parameter is out of what the model allows
+    ├── UnknownModelError          it names a model that is not served
     ├── MalformedFormError         the form does not hold exactly one file part named "file"
     ├── UnsupportedTypeError       the body is of a content type that is not accepted
     ├── UploadTimeoutError         the body did not arrive in time
@@ -85,6 +86,10 @@ class UnknownKeyError(InvalidRequestError):
 
 class InvalidParameterError(InvalidRequestError):
     """A parameter is out of what the model allows."""
+
+
+class UnknownModelError(InvalidRequestError):
+    """The request names a model that is not served."""
 
 
 class MalformedFormError(InvalidRequestError):

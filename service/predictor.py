@@ -106,8 +106,8 @@ class Predictor:
                 classifier = await asyncio.to_thread(self._load)
             except ServiceError as error:
                 log.error("the new model is refused, the old one goes on serving: %s", error)
-                return
-            self._serve(classifier)
+            else:
+                self._serve(classifier)
 
     async def predict(self, upload: bytes) -> Answer:
         """Classify one uploaded image.
@@ -156,11 +156,20 @@ class Predictor:
                 self._last_success = time.monotonic()
 
     async def watch(self) -> None:
-        """Put the classifier to its self-test whenever no inference has succeeded for a while; never returns."""
-        interval = self._settings.self_test_interval_seconds
+        """Look after the model at intervals, for ever.
+
+        A classifier by which nothing was answered since the last look is put to its self-test. A version that is newer
+        than all seen so far is loaded; if it is refused, it is not tried again.
+        """
+        interval = self._settings.check_interval_seconds
+        seen = newest_version(self._settings.model)
         while True:
             await asyncio.sleep(interval)
-            if self.classifier is not None and time.monotonic() - self._last_success >= interval:
+            newest = newest_version(self._settings.model)
+            if newest != seen:
+                seen = newest
+                await self.reload()
+            elif self.classifier is not None and time.monotonic() - self._last_success >= interval:
                 await self.self_test(self.classifier)
 
     def drain(self) -> None:

@@ -21,6 +21,7 @@ TABLE: dict[type[errors.ServiceError], tuple[int, str]] = {
     errors.UnknownHostError: (400, "unknown-host"),
     errors.UnknownKeyError: (401, "unknown-key"),
     errors.InvalidParameterError: (422, "invalid-parameter"),
+    errors.UnknownModelError: (404, "unknown-model"),
     errors.MalformedFormError: (400, "malformed-form"),
     errors.UnsupportedTypeError: (415, "unsupported-type"),
     errors.UploadTooLargeError: (413, "upload-too-large"),

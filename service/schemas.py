@@ -1,6 +1,6 @@
 """Own the wire types: what goes over HTTP as JSON, and the query of a prediction."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -45,6 +45,28 @@ class Prediction(BaseModel):
         Field(description="Probability by class name, in label order; with `top_k` the k most likely, best first."),
     ]
     model: Model
+
+
+class ModelInput(BaseModel):
+    """What the model itself takes; any image that is uploaded is brought into this form."""
+
+    height: Annotated[int, Field(description="In pixels.")]
+    width: Annotated[int, Field(description="In pixels.")]
+    preprocessing: Annotated[str, Field(description="Name of the rule that brings other images into this form.")]
+
+
+class ModelDetails(Model):
+    """The model that answers, and what was measured of it."""
+
+    class_names: Annotated[list[str], Field(description="In label order.")]
+    input: ModelInput
+    metrics: Annotated[dict[str, Any], Field(description="The figures of the model's card.")]
+
+
+class Models(BaseModel):
+    """The models that answer."""
+
+    models: list[ModelDetails]
 
 
 class Health(BaseModel):

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
+import socket
+import sys
 import threading
 from types import FrameType
 
 import uvicorn
 
 from service.app import create_app
+from service.predictor import Predictor
 from service.settings import Settings
 from service.telemetry import configure_logging
+
+SOCKET_VARIABLE = "SERVICE_SOCKET"
+"""The environment variable by which a supervisor hands its workers the listening socket."""
 
 
 def serve(settings: Settings) -> int:
@@ -20,8 +28,14 @@ def serve(settings: Settings) -> int:
     # uvicorn raises the signal that stopped it once more when it has finished; without this it would kill the process.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: None)
-    server.run()
+    server.run(_inherited_sockets())
     return 0 if server.started and not server.failed else 1
+
+
+def _inherited_sockets() -> list[socket.socket] | None:
+    """Return the listening socket of a worker; None if this process is its own and opens one."""
+    number = os.environ.get(SOCKET_VARIABLE)
+    return None if number is None else [socket.socket(fileno=int(number))]
 
 
 class _Server(uvicorn.Server):
@@ -44,6 +58,15 @@ class _Server(uvicorn.Server):
             )
         )
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to serve, to load the model again on SIGHUP, and to stop when the supervisor, if any, has gone."""
+        predictor: Predictor = self._app.state.predictor
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.run_coroutine_threadsafe(predictor.reload(), loop))
+        if sockets is not None:
+            loop.add_reader(sys.stdin, self._stop_with_supervisor)
+        await super().startup(sockets)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; a second signal, or Ctrl-C, stops without a grace period."""
         drains_already = self._app.state.predictor.status == "draining"
@@ -52,6 +75,10 @@ class _Server(uvicorn.Server):
             threading.Timer(self._grace_seconds, super().handle_exit, (sig, frame)).start()
         else:
             super().handle_exit(sig, frame)
+
+    def _stop_with_supervisor(self) -> None:
+        asyncio.get_running_loop().remove_reader(sys.stdin)
+        self.handle_exit(signal.SIGTERM, None)
 
     def _fail(self) -> None:
         self.failed = True

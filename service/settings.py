@@ -55,8 +55,9 @@ class Settings(BaseSettings):
     ] = 256 * 1024 * 1024
     upload_timeout_seconds: Annotated[float, Field(gt=0, description="Longest time for a body to arrive.")] = 30.0
     request_timeout_seconds: Annotated[float, Field(gt=0, description="Longest time to answer an upload.")] = 60.0
-    self_test_interval_seconds: Annotated[
-        float, Field(gt=0, description="How long the model may go unused before it is put to its self-test.")
+    check_interval_seconds: Annotated[
+        float,
+        Field(gt=0, description="How often an idle model is put to its self-test, and a newer version looked for."),
     ] = 10.0
     grace_seconds: Annotated[
         float,

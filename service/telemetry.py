@@ -14,11 +14,11 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.predictor import Answer
+from service.predictor import Answer, Predictor
 from service.problems import internal_error
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,9 @@ class Record:
 class Metrics:
     """The metrics of one application, in a registry of their own; summed over workers where there are several."""
 
-    def __init__(self) -> None:
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self._model: tuple[str, ...] | None = None
         self._registry = CollectorRegistry()
         self.requests = self._counter("requests", "Requests answered.", "route", "status")
         self.rejections = self._counter("rejections", "Requests refused, by the kind of problem.", "reason")
@@ -66,8 +68,10 @@ class Metrics:
         self.image_pixels = self._histogram("image_pixels", "Pixels of an upload's image.", PIXELS)
         self.in_flight = self._gauge("requests_in_flight", "Requests being answered.", "livesum")
         self.queue_depth = self._gauge("queue_depth", "Images that wait for a batch.", "livesum")
-        self.ready = self._gauge("ready", "1 while the service takes traffic.", "livemin")
-        self.model = self._gauge("model_info", "1 for the model that serves.", "livemax", "name", "version", "device")
+        self.ready = self._gauge("ready", "1 while the service takes traffic.", "livemostrecent")
+        self.model = self._gauge(
+            "model_info", "1 for the model that serves.", "livemostrecent", "name", "version", "device", "provider"
+        )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"service_{name}", text, labels, registry=self._registry)
@@ -75,13 +79,14 @@ class Metrics:
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"service_{name}", text, labels, buckets=buckets, registry=self._registry)
 
-    def _gauge(self, name: str, text: str, mode: Literal["livesum", "livemin", "livemax"], *labels: str) -> Gauge:
+    def _gauge(self, name: str, text: str, mode: Literal["livesum", "livemostrecent"], *labels: str) -> Gauge:
         return Gauge(f"service_{name}", text, labels, multiprocess_mode=mode, registry=self._registry)
 
     def observe(self, route: str, status: int, problem: str | None, seconds: float, record: Record) -> None:
         """Add one finished request."""
         self.requests.labels(route, status).inc()
         self.duration.labels(route).observe(seconds)
+        self.queue_depth.set(self._predictor.queue_depth)
         if problem is not None:
             self.rejections.labels(problem).inc()
         if record.upload_bytes is not None:
@@ -97,11 +102,24 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
+        self._show_model()
         if MULTIPROCESS_FOLDER not in os.environ:
             return generate_latest(self._registry)
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+    def _show_model(self) -> None:
+        self.ready.set(self._predictor.status == "ready")
+        classifier = self._predictor.classifier
+        if classifier is None:
+            return
+        manifest = classifier.manifest
+        model = manifest.name, manifest.version, classifier.device, classifier.providers[0]
+        if self._model not in (None, model):
+            self.model.labels(*self._model).set(0)
+        self._model = model
+        self.model.labels(*model).set(1)
 
 
 class Observe:
@@ -154,6 +172,11 @@ class Observe:
             self.metrics.observe(route, status, state.get("problem"), seconds, record)
             if access_log.isEnabledFor(logging.INFO):
                 access_log.info("", extra={"request": _log_entry(scope, status, seconds, record)})
+
+
+def forget_worker(process_id: int, folder: str) -> None:
+    """Drop the gauges of a worker that has ended from the shared ``folder``; its counters stay in the sums."""
+    mark_process_dead(process_id, folder)  # type: ignore[no-untyped-call]
 
 
 def configure_logging(level: str, form: Literal["auto", "json", "text"]) -> None:

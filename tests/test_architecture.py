@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 # Each module may import those of later rows, and of its own row none; the routes stand for one.
 LAYERS = (
     {"__main__"},
+    {"supervisor"},
     {"doctor", "server"},
     {"app"},
     {"routes"},

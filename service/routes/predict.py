@@ -16,7 +16,7 @@ router = APIRouter()
 @router.post(
     "/predict",
     summary="Classify one image",
-    responses=responses(400, 408, 413, 415, 422, 503, 504),
+    responses=responses(400, 401, 408, 413, 415, 422, 429, 503, 504),
     openapi_extra={"requestBody": OPENAPI_REQUEST_BODY},
 )
 async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) -> Prediction:

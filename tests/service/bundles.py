@@ -71,6 +71,6 @@ def write_linear_bundle(folder: Path, *, model: bytes | None = None, **manifest:
     } | manifest
     return write_bundle(
         folder,
-        Manifest(files={MODEL_FILE: "0" * 64}, **fields),
+        Manifest(**fields),
         {MODEL_FILE: model or linear_model(3, 20, 30), CARD_FILE: b"# linear\n"},
     )

@@ -11,13 +11,6 @@ from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.settings import Settings
-from tests.service.bundles import write_linear_bundle
-
-
-@pytest.fixture(scope="session")
-def linear_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a bundle of three classes for 20 x 30 images."""
-    return write_linear_bundle(tmp_path_factory.mktemp("models") / "linear" / "1").folder
 
 
 @pytest.fixture(scope="session")

@@ -131,7 +131,7 @@ def test_idle_service_finds_a_broken_device_by_itself(linear_folder: Path) -> No
             await predictor.predict(GOOD)
         watch.cancel()
 
-    settings = Settings(self_test_interval_seconds=0.01)
+    settings = Settings(check_interval_seconds=0.01)
     run(settings, test, load=load, on_failure=failed.set)
 
 

@@ -1,0 +1,42 @@
+"""Own ``GET /models`` and what is below it: what the model that answers is, and how good."""
+
+from fastapi import APIRouter, Request, Response
+
+from service.classifier import Classifier
+from service.errors import NotReadyError, UnknownModelError
+from service.predictor import Predictor
+from service.problems import responses
+from service.schemas import ModelDetails, ModelInput, Models
+
+router = APIRouter(prefix="/models")
+
+
+@router.get("", summary="The models that answer", responses=responses(401, 503))
+async def list_models(request: Request) -> Models:
+    """List the model that answers, with its classes, its input and its figures."""
+    manifest = _serving(request).manifest
+    height, width = manifest.input_size
+    details = ModelDetails(
+        name=manifest.name,
+        version=manifest.version,
+        class_names=list(manifest.class_names),
+        input=ModelInput(height=height, width=width, preprocessing=manifest.preprocessing),
+        metrics=manifest.metrics,
+    )
+    return Models(models=[details])
+
+
+@router.get("/{name}/card", summary="A model's card", response_class=Response, responses=responses(401, 404, 503))
+async def read_card(request: Request, name: str) -> Response:
+    """Answer the card of the model that answers, in Markdown."""
+    classifier = _serving(request)
+    if name != classifier.manifest.name:
+        raise UnknownModelError(f"no model {name[:100]!r} is served; the one that is: {classifier.manifest.name!r}")
+    return Response(classifier.card, media_type="text/markdown")
+
+
+def _serving(request: Request) -> Classifier:
+    predictor: Predictor = request.app.state.predictor
+    if predictor.classifier is None:
+        raise NotReadyError(f"the service is {predictor.status} and has no model yet; try again later")
+    return predictor.classifier

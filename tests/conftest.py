@@ -1,0 +1,13 @@
+"""Fixtures of all tests."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.service.bundles import write_linear_bundle
+
+
+@pytest.fixture(scope="session")
+def linear_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a bundle of three classes for 20 x 30 images."""
+    return write_linear_bundle(tmp_path_factory.mktemp("models") / "linear" / "1").folder

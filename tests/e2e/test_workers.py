@@ -1,0 +1,112 @@
+"""Several workers on one port, and models that are swapped while they serve, as real processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from service.bundle import MODEL_FILE
+from tests.e2e.server import Server, free_port, serving, start
+from tests.e2e.test_limits import metric, wait_until
+from tests.service.bundles import write_linear_bundle
+from tests.service.images import encode, noise
+
+IMAGE = encode(noise(20, 30))
+
+
+def version(server: Server) -> str:
+    """Ask for the version that answers."""
+    answer: str = server.predict(IMAGE).json()["model"]["version"]
+    return answer
+
+
+def test_killed_worker_is_replaced(linear_folder: Path) -> None:
+    """After kill -9 of one of two workers the port is served all the time, and two workers run again."""
+    with serving(model=linear_folder, workers=2, device="cpu") as server:
+        supervisor = psutil.Process(server.process.pid)
+        wait_until(lambda: len(supervisor.children()) == 2)
+        victim, survivor = supervisor.children()
+        victim.kill()
+        victim.wait(30)
+        wait_until(lambda: len(supervisor.children()) == 2)
+        assert survivor in supervisor.children()
+        server.wait_until_ready()
+        assert server.predict(IMAGE).status_code == 200
+    assert server.process.returncode == 0
+
+
+def test_metrics_are_summed_over_workers(linear_folder: Path) -> None:
+    """Whichever worker is asked, it tells the requests of all."""
+    with serving(model=linear_folder, workers=2, device="cpu") as server:
+        with ThreadPoolExecutor(8) as threads:
+            assert {r.status_code for r in threads.map(server.predict, [IMAGE] * 40)} == {200}
+        for _ in range(8):
+            assert metric(server, 'service_requests_total{route="/predict",status="200"}') == 40
+
+
+def test_workers_that_cannot_serve_end_the_supervisor(tmp_path: Path) -> None:
+    """A model that no worker can load is not tried for ever: the reason is told, and the exit code is 1."""
+    process = start(port=free_port(), model=tmp_path / "none", workers=2)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "manifest.json is missing" in stderr
+
+
+def test_workers_end_with_their_supervisor(linear_folder: Path) -> None:
+    """Workers whose supervisor is killed do not stay behind."""
+    with serving(model=linear_folder, workers=2, device="cpu", grace_seconds=0) as server:
+        workers = psutil.Process(server.process.pid).children()
+        server.process.kill()
+        _, alive = psutil.wait_procs(workers, timeout=30)
+        assert not alive
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_new_version_is_swapped_in_without_a_failed_request(tmp_path: Path, workers: int) -> None:
+    """While requests come all the time, a new version takes over, a corrupt one is refused, and none of them fails."""
+    folder = tmp_path / "linear"
+    write_linear_bundle(folder / "1")
+    with serving(model=folder, workers=workers, device="cpu", check_interval_seconds=0.2) as server:
+        statuses: list[int] = []
+        with ThreadPoolExecutor(4) as threads:
+            stop = False
+
+            def ask() -> None:
+                while not stop:
+                    statuses.append(server.predict(IMAGE).status_code)
+
+            askers = [threads.submit(ask) for _ in range(3)]
+            shutil.copytree(write_linear_bundle(tmp_path / "new", version="2").folder, folder / "2")
+            wait_until(lambda: all(version(server) == "2" for _ in range(10)))
+            corrupt = write_linear_bundle(tmp_path / "corrupt", version="3").folder
+            (corrupt / MODEL_FILE).write_bytes(b"damaged")
+            shutil.move(corrupt, folder / "3")
+            wait_until(lambda: "is refused" in log(server))
+            assert version(server) == "2"
+            assert server.get("/health").json()["model"]["version"] == "2"
+            stop = True
+            for asker in askers:
+                asker.result()
+        assert set(statuses) == {200}
+
+
+def test_hangup_loads_the_model_again(tmp_path: Path) -> None:
+    """On SIGHUP the bundle is read again: what replaced it in place serves from then on."""
+    write_linear_bundle(tmp_path / "m", version="1")
+    with serving(model=tmp_path / "m", device="cpu") as server:
+        shutil.rmtree(tmp_path / "m")
+        write_linear_bundle(tmp_path / "m", version="1.1")
+        os.kill(server.process.pid, signal.SIGHUP)
+        wait_until(lambda: version(server) == "1.1")
+
+
+def log(server: Server) -> str:
+    """Read the server's log so far."""
+    server.log.seek(0)
+    return server.log.read()

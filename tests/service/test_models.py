@@ -1,0 +1,36 @@
+"""GET /models and what is below it."""
+
+from starlette.testclient import TestClient
+
+from service.settings import Settings
+
+
+def test_served_model_is_described(linear: TestClient) -> None:
+    """The model that answers is listed with its classes and its input, and its card can be read."""
+    (model,) = linear.get("/models").json()["models"]
+    assert model == {
+        "name": "linear",
+        "version": "1",
+        "class_names": ["left", "middle", "right"],
+        "input": {"height": 20, "width": 30, "preprocessing": "fit-pad"},
+        "metrics": {},
+    }
+    card = linear.get("/models/linear/card")
+    assert card.text == "# linear\n"
+    assert card.headers["content-type"].startswith("text/markdown")
+
+
+def test_card_of_another_model_is_not_found(linear: TestClient) -> None:
+    """A model that is not served is named, with the one that is."""
+    response = linear.get("/models/other/card")
+    assert response.status_code == 404
+    assert response.json()["type"].endswith(":unknown-model")
+    assert "'linear'" in response.json()["detail"]
+
+
+def test_shipped_figures_are_those_of_the_manifest(shipped: TestClient) -> None:
+    """The shipped model's figures and card are served as its bundle holds them."""
+    (model,) = shipped.get("/models").json()["models"]
+    card = (Settings().model / "MODEL_CARD.md").read_text()
+    assert shipped.get(f"/models/{model['name']}/card").text == card
+    assert 0.92 <= model["metrics"]["test"]["accuracy"] < 1
