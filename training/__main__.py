@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 # TensorFlow writes banners to standard error when it loads; they say nothing about a run.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -30,7 +30,8 @@ from training.project import largest_count
 from training.project import project as write_projection
 from training.recipes import MODERN_RECIPES
 from training.results import render_results
-from training.runs import Config, describe_making, read_config, read_history
+from training.runs import read_config
+from training.train import plan
 from training.train import resume as resume_run
 from training.train import train as train_run
 
@@ -58,8 +59,12 @@ def train(
     size: Size = 28,
     seed: Annotated[int, typer.Option(help="Of weights, shuffling, dropout and augmentation.")] = 1,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's number of epochs.")] = None,
-    augmentation: Annotated[str, typer.Option(help=f"Instead of the recipe's: {', '.join(AUGMENTATIONS)}.")] = "",
-    precision: Annotated[str, typer.Option(help="float32 or mixed_bfloat16.")] = "float32",
+    augmentation: Annotated[
+        str | None, typer.Option(help=f"Instead of the recipe's: {', '.join(AUGMENTATIONS)}.")
+    ] = None,
+    precision: Annotated[
+        Literal["float32", "mixed_bfloat16"], typer.Option(help="bfloat16 is faster where the processor has it.")
+    ] = "float32",
     weights: Annotated[Path | None, typer.Option(help="VGG19's ImageNet weights; without it Keras downloads.")] = None,
     start_from: Annotated[Path | None, typer.Option("--from", help="The run that this one continues.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Finish this interrupted run; nothing else is needed.")] = None,
@@ -69,34 +74,18 @@ def train(
     if resume is not None:
         resume_run(resume, open_source(data, read_config(resume).input_size))
         return
-    source = open_source(data, (size, size))
     found = find_architecture(architecture)
     recipe = recipe or next(iter(found.recipes))
-    chosen = found.find_recipe(recipe)
-    if epochs is not None:
-        chosen = dataclasses.replace(chosen, epochs=epochs)
-    if augmentation:
-        chosen = dataclasses.replace(chosen, augmentation=augmentation)
-    samples = source.training()
-    config = Config(
-        name=name or f"{architecture}-{recipe}-s{seed}",
-        architecture=architecture,
-        recipe_name=recipe,
-        recipe=chosen,
-        seed=seed,
-        precision=precision,
-        class_names=source.class_names,
-        input_size=samples.input_size,
-        parameters=found.build(samples.input_size, len(source.class_names)).count_params(),
-        data_source=str(source),
-        data_sha256=samples.sha256(),
-        earlier_epochs=0
-        if start_from is None
-        else read_config(start_from).earlier_epochs + len(read_history(start_from)),
-        continued_from=None if start_from is None else start_from.name,
-        made_by=describe_making(),
+    changed: dict[str, Any] = {"epochs": epochs, "augmentation": augmentation}
+    chosen = dataclasses.replace(
+        found.find_recipe(recipe), **{key: value for key, value in changed.items() if value is not None}
     )
-    train_run(config, source, runs / config.name, start_from=start_from, weights=weights)
+    name = name or f"{architecture}-{recipe}-s{seed}"
+    source = open_source(data, (size, size))
+    config = plan(
+        architecture, recipe, chosen, source, name=name, seed=seed, precision=precision, start_from=start_from
+    )
+    train_run(config, source, runs / name, start_from=start_from, weights=weights)
 
 
 @app.command("list")

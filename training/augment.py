@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from training.errors import TrainingError
+
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
 Step = Callable[[NDArray[np.float32], NDArray[np.float32], np.random.Generator], Batch]
 
@@ -141,7 +143,8 @@ def _boxes(
     return np.asarray((abs(rows - row) < height / 2) & (abs(columns - column) < width / 2))
 
 
-# The tutorials say shear_range=0.3. Keras read that as radians (17.2 degrees) until 2.0.9 and as degrees since.
+# The tutorials say shear_range=0.3. Keras read that as radians (17.2 degrees) until December 2017, its pull request
+# 8868, and as degrees since.
 AUGMENTATIONS: Mapping[str, tuple[Step, ...]] = {
     "none": (),
     "flip-shift": (flip, shift(2)),
@@ -151,3 +154,15 @@ AUGMENTATIONS: Mapping[str, tuple[Step, ...]] = {
     "modern-mixup": (flip, shift(2), mixup(0.2)),
     "modern-cutmix": (flip, shift(2), cutmix(1.0)),
 }
+
+
+def find_augmentation(name: str) -> tuple[Step, ...]:
+    """Look the steps of an augmentation up by name.
+
+    Raises:
+        TrainingError: There is no augmentation of this name.
+    """
+    try:
+        return AUGMENTATIONS[name]
+    except KeyError:
+        raise TrainingError(f"there is no augmentation {name!r}; choose one of {', '.join(AUGMENTATIONS)}") from None

@@ -16,10 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.architectures import find_architecture
-from training.augment import AUGMENTATIONS, Step
+from training.augment import find_augmentation
 from training.errors import RunError
 from training.pictures import plot_history
-from training.runs import MODEL_FILE, Config, read_config, read_history, write_config, write_history
+from training.recipes import Recipe
+from training.runs import (
+    MODEL_FILE,
+    Config,
+    describe_making,
+    read_config,
+    read_history,
+    write_config,
+    write_history,
+)
 from training.samples import Samples, Source
 
 
@@ -33,7 +42,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
         self._batch_size = config.recipe.batch_size
         self._endless = config.recipe.steps_per_epoch is not None
         self._count = config.recipe.steps_per_epoch or math.ceil(len(samples) / self._batch_size)
-        self._augmentation: tuple[Step, ...] = AUGMENTATIONS[config.recipe.augmentation]
+        self._augmentation = find_augmentation(config.recipe.augmentation)
         self._class_count = len(config.class_names)
         self.epoch = config.earlier_epochs
 
@@ -99,6 +108,49 @@ class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
             self.model.stop_training = True
 
 
+def plan(
+    architecture: str,
+    recipe_name: str,
+    recipe: Recipe,
+    source: Source,
+    *,
+    name: str,
+    seed: int,
+    precision: str = "float32",
+    start_from: Path | None = None,
+) -> Config:
+    """Compose the configuration of a run on ``source``; ``start_from`` is the folder of the run that it continues.
+
+    Raises:
+        RunError: The recipe continues another run and none is given.
+        TrainingError: There is no architecture or augmentation of this name.
+    """
+    find_augmentation(recipe.augmentation)
+    if recipe.continues and start_from is None:
+        raise RunError(f"recipe {recipe_name} continues another run: name its folder with --from")
+    samples = source.training()
+    model = find_architecture(architecture).build(samples.input_size, len(source.class_names))
+    earlier = 0
+    if start_from is not None:
+        earlier = read_config(start_from).earlier_epochs + len(read_history(start_from))
+    return Config(
+        name=name,
+        architecture=architecture,
+        recipe_name=recipe_name,
+        recipe=recipe,
+        seed=seed,
+        precision=precision,
+        class_names=source.class_names,
+        input_size=samples.input_size,
+        parameters=model.count_params(),
+        data_source=str(source),
+        data_sha256=samples.sha256(),
+        earlier_epochs=earlier,
+        continued_from=None if start_from is None else start_from.name,
+        made_by=describe_making(),
+    )
+
+
 def train(
     config: Config, source: Source, folder: Path, *, start_from: Path | None = None, weights: Path | None = None
 ) -> None:
@@ -108,13 +160,11 @@ def train(
     architecture takes any.
 
     Raises:
-        RunError: The folder exists already, or the run to start from is missing, unfinished or not asked for.
+        RunError: The folder exists already, or the run to start from has no checkpoint.
         TrainingError: Pretrained weights are needed and cannot be had.
     """
     if folder.exists():
         raise RunError(f"{folder} exists already: finish it with --resume {folder}, or choose another --name")
-    if config.recipe.continues and start_from is None:
-        raise RunError(f"recipe {config.recipe_name} continues another run: name its folder with --from")
     keras.utils.set_random_seed(config.seed)
     samples = source.training()
     model = (

@@ -31,9 +31,9 @@ def tutorial_matrix(theta: float, shift_pixels: Any, shear: float, zoom: Any, si
     slant = [[1, -np.sin(shear), 0], [0, np.cos(shear), 0], [0, 0, 1]]
     scale = np.diag([zoom[0], zoom[1], 1])
     row, column = size[0] / 2 - 0.5, size[1] / 2 - 0.5
-    there = [[1, 0, row], [0, 1, column], [0, 0, 1]]
-    factors = [np.asarray(factor) for factor in (there, rotation, translation, slant, scale, np.linalg.inv(there))]
-    return np.asarray(np.linalg.multi_dot(factors))
+    there: list[list[float]] = [[1, 0, row], [0, 1, column], [0, 0, 1]]
+    factors = [np.asarray(factor) for factor in (there, rotation, translation, slant, scale)]
+    return np.asarray(np.linalg.multi_dot([*factors, np.linalg.inv(there)]))
 
 
 @settings(deadline=None, max_examples=25)

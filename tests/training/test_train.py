@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,7 @@ DEMANDING: dict[str, Any] = {
     "label_smoothing": 0.1,
     "ema_momentum": 0.9,
     "early_stopping_patience": 5,
-    "epochs": 5,
+    "epochs": 4,
 }
 TRAIN_AGAIN = """
 import sys
@@ -109,10 +108,11 @@ def test_killed_and_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path) -
 
 def test_continued_run_starts_from_the_last_epoch(tmp_path: Path, small_run: Path) -> None:
     """A run that continues another goes on from its weights and optimizer, and counts its epochs on."""
-    config = make_config(SOURCE, name="more", epochs=1, continues=True, augmentation="tutorial-radians")
+    recipe: dict[str, Any] = {"epochs": 1, "continues": True, "augmentation": "tutorial-radians"}
     with pytest.raises(RunError, match="name its folder with --from"):
-        train(config, SOURCE, tmp_path / "more")
-    train(replace(config, earlier_epochs=3, continued_from="small"), SOURCE, tmp_path / "more", start_from=small_run)
+        make_config(SOURCE, name="more", **recipe)
+    config = make_config(SOURCE, name="more", start_from=small_run, **recipe)
+    train(config, SOURCE, tmp_path / "more", start_from=small_run)
     (row,) = read_history(tmp_path / "more")
     assert row["epoch"] == 4
     assert row["val_loss"] < read_history(small_run)[0]["val_loss"]

@@ -1,0 +1,135 @@
+"""The command line, run as people run it: train, evaluate, export and the rest on a folder of images."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+from service.bundle import read_bundle
+from tests.training.fashion_mnist import ROOT, sample
+from training.__main__ import main
+from training.architectures import find_architecture
+from training.sources.idx import CLASS_NAMES
+
+
+def run(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m training`` and return what it said."""
+    return subprocess.run(
+        [sys.executable, "-m", "training", *map(str, words)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "250"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of two classes of the sample, 30 pictures each."""
+    folder = tmp_path_factory.mktemp("images")
+    for number, (image, label) in enumerate(zip(sample().images, sample().labels, strict=True)):
+        if label in (8, 9):
+            (folder / CLASS_NAMES[label]).mkdir(exist_ok=True)
+            keras.utils.save_img(folder / CLASS_NAMES[label] / f"{number}.png", image[..., None], scale=False)
+    return folder
+
+
+def test_own_images_are_trained_evaluated_and_exported(images: Path, tmp_path: Path) -> None:
+    """Three commands lead from a folder of images to a bundle with its classes and size."""
+    train = ("train", "cnn-1conv", "--data", images, "--size", "24", "--epochs", "2", "--name", "own")
+    assert (trained := run(*train, cwd=tmp_path)).returncode == 0, trained.stderr
+    assert "val_accuracy" in trained.stdout
+    evaluated = run("evaluate", "runs/own", "--data", images, cwd=tmp_path)
+    assert "of 10 test images" in evaluated.stdout, evaluated.stderr
+    exported = run("export", "runs/own", "--data", images, "--name", "own", cwd=tmp_path)
+    assert "largest difference from Keras" in exported.stdout, exported.stderr
+    manifest = read_bundle(tmp_path / "models" / "own" / "1").manifest
+    assert manifest.class_names == ("Ankle boot", "Bag")
+    assert manifest.input_size == (24, 24)
+    measured = run("evaluate", "models/own/1", "--data", images, "--output", "measured", cwd=tmp_path)
+    assert measured.stdout == evaluated.stdout
+
+
+def test_pictures_are_drawn_without_a_run(images: Path, tmp_path: Path) -> None:
+    """Show and project work on data alone."""
+    assert run("show", "--data", images, cwd=tmp_path).stdout == "samples.png\n"
+    assert (tmp_path / "samples.png").read_bytes().startswith(b"\x89PNG")
+    assert run("project", "--data", images, "--count", "20", cwd=tmp_path).stdout == "projection\n"
+    assert (tmp_path / "projection" / "tsne.png").exists()
+
+
+def test_list_names_every_system() -> None:
+    """List shows each network with parameters and published accuracy."""
+    listed = run("list", cwd=ROOT).stdout
+    assert "mlp-64-64" in listed
+    assert "24,224,330" in listed
+    assert "93.52%" in listed
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("train", "resnet"), "error: there is no architecture 'resnet'; choose one of mlp-64-64"),
+        (("train", "mlp-64-64", "--recipe", "x"), "error: there is no recipe 'x' here"),
+        (("train", "mlp-64-64", "--precision", "half"), "'half'"),
+        (("train", "mlp-64-64", "--augmentation", "x"), "error: there is no augmentation 'x'; choose one of none"),
+        (("train", "cnn-1conv", "--recipe", "augmented-degrees"), "name its folder with --from"),
+        (("evaluate", "nowhere"), "error: nowhere is not a run"),
+        (("export", "nowhere"), "error: nowhere is not a run"),
+    ],
+)
+def test_mistakes_are_answered_with_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    images: Path,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    said: str,
+) -> None:
+    """A mistake ends the command with a line that says what is allowed, and leaves no run behind."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["training", *words, "--data", str(images)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code
+    assert said in f"{ended.value.code} {capsys.readouterr().err}"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_vgg19_trains_from_a_file_of_weights(images: Path, tmp_path: Path) -> None:
+    """VGG19 takes its features from a file, keeps them, and trains its head alone."""
+    few = tmp_path / "few"
+    for folder in images.iterdir():
+        (few / folder.name).mkdir(parents=True)
+        for picture in sorted(folder.iterdir())[:15]:
+            shutil.copy(picture, few / folder.name)
+    vgg19 = keras.applications.VGG19(include_top=False, weights=None, input_shape=(150, 150, 3))
+    vgg19.save_weights(tmp_path / "small.weights.h5")
+    words = ("train", "vgg19-transfer", "--data", few, "--epochs", "1", "--name", "vgg")
+    trained = run(*words, "--weights", tmp_path / "small.weights.h5", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    model = find_architecture("vgg19-transfer").build((28, 28), 2)
+    model.load_weights(tmp_path / "runs" / "vgg" / "model.keras")
+    kept = model.get_layer("vgg19").get_weights()
+    assert all((a == b).all() for a, b in zip(kept, vgg19.get_weights(), strict=True))
+
+
+def test_tensorflow_is_imported_by_export_alone() -> None:
+    """No file of training but export.py imports TensorFlow or what converts it: the rest runs on any Keras backend."""
+    users = set()
+    for path in (ROOT / "training").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            if {name.split(".")[0] for name in names} & {"tensorflow", "tf2onnx"}:
+                users.add(path.name)
+    assert users == {"export.py"}
