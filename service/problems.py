@@ -16,6 +16,7 @@ from service import errors
 from service.schemas import Problem
 
 MEDIA_TYPE = "application/problem+json"
+RETRIED = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 
 TABLE: dict[type[errors.ServiceError], tuple[int, str]] = {
     errors.UnknownHostError: (400, "unknown-host"),
@@ -41,6 +42,14 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(errors.ServiceError, _answer_service_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
+    document = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        # FastAPI adds the schemas of bodies that it renders itself, and the middlewares' problems are none of them.
+        document()["components"]["schemas"][Problem.__name__] = Problem.model_json_schema()
+        return document()
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 
 
 def answer(scope: Scope, error: errors.ServiceError) -> Response:
@@ -55,7 +64,7 @@ def answer(scope: Scope, error: errors.ServiceError) -> Response:
     headers = {}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+    if status in RETRIED:
         headers["Retry-After"] = str(getattr(error, "retry_after_seconds", 1))
     return _problem(scope, status, name, str(error), headers)
 
@@ -70,10 +79,13 @@ def internal_error(scope: Scope) -> Response:
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI entry of each error status that a route can answer with."""
     schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
-    return {
+    entries: dict[int | str, dict[str, Any]] = {
         status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
         for status in statuses
     }
+    for status in RETRIED & entries.keys():
+        entries[status]["headers"] = {"Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}}}
+    return entries
 
 
 async def _answer_service_error(request: Request, error: Exception) -> Response:

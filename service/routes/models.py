@@ -1,5 +1,7 @@
 """Own ``GET /models`` and what is below it: what the model that answers is, and how good."""
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 
 from service.classifier import Classifier
@@ -10,8 +12,10 @@ from service.schemas import ModelDetails, ModelInput, Models
 
 router = APIRouter(prefix="/models")
 
+MARKDOWN: dict[int | str, dict[str, Any]] = {200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}}
 
-@router.get("", summary="The models that answer", responses=responses(401, 503))
+
+@router.get("", summary="The models that answer", responses=responses(400, 401, 503))
 async def list_models(request: Request) -> Models:
     """List the model that answers, with its classes, its input and its figures."""
     manifest = _serving(request).manifest
@@ -26,7 +30,12 @@ async def list_models(request: Request) -> Models:
     return Models(models=[details])
 
 
-@router.get("/{name}/card", summary="A model's card", response_class=Response, responses=responses(401, 404, 503))
+@router.get(
+    "/{name}/card",
+    summary="A model's card",
+    response_class=Response,
+    responses=MARKDOWN | responses(400, 401, 404, 422, 503),
+)
 async def read_card(request: Request, name: str) -> Response:
     """Answer the card of the model that answers, in Markdown."""
     classifier = _serving(request)
