@@ -49,9 +49,9 @@ def _transparent_palette(photo: Image.Image) -> Image.Image:
     return palette
 
 
-def _encode(image: Image.Image, format: str) -> bytes:
+def _encode(image: Image.Image, file_format: str) -> bytes:
     buffer = BytesIO()
-    image.save(buffer, format, quality=95)
+    image.save(buffer, file_format, quality=95)
     return buffer.getvalue()
 
 
