@@ -100,7 +100,7 @@ def read_bundle(folder: Path) -> Bundle:
     if missing := {MODEL_FILE, CARD_FILE} - manifest.files.keys():
         raise BundleError(f"{folder / MANIFEST_FILE} does not list the files {', '.join(sorted(missing))}")
     contents = {name: _read_verified(folder / name, sha256) for name, sha256 in manifest.files.items()}
-    return Bundle(folder, manifest, contents[MODEL_FILE], contents[CARD_FILE].decode())
+    return Bundle(folder, manifest, contents[MODEL_FILE], contents[CARD_FILE].decode("utf-8", "replace"))
 
 
 def write_bundle(folder: Path, manifest: Manifest, contents: dict[str, bytes]) -> Bundle:

@@ -104,7 +104,7 @@ class Predictor:
         async with self._changing:
             try:
                 classifier = await asyncio.to_thread(self._load)
-            except ServiceError as error:
+            except Exception as error:  # whatever it is, the old one still serves
                 log.error("the new model is refused, the old one goes on serving: %s", error)
             else:
                 self._serve(classifier)
@@ -184,8 +184,8 @@ class Predictor:
     async def _replace(self) -> None:
         try:
             classifier = await asyncio.to_thread(self._load)
-        except ServiceError as error:
-            log.critical("%s", error)
+        except Exception as error:
+            log.critical("%s", error, exc_info=None if isinstance(error, ServiceError) else error)
             self._failed = True
             self._on_failure()
         else:
