@@ -34,10 +34,11 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-vers
 	--no-emit-index-url --no-annotate --custom-compile-command 'make requirements' $(UPGRADE)
 
 requirements: .venv/all ## Pin the requirements anew from pyproject.toml; UPGRADE=--upgrade takes new releases
-	$(COMPILE) --extra client --extra training --extra test --extra dev --output-file requirements/all.txt
+	$(COMPILE) --extra client --extra tracing --extra training --extra test --extra dev \
+		--output-file requirements/all.txt
 	$(COMPILE) --constraint requirements/all.txt --output-file requirements/serve.txt
-	$(COMPILE) --extra cuda --constraint requirements/serve.txt --output-file requirements/serve-cuda.txt
-	echo onnxruntime | $(COMPILE) - --constraint requirements/serve.txt --no-emit-package onnxruntime-gpu \
+	$(COMPILE) --extra cuda --extra tracing --constraint requirements/all.txt --output-file requirements/serve-cuda.txt
+	echo onnxruntime | $(COMPILE) - --extra tracing --constraint requirements/all.txt --no-emit-package onnxruntime-gpu \
 		--output-file requirements/serve-cpu.txt
 
 .venv/bin/python:

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
-from service import access, problems
+from service import access, problems, tracing
 from service.limits import UploadLimits
 from service.predictor import Predictor, load_classifier
 from service.routes import health, metrics, models, predict
@@ -24,8 +25,9 @@ def create_app(settings: Settings, on_failure: Callable[[], None] = lambda: None
     predictor = Predictor(settings, lambda: load_classifier(settings), on_failure)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tasks = asyncio.create_task(predictor.start()), asyncio.create_task(predictor.watch())
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        duties = predictor.start(), predictor.watch(), app.state.metrics.watch()
+        tasks = [asyncio.create_task(duty) for duty in duties]
         yield
         for task in tasks:
             task.cancel()
@@ -38,15 +40,18 @@ def create_app(settings: Settings, on_failure: Callable[[], None] = lambda: None
         version="0.1.0",
         lifespan=lifespan,
         redoc_url=None,
+        telemetry=tracing.configuration(),
     )
     app.state.predictor = predictor
     app.state.metrics = Metrics(predictor)
-    for routes in (predict, models, health, metrics):
-        app.include_router(routes.router)
+    routers = predict.router, models.router, health.router, metrics.router
+    for router in routers:
+        app.include_router(router)
     problems.install(app)
     # The last added is the outermost.
     app.add_middleware(UploadLimits, settings=settings, status=lambda: predictor.status)
     access.install(app, settings)
-    app.add_middleware(Observe, metrics=app.state.metrics)
+    paths = {route.path for router in routers for route in router.routes if isinstance(route, APIRoute)}
+    app.add_middleware(Observe, metrics=app.state.metrics, paths=paths)
     app.add_middleware(access.SecurityHeaders)
     return app

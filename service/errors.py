@@ -4,6 +4,7 @@ ServiceError
 ├── BundleError                a model bundle is missing, damaged or contradicts itself
 ├── DeviceError                the device asked for cannot be had
 ├── KeysFileError              the file of API keys cannot be used
+├── TracingError               tracing is asked for, but what it takes is not installed
 ├── NotReadyError              the model is not loaded, or the service is stopping
 ├── OverloadedError            more uploads than the service takes on at a time
 ├── QuotaExceededError         the client asks more often than it may
@@ -39,6 +40,10 @@ class DeviceError(ServiceError):
 
 class KeysFileError(ServiceError):
     """The file of API keys cannot be used."""
+
+
+class TracingError(ServiceError):
+    """Tracing is asked for, but what it takes is not installed."""
 
 
 class NotReadyError(ServiceError):

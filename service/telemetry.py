@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -9,10 +10,12 @@ import re
 import sys
 import time
 import uuid
+from collections.abc import Set
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.datastructures import Headers, MutableHeaders
@@ -20,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.predictor import Answer, Predictor
 from service.problems import internal_error
+from service.tracing import trace_id, trace_steps
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("service.access")
@@ -30,8 +34,8 @@ MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 # Anything else could forge lines in the log.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 CLIENT_GONE = 499
+STATE_SECONDS = 1.0  # how old the state of another worker may be
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -55,6 +59,7 @@ class Metrics:
         self._predictor = predictor
         self._model: tuple[str, ...] | None = None
         self._registry = CollectorRegistry()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # as many series again, and several workers have none
         self.requests = self._counter("requests", "Requests answered.", "route", "status")
         self.rejections = self._counter("rejections", "Requests refused, by the kind of problem.", "reason")
         self.predictions = self._counter("predictions", "Images classified, by the most likely class.", "class_name")
@@ -68,9 +73,9 @@ class Metrics:
         self.image_pixels = self._histogram("image_pixels", "Pixels of an upload's image.", PIXELS)
         self.in_flight = self._gauge("requests_in_flight", "Requests being answered.", "livesum")
         self.queue_depth = self._gauge("queue_depth", "Images that wait for a batch.", "livesum")
-        self.ready = self._gauge("ready", "1 while the service takes traffic.", "livemostrecent")
+        self.ready = self._gauge("ready", "1 while the service takes traffic, with all its workers.", "livemin")
         self.model = self._gauge(
-            "model_info", "1 for the model that serves.", "livemostrecent", "name", "version", "device", "provider"
+            "model_info", "1 for the model that serves.", "livemax", "name", "version", "device", "provider"
         )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -79,14 +84,13 @@ class Metrics:
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"service_{name}", text, labels, buckets=buckets, registry=self._registry)
 
-    def _gauge(self, name: str, text: str, mode: Literal["livesum", "livemostrecent"], *labels: str) -> Gauge:
+    def _gauge(self, name: str, text: str, mode: Literal["livesum", "livemin", "livemax"], *labels: str) -> Gauge:
         return Gauge(f"service_{name}", text, labels, multiprocess_mode=mode, registry=self._registry)
 
     def observe(self, route: str, status: int, problem: str | None, seconds: float, record: Record) -> None:
         """Add one finished request."""
         self.requests.labels(route, status).inc()
         self.duration.labels(route).observe(seconds)
-        self.queue_depth.set(self._predictor.queue_depth)
         if problem is not None:
             self.rejections.labels(problem).inc()
         if record.upload_bytes is not None:
@@ -102,15 +106,22 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
-        self._show_model()
+        self._note_state()
         if MULTIPROCESS_FOLDER not in os.environ:
             return generate_latest(self._registry)
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
 
-    def _show_model(self) -> None:
+    async def watch(self) -> None:
+        """Note the state at intervals, for ever: with several workers another one may be asked for it."""
+        while True:
+            self._note_state()
+            await asyncio.sleep(STATE_SECONDS)
+
+    def _note_state(self) -> None:
         self.ready.set(self._predictor.status == "ready")
+        self.queue_depth.set(self._predictor.queue_depth)
         classifier = self._predictor.classifier
         if classifier is None:
             return
@@ -126,12 +137,14 @@ class Observe:
     """Give each request an id, answer with it, and note the request in the metrics and the log when it is over.
 
     The id is the client's ``X-Request-ID`` if that is a plain one, else a new one. An error that nothing else answered
-    is logged in full and answered with an opaque 500.
+    is logged in full and answered with an opaque 500. In the metrics, what no route took and is not among ``paths``
+    shares one label, so that nobody can add labels.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: Set[str]) -> None:
         self.app = app
         self.metrics = metrics
+        self.paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -154,6 +167,7 @@ class Observe:
                 headers["X-Request-ID"] = request_id
                 if record.answer is not None:
                     headers["Server-Timing"] = _server_timing(record.answer, time.perf_counter() - started)
+                    trace_steps(record.answer.durations, {"request_id": request_id, **_outcome(record.answer)})
             await send(message)
 
         self.metrics.in_flight.inc()
@@ -166,8 +180,9 @@ class Observe:
             await internal_error(scope)(scope, receive, send_and_note)
         finally:
             self.metrics.in_flight.dec()
-            # Unknown paths share one label, so that nobody can add labels.
-            route = getattr(scope.get("route"), "path", "unmatched")
+            # What was refused on its way has no route yet.
+            path: str = scope["path"] if scope["path"] in self.paths else "unmatched"
+            route = getattr(scope.get("route"), "path", path)
             seconds = time.perf_counter() - started
             self.metrics.observe(route, status, state.get("problem"), seconds, record)
             if access_log.isEnabledFor(logging.INFO):
@@ -194,7 +209,8 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Render a log record."""
-        entry = {"time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S"), "level": record.levelname.lower()}
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        entry = {"time": moment, "level": record.levelname.lower()}
         entry |= getattr(record, "request", None) or {"logger": record.name, "message": record.getMessage()}
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
@@ -207,7 +223,7 @@ class TextFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the library's name
         """Render a log record."""
         for name, value in getattr(record, "request", {}).items():
-            record.message += f"{name}={value} "
+            record.message += f"{name}={value!r} "  # a line break in a path must not begin a line
         return super().formatMessage(record)
 
 
@@ -220,16 +236,19 @@ def _log_entry(scope: Scope, status: int, seconds: float, record: Record) -> dic
         "status": status,
         "total_ms": round(seconds * 1000, 3),
     }
-    if traced := TRACEPARENT.fullmatch(Headers(scope=scope).get("traceparent", "")):
-        entry["trace_id"] = traced[1]
-    if state.get("problem"):
-        entry["problem"] = state["problem"]
+    if traced := trace_id(scope):
+        entry["trace_id"] = traced
+    entry |= {name: state[name] for name in ("client", "problem") if name in state}
     if record.upload_bytes is not None:
         entry["bytes"] = record.upload_bytes
     if (answer := record.answer) is not None:
         entry |= {f"{name}_ms": round(duration * 1000, 3) for name, duration in answer.durations.items()}
-        entry |= {"batch_size": answer.batch_size, "class_name": answer.classification.class_name}
+        entry |= _outcome(answer)
     return entry
+
+
+def _outcome(answer: Answer) -> dict[str, str | int]:
+    return {"batch_size": answer.batch_size, "class_name": answer.classification.class_name}
 
 
 def _server_timing(answer: Answer, seconds: float) -> str:
