@@ -136,11 +136,15 @@ def test_augmentation_depends_on_its_generator_alone(name: str) -> None:
 
 
 def test_affine_is_fast() -> None:
-    """10,000 images are transformed in two seconds, which would be 200 microseconds each one by one."""
+    """10,000 images are transformed in less time than a call for each would take, even on a busy machine."""
     images = np.resize(IMAGES, (10_000, 28, 28))
     step = AUGMENTATIONS["tutorial-radians"][0]
-    step(images[:256], TARGETS, generator())
+    step(images[:1], TARGETS, generator())
     started = time.monotonic()
-    for start in range(0, 10_000, 256):
-        step(images[start : start + 256], TARGETS, generator())
-    assert time.monotonic() - started < 2
+    for start in range(0, 10_000, 500):
+        step(images[start : start + 500], TARGETS, generator())
+    together = time.monotonic() - started
+    started = time.monotonic()
+    for start in range(500):
+        step(images[start : start + 1], TARGETS, generator())
+    assert together < 20 * (time.monotonic() - started) / 3

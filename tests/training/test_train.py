@@ -122,13 +122,9 @@ def test_continued_run_starts_from_the_last_epoch(tmp_path: Path, small_run: Pat
 
 def test_early_stopping_looks_at_validation(tmp_path: Path) -> None:
     """A run stops once the validation loss has not fallen for as many epochs as the recipe says."""
-    train(
-        make_config(SOURCE, name="run", epochs=9, learning_rate=1.0, early_stopping_patience=1), SOURCE, tmp_path / "r"
-    )
-    losses = [row["val_loss"] for row in read_history(tmp_path / "r")]
-    assert len(losses) < 9
-    assert losses[-1] >= min(losses[:-1])
-    assert losses[:-1] == sorted(losses[:-1], reverse=True)
+    standing = make_config(SOURCE, name="run", epochs=9, learning_rate=0.0, early_stopping_patience=2)
+    train(standing, SOURCE, tmp_path / "run")
+    assert len(read_history(tmp_path / "run")) == 3
 
 
 def test_average_is_what_is_saved(tmp_path: Path) -> None:
