@@ -29,7 +29,7 @@ from training.pictures import plot_sheet
 from training.project import largest_count
 from training.project import project as write_projection
 from training.recipes import MODERN_RECIPES
-from training.results import render_results
+from training.results import read_runs, render_results
 from training.runs import read_config
 from training.train import plan
 from training.train import resume as resume_run
@@ -186,7 +186,7 @@ def report(
     output: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/results.md"),
 ) -> None:
     """Render the page of results from all evaluated runs."""
-    output.write_text(render_results(runs, output), encoding="utf-8")
+    output.write_text(render_results(read_runs(runs), output), encoding="utf-8")
     typer.echo(output)
 
 

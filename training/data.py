@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import keras
@@ -12,7 +13,8 @@ from training.sources.csv import TEST_FILE, TRAINING_FILE, CsvPair, find_csv
 from training.sources.folder import ImageFolder
 from training.sources.idx import TEST_FILES, TRAINING_FILES, WHERE_TO_GET_IT, IdxFolder
 
-KERAS_FOLDER = Path("~/.keras/datasets/fashion-mnist").expanduser()
+# As Keras itself decides it when it is imported.
+KERAS_FOLDER = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets" / "fashion-mnist"
 
 # Where Fashion-MNIST is looked for without --data: the project, Debian's package, Keras' cache.
 STANDARD_FOLDERS = (Path("data/fashion-mnist"), Path("/usr/share/datasets/fashion-mnist"), KERAS_FOLDER)

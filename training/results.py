@@ -13,6 +13,8 @@ from training.architectures import ARCHITECTURES, Architecture, count_multiplica
 from training.recipes import Recipe
 from training.runs import CONFIG_FILE, METRICS_FILE, Config, read_config, read_history, read_metrics
 
+SHEAR = {"tutorial-degrees": "0.3 degrees", "tutorial-radians": "0.3 radians (17.2 degrees)"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluated:
@@ -29,11 +31,10 @@ class Evaluated:
         return self.config.architecture, self.config.recipe_name, self.config.precision, self.config.recipe
 
 
-def render_results(runs: Path, output: Path) -> str:
-    """Render the page of results from all evaluated runs; ``output`` is where it will lie, for links to pictures."""
-    evaluated = read_runs(runs)
+def render_results(runs: list[Evaluated], output: Path) -> str:
+    """Render the page of results of evaluated runs; ``output`` is where it will lie, for links to pictures."""
     order = list(ARCHITECTURES)
-    evaluated.sort(key=lambda run: (order.index(run.config.architecture), str(run.system), run.config.seed))
+    evaluated = sorted(runs, key=lambda run: (order.index(run.config.architecture), str(run.system), run.config.seed))
     systems = [list(group) for _, group in groupby(evaluated, key=lambda run: run.system)]
     table = "\n".join(_row(group) for group in systems)
     missing = "\n".join(
@@ -58,6 +59,15 @@ weights where the recipe keeps one. The test set was opened once for each run, b
 |---|---|---|---|---|---|---|---|---|---|---|---|---|
 {table}
 
+## What continuing a run gains
+
+| run | continues | test accuracy before | after | gain, points | published gain |
+|---|---|---|---|---|---|
+{_gains(evaluated)}
+
+The tutorials say `shear_range=0.3`, which Keras read as radians until December 2017 and as degrees since.
+{_shear(evaluated)}
+
 ## Not run, or on fewer epochs than the source
 
 RUN is a run of the recipe that is continued, FILE Keras' ImageNet weights of VGG19 where they cannot be downloaded.
@@ -79,7 +89,7 @@ def read_runs(runs: Path) -> list[Evaluated]:
 def _row(group: list[Evaluated]) -> str:
     first = group[0]
     config, recipe = first.config, first.config.recipe
-    accuracies = [run.metrics["test"]["accuracy"] for run in group]
+    accuracies = [_accuracy(run) for run in group]
     low, high = first.metrics["test"]["wilson_95"]
     spread = f"± {100 * stdev(accuracies):.2f}" if len(group) > 1 else f"({low:.2%} to {high:.2%})"
     published, difference = "", ""
@@ -107,6 +117,43 @@ def _row(group: list[Evaluated]) -> str:
         config.made_by["machine"],
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _continued(evaluated: list[Evaluated]) -> list[tuple[Evaluated, Evaluated, float, float]]:
+    """Pair each run that continues another with it: (run, earlier run, gain, published gain), gains in points."""
+    by_name = {run.config.name: run for run in evaluated}
+    pairs = [(run, by_name[run.config.continued_from]) for run in evaluated if run.config.continued_from in by_name]
+    return [
+        (run, earlier, 100 * (_accuracy(run) - _accuracy(earlier)), 100 * (published - published_before))
+        for run, earlier in pairs
+        if (published := run.config.recipe.published) and (published_before := earlier.config.recipe.published)
+    ]
+
+
+def _gains(evaluated: list[Evaluated]) -> str:
+    return "\n".join(
+        f"| `{run.config.name}` | `{earlier.config.name}` | {_accuracy(earlier):.2%} | {_accuracy(run):.2%} "
+        f"| {gain:+.2f} | {published:+.2f} |"
+        for run, earlier, gain, published in _continued(evaluated)
+    )
+
+
+def _shear(evaluated: list[Evaluated]) -> str:
+    """Say for each network which reading of shear comes nearer to the published gain."""
+    readings: dict[str, dict[str, tuple[float, float]]] = {}
+    for run, _, gain, published in _continued(evaluated):
+        if run.config.recipe.augmentation in SHEAR:
+            readings.setdefault(run.config.architecture, {})[run.config.recipe.augmentation] = (gain, published)
+    sentences = []
+    for name, gains in readings.items():
+        if len(gains) == len(SHEAR):
+            nearest = min(gains, key=lambda reading: abs(gains[reading][0] - gains[reading][1]))
+            sentences.append(f"For `{name}`, {SHEAR[nearest]} come nearer to the published gain.")
+    return "\n".join(sentences) or "The two readings have not been compared on the same network yet."
+
+
+def _accuracy(run: Evaluated) -> float:
+    return float(run.metrics["test"]["accuracy"])
 
 
 def _published_recipe(config: Config) -> Recipe:

@@ -226,7 +226,9 @@ def _find_checkpoint(folder: Path) -> tuple[int, Path]:
     """Find the last checkpoint: (epochs done, file)."""
     found = sorted((int(path.stem), path) for path in (folder / "checkpoints").glob("[0-9]*.keras"))
     if not found:
-        raise RunError(f"{folder} holds no checkpoint to start from: train it (again) first")
+        raise RunError(
+            f"{folder} holds no checkpoint: no epoch of it was finished here, so delete the folder and train again"
+        )
     return found[-1]
 
 

@@ -14,10 +14,10 @@ import keras
 import pytest
 
 from service.bundle import read_bundle
-from tests.training.fashion_mnist import ROOT, sample
+from tests.training.fashion_mnist import ROOT, fashion_mnist, sample
 from training.__main__ import main
 from training.architectures import ARCHITECTURES, find_architecture
-from training.sources.idx import CLASS_NAMES
+from training.sources.idx import CLASS_NAMES, TEST_FILES, TRAINING_FILES
 
 
 class Command:
@@ -85,6 +85,18 @@ def test_list_names_every_system() -> None:
     assert all(name in listed for name in ARCHITECTURES)
     assert "24,224,330" in listed
     assert "93.52%" in listed
+
+
+def test_download_of_keras_is_a_source(tmp_path: Path) -> None:
+    """``--data keras`` reads what Keras has in its cache, verified like any other folder of IDX files."""
+    whole = fashion_mnist().folder
+    cache = tmp_path / "datasets" / "fashion-mnist"
+    cache.mkdir(parents=True)
+    for name in TRAINING_FILES + TEST_FILES:
+        (cache / name).symlink_to(whole / name)
+    words = [sys.executable, "-m", "training", "show", "--data", "keras", "--output", str(tmp_path / "sheet.png")]
+    subprocess.run(words, cwd=ROOT, env={**os.environ, "KERAS_HOME": str(tmp_path)}, capture_output=True, check=True)
+    assert (tmp_path / "sheet.png").exists()
 
 
 @pytest.mark.parametrize(
