@@ -167,7 +167,7 @@ def show(
 def project(
     output: Annotated[Path, typer.Option(help="The folder for `tensorboard --logdir`.")] = Path("projection"),
     run: Annotated[Path | None, typer.Option(help="Project this run's features; without it, raw pixels.")] = None,
-    count: Annotated[int, typer.Option(min=20, help="Number of validation images.")] = 2_000,
+    count: Annotated[int, typer.Option(min=20, help="Number of images, drawn from the training set.")] = 2_000,
     data: Data = None,
     size: Size = 28,
 ) -> None:

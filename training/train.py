@@ -6,6 +6,7 @@ interrupted and resumed ends with the same weights as one that is not.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from pathlib import Path
@@ -60,16 +61,24 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
 
     def _indices(self, index: int) -> NDArray[np.intp]:
         if not self._endless:
-            return self._permutation(self.epoch)[index * self._batch_size : (index + 1) * self._batch_size]
+            return _shuffle(self._seed, self.epoch, len(self._samples))[
+                index * self._batch_size : (index + 1) * self._batch_size
+            ]
         start = (self.epoch * self._count + index) * self._batch_size
         stream = np.arange(start, start + self._batch_size)
         passes = stream // len(self._samples)
         return np.concatenate(
-            [self._permutation(int(p))[stream[passes == p] % len(self._samples)] for p in np.unique(passes)]
+            [
+                _shuffle(self._seed, int(number), len(self._samples))[stream[passes == number] % len(self._samples)]
+                for number in np.unique(passes)
+            ]
         )
 
-    def _permutation(self, number: int) -> NDArray[np.intp]:
-        return np.random.default_rng((self._seed, number)).permutation(len(self._samples))
+
+@functools.lru_cache(maxsize=2)  # a batch may need the end of one pass and the beginning of the next
+def _shuffle(seed: int, number: int, count: int) -> NDArray[np.intp]:
+    """Order the samples of one pass through the data."""
+    return np.random.default_rng((seed, number)).permutation(count)
 
 
 class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
@@ -180,8 +189,10 @@ def resume(folder: Path, source: Source) -> None:
     """Finish an interrupted run from the end of its last whole epoch.
 
     Raises:
-        RunError: There is no checkpoint to resume from.
+        RunError: The run has ended, or there is no checkpoint to resume from.
     """
+    if (folder / MODEL_FILE).exists():
+        raise RunError(f"{folder} has ended already: there is nothing to resume")
     done, checkpoint = _find_checkpoint(folder)
     config = read_config(folder)
     keras.utils.set_random_seed(config.seed)

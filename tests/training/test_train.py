@@ -156,9 +156,11 @@ def test_stream_of_steps_uses_every_image_equally_often() -> None:
 
 
 def test_existing_folder_is_not_overwritten(small_run: Path) -> None:
-    """Training into an existing folder is refused, and so is resuming one without a checkpoint."""
+    """Training into an existing folder is refused, and so is resuming a run that ended or has no checkpoint."""
     with pytest.raises(RunError, match="exists already: finish it with --resume"):
         train(make_config(SOURCE, name="small"), SOURCE, small_run)
+    with pytest.raises(RunError, match="has ended already"):
+        resume(small_run, SOURCE)
     with pytest.raises(RunError, match="holds no checkpoint"):
         resume(small_run.parent / "nothing", SOURCE)
 
