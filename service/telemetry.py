@@ -22,7 +22,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.predictor import Answer, Predictor
-from service.problems import internal_error
+from service.problems import TABLE, internal_error
 from service.tracing import trace_id, trace_steps
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # Anything else could forge lines in the log.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 CLIENT_GONE = 499
+REASONS = (*(name for _, name in TABLE.values()), "internal-error")
 STATE_SECONDS = 1.0  # how old the state of another worker may be
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -62,6 +63,9 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # as many series again, and several workers have none
         self.requests = self._counter("requests", "Requests answered.", "route", "status")
         self.rejections = self._counter("rejections", "Requests refused, by the kind of problem.", "reason")
+        # A series that begins with its first event hides it from rate() and increase().
+        for reason in REASONS:
+            self.rejections.labels(reason)
         self.predictions = self._counter("predictions", "Images classified, by the most likely class.", "class_name")
         self.duration = self._histogram("request_duration_seconds", "From a request to its answer.", SECONDS, "route")
         self.decode = self._histogram("decode_seconds", "Decoding and fitting an image.", SECONDS)
@@ -127,10 +131,14 @@ class Metrics:
             return
         manifest = classifier.manifest
         model = manifest.name, manifest.version, classifier.device, classifier.providers[0]
-        if self._model not in (None, model):
+        if model == self._model:
+            return
+        if self._model is not None:
             self.model.labels(*self._model).set(0)
-        self._model = model
         self.model.labels(*model).set(1)
+        for class_name in manifest.class_names:
+            self.predictions.labels(class_name)
+        self._model = model
 
 
 class Observe:

@@ -1,0 +1,187 @@
+"""The metrics, the alerts and the dashboard with a real Prometheus; skipped where it is not installed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from service.keys import new_key
+from tests.e2e.server import ROOT, Server, free_port, serving
+from tests.e2e.test_compose import compose, run
+from tests.service.images import fault
+
+__all__ = ["compose"]  # the fixture is used here too
+
+MONITORING = ROOT / "docker" / "monitoring"
+DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
+QUERIES = [(panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel["targets"]]
+KEY, KEY_LINE = new_key("prometheus")
+# Where tests cannot wait for what people can.
+HURRY = {"15s": "500ms", r"for: \d+m": "for: 0s"}
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """A running Prometheus that scrapes ``server``."""
+
+    server: Server
+    url: str
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        """Return the data of an answer of its API."""
+        answer = httpx2.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=30).json()
+        assert answer["status"] == "success", (parameters, answer)
+        return answer["data"]
+
+    def query(self, expression: str) -> list[Any]:
+        """Evaluate an expression of the dashboard now, with the interval that Grafana would choose."""
+        result: list[Any] = self.ask("query", query=expression.replace("$__rate_interval", "4s"))["result"]
+        return result
+
+    def firing(self) -> set[str]:
+        """Name the alerts that fire."""
+        return {a["labels"]["alertname"] for a in self.ask("alerts")["alerts"] if a["state"] == "firing"}
+
+
+def tool(name: str) -> str:
+    """Path of a program of Debian's package prometheus."""
+    return shutil.which(name) or pytest.skip(f"{name} is not installed: apt-get install prometheus")
+
+
+def wait_until(condition: Callable[[], bool], why: Callable[[], object]) -> None:
+    """Wait until ``condition()`` holds; fail and say ``why()`` it does not."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, why()
+        time.sleep(0.1)
+
+
+@contextmanager
+def scraping(server: Server, folder: Path) -> Iterator[Prometheus]:
+    """Run Prometheus with our files but in a hurry, scraping ``server``, with its key as the configuration says."""
+    key = folder / "key"
+    key.write_text(KEY + "\n")
+    for name in ("prometheus.yml", "alerts.yml"):
+        text = (MONITORING / name).read_text()
+        for pattern, quick in HURRY.items():
+            text = re.sub(pattern, quick, text)
+        text = text.replace("service:8000", server.url.removeprefix("http://"))
+        text = text.replace("# authorization", "authorization").replace("#   credentials_file", "  credentials_file")
+        (folder / name).write_text(text.replace("/etc/prometheus/key", str(key)))
+    address = f"127.0.0.1:{free_port()}"
+    command = [
+        tool("prometheus"),
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={address}",
+    ]
+    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            prometheus = Prometheus(server, f"http://{address}")
+            wait_until(lambda: is_ready(prometheus.url), (folder / "log").read_text)
+            yield prometheus
+        finally:
+            process.terminate()
+
+
+def is_ready(url: str) -> bool:
+    """Whether a Prometheus answers."""
+    try:
+        return httpx2.get(f"{url}/-/ready").status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])
+def prometheus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Prometheus beside a server that needs keys, after some seconds of good and bad uploads."""
+    tool("prometheus")
+    folder = tmp_path_factory.mktemp("prometheus")
+    keys = folder / "keys"
+    keys.write_text(KEY_LINE)
+    settings = {"device": "cpu", "workers": request.param, "api_keys_file": keys, "grace_seconds": 0}
+    with serving(**settings) as server, scraping(server, folder) as started:
+        wait_until(lambda: bool(started.query("service_ready == 1")), lambda: started.ask("targets"))
+        with httpx2.Client(base_url=server.url, headers={"X-API-Key": KEY}, timeout=30) as client:
+            for _ in range(10):
+                assert client.post("/predict", files={"file": fault("photo.png")}).status_code == 200
+                assert client.post("/predict", files={"file": fault("vector.svg")}).status_code == 422
+                time.sleep(0.4)
+        yield started
+
+
+def test_files_are_valid() -> None:
+    """Prometheus' own tool accepts the configuration and the rules."""
+    subprocess.run([tool("promtool"), "check", "config", MONITORING / "prometheus.yml"], check=True)
+
+
+def test_alerts_fire_when_they_should() -> None:
+    """Each alert fires in the situation that it is for, not before, and each is tried."""
+    tests = Path(__file__).parent / "alert_tests.yml"
+    subprocess.run([tool("promtool"), "test", "rules", tests], check=True)
+    alerts = re.findall(r"alert: (\w+)", (MONITORING / "alerts.yml").read_text())
+    assert alerts == [alert for alert in alerts if f'alertname="{alert}"' in tests.read_text()]
+
+
+def test_every_metric_that_is_asked_for_is_told(prometheus: Prometheus) -> None:
+    """All metrics of the alerts and of the dashboard are among those that Prometheus got."""
+    asked = " ".join([(MONITORING / "alerts.yml").read_text(), *(expression for _, expression in QUERIES)])
+    assert set(re.findall(r"\bservice_\w+", asked)) <= set(prometheus.ask("label/__name__/values"))
+
+
+def test_every_query_of_the_dashboard_has_an_answer(prometheus: Prometheus) -> None:
+    """No panel is empty once there is traffic, and none shows what is no number."""
+    for title, expression in QUERIES:
+        values = [sample["value"][1] for sample in prometheus.query(expression)]
+        assert values, f"{title}: {expression}"
+        assert "NaN" not in values, f"{title}: {expression}"
+
+
+def test_dashboard_asks_the_data_source_that_is_provisioned() -> None:
+    """The dashboard names the data source by the id that Grafana is told."""
+    assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == {"prometheus"}
+    assert "uid: prometheus\n" in (MONITORING / "datasource.yml").read_text()
+
+
+def test_alerts_tell_the_end_of_a_server(tmp_path: Path, linear_folder: Path) -> None:
+    """A server that refuses uploads, drains and is gone makes its alert fire each time; a good one none."""
+    tool("prometheus")
+    settings = {"model": linear_folder, "device": "cpu", "grace_seconds": 5}
+    with serving(**settings) as server, scraping(server, tmp_path) as prometheus:
+        wait_until(lambda: bool(prometheus.query("service_ready == 1")), lambda: prometheus.ask("targets"))
+        assert prometheus.firing() == set()
+
+        def fires(alert: str) -> None:
+            wait_until(lambda: alert in prometheus.firing(), lambda: prometheus.ask("alerts"))
+
+        for _ in range(3):
+            server.predict(b"not an image")
+            time.sleep(0.6)
+        fires("UploadsRejected")
+        server.process.terminate()
+        fires("ServiceNotReady")
+        server.process.wait(60)
+        fires("ServiceDown")
+
+
+def test_compose_profile_brings_up_what_is_there(compose: tuple[str, ...]) -> None:
+    """The profile loads; it pins its images, publishes on this machine alone and mounts files that exist."""
+    config = run(*compose, "--profile", "monitoring", "config", "--services")
+    assert {"service", "prometheus", "grafana"} <= set(config.split())
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert all(re.search(r":v?\d+\.\d+\.\d+$", image) for image in re.findall(r"image: (\S+/\S+)", text))
+    ports = re.findall(r'- "(\S+:\d+)"', text)
+    assert ports == [port for port in ports if port.startswith("127.0.0.1:")]
+    mounts = re.findall(r"- (\./\S+?):", text)
+    assert mounts == [mount for mount in mounts if (ROOT / mount).is_file()]
