@@ -30,6 +30,10 @@ class Evaluated:
         """What runs of the same system have in common: all but the seed."""
         return self.config.architecture, self.config.recipe_name, self.config.precision, self.config.recipe
 
+    def reads(self, architecture: str, augmentation: str) -> bool:
+        """Whether this is a run of ``architecture`` with ``augmentation``."""
+        return (self.config.architecture, self.config.recipe.augmentation) == (architecture, augmentation)
+
 
 def render_results(runs: list[Evaluated], output: Path) -> str:
     """Render the page of results of evaluated runs; ``output`` is where it will lie, for links to pictures."""
@@ -139,16 +143,26 @@ def _gains(evaluated: list[Evaluated]) -> str:
 
 
 def _shear(evaluated: list[Evaluated]) -> str:
-    """Say for each network which reading of shear comes nearer to the published gain."""
-    readings: dict[str, dict[str, tuple[float, float]]] = {}
-    for run, _, gain, published in _continued(evaluated):
-        if run.config.recipe.augmentation in SHEAR:
-            readings.setdefault(run.config.architecture, {})[run.config.recipe.augmentation] = (gain, published)
+    """Say for each network which reading of shear comes nearer to the published gain, and whether that means much."""
+    continued = _continued(evaluated)
     sentences = []
-    for name, gains in readings.items():
-        if len(gains) == len(SHEAR):
-            nearest = min(gains, key=lambda reading: abs(gains[reading][0] - gains[reading][1]))
-            sentences.append(f"For `{name}`, {SHEAR[nearest]} come nearer to the published gain.")
+    for name in ARCHITECTURES:
+        gains = {
+            reading: [(gain, published, run) for run, _, gain, published in continued if run.reads(name, reading)]
+            for reading in SHEAR
+        }
+        if not all(gains.values()):
+            continue
+        means = {reading: mean(gain for gain, _, _ in found) for reading, found in gains.items()}
+        _, published, run = next(iter(gains.values()))[0]
+        low, high = run.metrics["test"]["wilson_95"]
+        nearest = min(means, key=lambda reading: abs(means[reading] - published))
+        measured = " and ".join(f"{SHEAR[r]} {means[r]:+.2f} points (seeds: {len(gains[r])})" for r in SHEAR)
+        apart = max(means.values()) - min(means.values())
+        sentences.append(
+            f"On `{name}`, {measured} stand against {published:+.2f}: {SHEAR[nearest]} come nearer. The readings are "
+            f"{apart:.2f} points apart; the 95 % interval of one measurement is {50 * (high - low):.2f} to either side."
+        )
     return "\n".join(sentences) or "The two readings have not been compared on the same network yet."
 
 

@@ -87,7 +87,8 @@ def test_page_says_which_shear_gains_what_was_published(small_run: Path, tmp_pat
         copy_run(small_run, tmp_path / name, accuracy, changes, recipe)
     page = render_results(read_runs(tmp_path), tmp_path / "results.md")
     assert "| `some` | `first` | 90.50% | 91.40% | +0.90 | +1.00 |" in page
-    assert "For `cnn-1conv`, 0.3 degrees come nearer to the published gain." in page
+    assert "0.3 degrees +0.90 points (seeds: 1)" in page
+    assert "against +1.00: 0.3 degrees come nearer. The readings are 1.60 points apart" in page
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
