@@ -175,9 +175,10 @@ def _published_recipe(config: Config) -> Recipe:
 
 
 def _full(run: Evaluated) -> bool:
-    """Whether a run had all the epochs of its recipe, or stopped early because the recipe says so."""
-    recipe = _published_recipe(run.config)
-    return len(run.history) >= recipe.epochs or recipe.early_stopping_patience is not None
+    """Whether a run had all the epochs of its recipe, or could have had and stopped early as the recipe says."""
+    asked, planned = run.config.recipe, _published_recipe(run.config)
+    ended = len(run.history) >= asked.epochs or asked.early_stopping_patience is not None
+    return ended and asked.epochs >= planned.epochs
 
 
 def _command(name: str, recipe_name: str, recipe: Recipe) -> str:

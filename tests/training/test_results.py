@@ -91,6 +91,16 @@ def test_page_says_which_shear_gains_what_was_published(small_run: Path, tmp_pat
     assert "against +1.00: 0.3 degrees come nearer. The readings are 1.60 points apart" in page
 
 
+@pytest.mark.parametrize(("epochs", "shown"), [(3, "3 of 50"), (50, "3")])
+def test_shortened_run_is_told_from_an_early_stop(small_run: Path, tmp_path: Path, epochs: int, shown: str) -> None:
+    """A run that was asked for fewer epochs says so; one that stopped early by its recipe counts as full."""
+    changes = {"architecture": "vgg-like", "recipe_name": "adam"}
+    copy_run(small_run, tmp_path / "run", 0.9, changes, {"epochs": epochs, "early_stopping_patience": 5})
+    page = render_results(read_runs(tmp_path), tmp_path / "results.md")
+    assert rows(page, "vgg-like")[0][4] == shown
+    assert ("train vgg-like --recipe adam" in page) == (epochs == 3)
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_page_names_every_recipe_that_was_not_run(tmp_path: Path, name: str) -> None:
     """Without runs the page lists the command of every published recipe."""
