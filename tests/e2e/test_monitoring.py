@@ -127,11 +127,13 @@ def test_files_are_valid() -> None:
 
 
 def test_alerts_fire_when_they_should() -> None:
-    """Each alert fires in the situation that it is for, not before, and each is tried."""
+    """Each alert fires in the situation that it is for, not before; each is tried, and is in docs/monitoring.md."""
     tests = Path(__file__).parent / "alert_tests.yml"
     subprocess.run([tool("promtool"), "test", "rules", tests], check=True)
     alerts = re.findall(r"alert: (\w+)", (MONITORING / "alerts.yml").read_text())
     assert alerts == [alert for alert in alerts if f'alertname="{alert}"' in tests.read_text()]
+    page = (ROOT / "docs" / "monitoring.md").read_text()
+    assert alerts == re.findall(r"^\| `([A-Z]\w+)` \|", page, re.MULTILINE)
 
 
 def test_every_metric_that_is_asked_for_is_told(prometheus: Prometheus) -> None:

@@ -84,6 +84,7 @@ def test_new_version_is_swapped_in_without_a_failed_request(tmp_path: Path, work
             askers = [threads.submit(ask) for _ in range(3)]
             shutil.copytree(write_linear_bundle(tmp_path / "new", version="2").folder, folder / "2")
             wait_until(lambda: all(version(server) == "2" for _ in range(10)))
+            wait_until(lambda: told_models(server) == {"1": 0, "2": 1})
             corrupt = write_linear_bundle(tmp_path / "corrupt", version="3").folder
             (corrupt / MODEL_FILE).write_bytes(b"damaged")
             shutil.move(corrupt, folder / "3")
@@ -94,6 +95,12 @@ def test_new_version_is_swapped_in_without_a_failed_request(tmp_path: Path, work
             for asker in askers:
                 asker.result()
         assert set(statuses) == {200}
+
+
+def told_models(server: Server) -> dict[str, int]:
+    """Read which versions serve, as any worker tells it of all."""
+    name = 'service_model_info{{device="cpu",name="linear",provider="CPUExecutionProvider",version="{}"}}'
+    return {version: metric(server, name.format(version)) for version in ("1", "2")}
 
 
 def test_hangup_loads_the_model_again(tmp_path: Path) -> None:
