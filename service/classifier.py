@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,15 +26,14 @@ HEAVY_OPERATORS = frozenset({"Conv", "FusedConv", "Gemm", "MatMul", "FusedMatMul
 
 @dataclass(frozen=True)
 class Classification:
-    """The answer to one image: ``probabilities`` is float32 ``[classes]``, in the order of the manifest's names."""
+    """The answer to one image: ``probabilities`` in the order of the manifest's names, ``class_id`` the likeliest.
+
+    Plain numbers: each call into NumPy gives the interpreter's lock away, and gets it back after the other threads.
+    """
 
     manifest: Manifest
-    probabilities: NDArray[np.float32]
-
-    @property
-    def class_id(self) -> int:
-        """Index of the most likely class; of equals, the first."""
-        return int(self.probabilities.argmax())
+    probabilities: Sequence[float]
+    class_id: int
 
     @property
     def class_name(self) -> str:
@@ -43,7 +43,7 @@ class Classification:
     @property
     def probability(self) -> float:
         """Probability of the most likely class."""
-        return float(self.probabilities[self.class_id])
+        return self.probabilities[self.class_id]
 
     def by_name(self, top_k: int | None = None) -> dict[str, float]:
         """Return probability by class name: all in label order, or the ``top_k`` most likely, best first.
@@ -51,13 +51,12 @@ class Classification:
         Raises:
             InvalidParameterError: ``top_k`` is not between 1 and the number of classes.
         """
-        names = self.manifest.class_names
+        pairs = list(zip(self.manifest.class_names, self.probabilities, strict=True))
         if top_k is None:
-            return dict(zip(names, self.probabilities.tolist(), strict=True))
-        if not 1 <= top_k <= len(names):
-            raise InvalidParameterError(f"top_k={top_k}: the model has {len(names)} classes; send 1 to {len(names)}")
-        best = np.argsort(-self.probabilities, kind="stable")[:top_k]
-        return {names[i]: float(self.probabilities[i]) for i in best}
+            return dict(pairs)
+        if not 1 <= top_k <= len(pairs):
+            raise InvalidParameterError(f"top_k={top_k}: the model has {len(pairs)} classes; send 1 to {len(pairs)}")
+        return dict(sorted(pairs, key=lambda pair: -pair[1])[:top_k])
 
 
 class Classifier:
@@ -82,10 +81,14 @@ class Classifier:
         self._check_contract()
         self.self_test()
 
-    def classify(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the probabilities, float32 ``[N, classes]``, of ``images``, uint8 ``[N, height, width]``."""
-        probabilities: NDArray[np.float32] = self._session.run(["probabilities"], {"image": images})[0]
-        return probabilities
+    def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
+        """Classify ``images``, each uint8 ``[height, width]``, in one batch."""
+        probabilities = self._session.run(["probabilities"], {"image": np.stack(images)})[0]
+        class_ids = probabilities.argmax(axis=1)  # of equals, the first
+        return [
+            Classification(self.manifest, row, class_id)
+            for row, class_id in zip(probabilities.tolist(), class_ids.tolist(), strict=True)
+        ]
 
     def self_test(self) -> None:
         """Classify the self-test's picture, and compare with the answer of the network that was trained.
@@ -95,7 +98,7 @@ class Classifier:
         """
         image = self_test_image(self.manifest.input_size)
         try:
-            answer = self.classify(image[np.newaxis])[0]
+            answer = np.array(self.classify([image])[0].probabilities)
         except Exception as error:  # the bindings' exceptions share no base but Exception
             raise InferenceError(f"inference fails on {self.device}: {error}") from error
         difference = float(np.abs(answer - self.manifest.self_test).max())

@@ -24,7 +24,7 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 Status = Literal["starting", "ready", "draining", "failed"]
-ImageBatcher = Batcher[NDArray[np.uint8], NDArray[np.float32]]
+ImageBatcher = Batcher[NDArray[np.uint8], Classification]
 
 MAX_BATCH = 32  # past this a CPU gains nothing an image, and a caller waits longer
 SELF_TEST_TIMEOUT_SECONDS = 30  # a device that hangs never raises
@@ -131,7 +131,7 @@ class Predictor:
             raise InferenceError("the model failed on this image; try again later") from error
         self._last_success = time.monotonic()
         return Answer(
-            Classification(classifier.manifest, batched.answer),
+            batched.answer,
             source.source_pixels,
             batched.batch_size,
             decode_seconds,
@@ -192,9 +192,8 @@ class Predictor:
             self._serve(classifier)
 
     def _serve(self, classifier: Classifier) -> None:
-        async def infer(images: Sequence[NDArray[np.uint8]]) -> Sequence[NDArray[np.float32]]:
-            loop = asyncio.get_running_loop()
-            return list(await loop.run_in_executor(self._inferring, classifier.classify, np.stack(images)))
+        async def infer(images: Sequence[NDArray[np.uint8]]) -> Sequence[Classification]:
+            return await asyncio.get_running_loop().run_in_executor(self._inferring, classifier.classify, images)
 
         # A GPU is fastest with one owner; on the CPU each batch has one thread, so that all cores work.
         slots = 1 if classifier.device == "cuda" else self._cores

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from service.bundle import MODEL_FILE, newest_version, read_bundle
-from service.classifier import Classifier
+from service.classifier import Classification, Classifier
 from service.errors import DeviceError, InferenceError, NotReadyError
 from service.predictor import Predictor, load_classifier
 from service.settings import Settings
@@ -55,7 +55,7 @@ class BreakableClassifier(Classifier):
 
     broken = False
 
-    def classify(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
         """Fail if broken."""
         if self.broken:
             raise RuntimeError("CUDA failure 999")
