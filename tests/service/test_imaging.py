@@ -87,7 +87,8 @@ def test_unusual_files_give_the_same_input_as_the_plain_photo() -> None:
 @pytest.mark.parametrize(("height", "width"), [(600, 800), (1600, 900), (3000, 400)])
 def test_large_jpeg_gives_the_same_input_as_its_pixels(height: int, width: int) -> None:
     """A large JPEG, decoded at a reduced scale, comes out like the same pixels in a format that is not: on average less
-    than one grey level away, and nowhere more than a tenth of the range."""
+    than one grey level away, and nowhere more than a tenth of the range.
+    """
     boot = Image.open(BytesIO(fault("photo.png"))).convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
     jpeg = encode(boot, "JPEG", quality=95)
     whole = encode(Image.open(BytesIO(jpeg)), "PNG")
