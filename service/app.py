@@ -40,6 +40,7 @@ def create_app(settings: Settings, on_failure: Callable[[], None] = lambda: None
         version="0.1.0",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would be built from the client's Host header
         telemetry=tracing.configuration(),
     )
     app.state.predictor = predictor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +17,7 @@ from service import errors
 from service.schemas import Problem
 
 MEDIA_TYPE = "application/problem+json"
+MAX_DETAIL_CHARACTERS = 1000  # a client may not have us echo more than this
 RETRIED = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 
 TABLE: dict[type[errors.ServiceError], tuple[int, str]] = {
@@ -76,6 +78,16 @@ def internal_error(scope: Scope) -> Response:
     )
 
 
+def refuse_connection(status: int, name: str, detail: str) -> bytes:
+    """Return the whole answer, head and body, to what is no request yet; the connection is closed after it."""
+    body = _body(status, name, detail, uuid.uuid4().hex).encode()
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+        f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI entry of each error status that a route can answer with."""
     schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
@@ -103,17 +115,24 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
 
 async def _answer_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101  what the handler is registered for
-    faults = "; ".join(f"{e['loc'][-1]}={e['input']!r:.80}: {e['msg']}" for e in error.errors())
+    faults = "; ".join(f"{e['loc'][-1]}={e['input']!r:.80}: {_expected(e)}" for e in error.errors())
     return _problem(request.scope, 422, "invalid-parameter", faults)
+
+
+def _expected(fault: dict[str, Any]) -> str:
+    return "not a parameter of this path" if fault["type"] == "extra_forbidden" else fault["msg"]
 
 
 def _problem(scope: Scope, status: int, name: str, detail: str, headers: Any = None) -> Response:
     scope["state"]["problem"] = name
-    body = Problem(
+    return Response(_body(status, name, detail, scope["state"]["request_id"]), status, headers, MEDIA_TYPE)
+
+
+def _body(status: int, name: str, detail: str, request_id: str) -> str:
+    return Problem(
         type=f"urn:problem-type:fashion-classifier:{name}",
         title=name.replace("-", " ").capitalize(),
         status=status,
-        detail=detail,
-        request_id=scope["state"]["request_id"],
-    )
-    return Response(body.model_dump_json(), status, headers, MEDIA_TYPE)
+        detail=detail[:MAX_DETAIL_CHARACTERS],
+        request_id=request_id,
+    ).model_dump_json()

@@ -14,6 +14,7 @@ import uvicorn
 
 from service.app import create_app
 from service.predictor import Predictor
+from service.protocol import LimitedProtocol
 from service.settings import Settings
 from service.telemetry import configure_logging
 
@@ -50,6 +51,8 @@ class _Server(uvicorn.Server):
                 self._app,
                 host=settings.host,
                 port=settings.port,
+                http=LimitedProtocol,
+                ws="none",
                 lifespan="on",
                 log_config=None,
                 access_log=False,

@@ -37,10 +37,17 @@ async def read_upload(request: Request) -> bytes:
         MalformedFormError: The form is damaged, or does not hold exactly one part named ``file``.
         UploadTooLargeError: See ``limits.BodyLimit``.
     """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise UnsupportedTypeError(f"the content encoding is {encoding[:100]!r}; send the image as it is")
     header = request.headers.get("content-type", "")
     content_type, options = parse_options_header(header)
     if content_type == b"multipart/form-data":
-        return _read_form(await request.body(), options.get(b"boundary", b""))
+        if not options.get(b"boundary"):
+            raise MalformedFormError(
+                f"the content type {header[:100]!r} names no boundary; let the client library set it"
+            )
+        return _read_form(await request.body(), options[b"boundary"])
     if content_type.startswith(b"image/") or content_type == b"application/octet-stream":
         return await request.body()
     raise UnsupportedTypeError(

@@ -21,7 +21,7 @@ LAYERS = (
     {"__main__"},
     {"supervisor"},
     {"doctor", "server"},
-    {"app"},
+    {"app", "protocol"},
     {"routes"},
     {"access", "limits"},
     {"quota", "telemetry"},
@@ -34,7 +34,7 @@ LAYERS = (
 OWNERS = {
     "fastapi": {"app", "routes", "problems", "tracing"},
     "starlette": {"app", "access", "routes", "problems", "limits", "quota", "telemetry", "tracing", "uploads"},
-    "uvicorn": {"server"},
+    "uvicorn": {"protocol", "server"},
     "onnxruntime": {"classifier"},
     "PIL": {"imaging"},
     "prometheus_client": {"telemetry"},

@@ -14,6 +14,8 @@ NOT_READY: dict[int | str, dict[str, Any]] = {
 }
 
 
+@router.head("", include_in_schema=False)
+@router.head("/ready", include_in_schema=False)
 @router.get("", summary="Whether the service takes traffic", responses=NOT_READY)
 @router.get("/ready", summary="The same, for probes", responses=NOT_READY)
 async def health(request: Request, response: Response) -> Health:
@@ -34,6 +36,7 @@ async def health(request: Request, response: Response) -> Health:
     )
 
 
+@router.head("/live", include_in_schema=False)
 @router.get("/live", summary="Whether the process runs")
 async def live() -> Liveness:
     """Answer as long as the process runs, while the model loads too."""

@@ -1,0 +1,117 @@
+"""What a connection may cost before there is a request, on real sockets."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from service.protocol import HEAD_TIMEOUT_SECONDS, MAX_HEAD_BYTES, MAX_HEADERS
+from tests.e2e.server import Server, serving
+from tests.service.images import fault
+
+START = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Server of the shipped model."""
+    with serving(device="cpu") as running:
+        yield running
+
+
+def exchange(server: Server, *parts: bytes) -> bytes:
+    """Send ``parts`` one after the other and read until the server closes the connection, or has been silent."""
+    address = urlsplit(server.url)
+    with socket.create_connection(
+        (str(address.hostname), address.port or 0), timeout=HEAD_TIMEOUT_SECONDS * 2
+    ) as client:
+        received = b""
+        try:
+            for part in parts:
+                client.sendall(part)
+                time.sleep(0.01)
+            while piece := client.recv(65536):
+                received += piece
+        except ConnectionError:
+            pass  # the server closed while we were still sending
+        return received
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [START, *[b"x" * 65536] * 2],
+        [b"GET /", *[b"x" * 65536] * 2],
+        [START, *[b"A: " + b"x" * 30_000 + b"\r\n"] * 4],
+        [START + b"A: b\r\n" * (MAX_HEADERS + 1) + b"\r\n"],
+        [START + b"A: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n"],
+    ],
+    ids=["one long header", "long path", "long headers", "many headers", "all at once"],
+)
+def test_large_head_is_refused(server: Server, parts: list[bytes]) -> None:
+    """A request line or headers without end are answered 431 and closed, however they come; the service goes on."""
+    answer = exchange(server, *parts)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431")
+    assert json.loads(body)["type"].endswith(":head-too-large")
+    assert server.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"nonsense\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
+        b"POST /predict HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"BREW /predict HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_what_is_no_request_gets_a_problem_body(server: Server, request_bytes: bytes) -> None:
+    """Malformed HTTP is answered with a problem body too, and closed."""
+    head, _, body = exchange(server, request_bytes).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert b"application/problem+json" in head
+    assert json.loads(body)["type"].endswith(":malformed-request")
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /he", START, START + b"\r\n" + START])
+def test_client_that_never_ends_its_head_is_disconnected(server: Server, begun: bytes) -> None:
+    """A connection without a whole head, the first or a later one, is closed after a while."""
+    started = time.monotonic()
+    exchange(server, begun)
+    assert time.monotonic() - started > HEAD_TIMEOUT_SECONDS / 3
+
+
+def test_requests_on_a_kept_connection_are_counted_apart(server: Server) -> None:
+    """Many requests on one connection, together far larger than one head may be, are all answered."""
+    request = START + b"A: " + b"x" * 20_000 + b"\r\n\r\n"
+    answer = exchange(server, *[request] * 20)
+    assert answer.count(b"HTTP/1.1 200") == 20
+
+
+def test_large_upload_is_no_large_head(server: Server) -> None:
+    """A body of many times a head's limit passes, in the same packet as its head or after it."""
+    photo = fault("photo.png") + bytes(500_000)
+    head = (
+        f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(photo)}\r\n\r\n".encode()
+    )
+    assert b"HTTP/1.1 200" in exchange(server, head + photo, head, photo)
+
+
+def test_client_that_leaves_while_it_is_answered_leaves_no_traceback(server: Server) -> None:
+    """Connections that break with many answers outstanding are no errors of the service."""
+    address = urlsplit(server.url)
+    for _ in range(5):
+        client = socket.create_connection((str(address.hostname), address.port or 0), timeout=30)
+        client.sendall((START + b"\r\n") * 500)
+        client.close()
+    assert server.get("/health").status_code == 200
+    time.sleep(0.5)
+    server.log.seek(0)
+    assert "Traceback" not in server.log.read()
