@@ -359,10 +359,13 @@ class RowFile:
     def __init__(self, path: Path, kept: Iterable[Row] = ()) -> None:
         self._is_csv = _is_csv(path)
         draft = path.with_name(path.name + ".draft")
-        with draft.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            file.write(_csv_line(COLUMNS) if self._is_csv else "")
-            file.writelines(map(self._line, kept))
-        draft.replace(path)
+        try:
+            with draft.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+                file.write(_csv_line(COLUMNS) if self._is_csv else "")
+                file.writelines(map(self._line, kept))
+            draft.replace(path)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror}") from error
         self._file = path.open("a", encoding="utf-8", errors="surrogateescape", newline="\n")
 
     def append(self, row: Row) -> None:

@@ -23,7 +23,7 @@ from service.settings import Settings
 Level = Literal["ok", "warn", "fail"]
 
 PACKAGES = ("fastapi", "starlette", "uvicorn", "pydantic", "numpy", "pillow", "python-multipart")
-BYTES_PER_PIXEL = 4  # of a decoded image with transparency: what decoding needs at least
+BYTES_PER_PIXEL = 20  # the most that was measured: a WebP of 50,000,000 pixels takes 960 MB
 GPU_REMEDY = "set SERVICE_DEVICE=cpu if no GPU is meant"
 
 
@@ -151,7 +151,7 @@ def _memory(settings: Settings, root: Path) -> Finding:
     limit = memory_limit_bytes(root)
     decoding = (settings.threads or available_cores(root)) * settings.max_image_pixels * BYTES_PER_PIXEL
     needed = settings.workers * (decoding + settings.max_bytes_in_flight)
-    text = f"limit of the container: {limit or 'none'}; the largest uploads need {needed} bytes and more"
+    text = f"limit of the container: {limit or 'none'}; the largest uploads, all at once, need {needed}"
     if limit and limit < needed:
         fix = "lower SERVICE_MAX_IMAGE_PIXELS, SERVICE_MAX_BYTES_IN_FLIGHT or SERVICE_THREADS"
         return Finding("warn", "memory", text, fix)

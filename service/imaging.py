@@ -10,11 +10,16 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.ExifTags import Base
 
 from service.errors import ImageTooLargeError, UnreadableImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-REDUCED_SCALE = 4  # a large JPEG is decoded at no less than this times the model's size
+MAX_SIDE_PIXELS = 32_768
+MAX_JPEG_SCANS = 100  # ten are usual
+MAX_STRIPS = 16_384  # of a TIFF, or tiles
+JPEG_SCAN = b"\xff\xda"
+REDUCED_SCALE = 4  # large images are first brought down to no less than this times the model's size
 PREPROCESSING = "fit-pad"
 """The name of the rule that ``read_image`` follows; a model's manifest names the rule it expects."""
 
@@ -40,28 +45,12 @@ def read_image(data: bytes, size: tuple[int, int], max_pixels: int) -> ModelInpu
         UnreadableImageError: The bytes are no image of an accepted format, or a damaged one.
     """
     image = _open(data, max_pixels)
+    _check(image, data, max_pixels)
     source_pixels = image.width * image.height
-    if source_pixels > max_pixels:
-        raise ImageTooLargeError(
-            f"the image has {image.width} x {image.height} pixels; at most {max_pixels} are allowed; scale it down"
-        )
-    image = _decode(image, size, len(data))
+    image = _decode(image, REDUCED_SCALE * max(size), len(data))
     taken_as_it_is = (image.height, image.width) == size and _is_grey(image)
     grey = image.convert("L")
     return ModelInput(np.asarray(grey) if taken_as_it_is else _fit(grey, size), source_pixels)
-
-
-def _decode(image: Image.Image, size: tuple[int, int], upload_bytes: int) -> Image.Image:
-    reduced = REDUCED_SCALE * max(size)
-    if min(image.size) > 2 * reduced:
-        # A JPEG is then decoded at a half, a quarter or an eighth, and its brightness alone; others take no notice.
-        image.draft("L", (reduced, reduced))
-    try:
-        return _flatten(ImageOps.exif_transpose(_to_8_bit(image)))
-    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to, not only OSError
-        raise UnreadableImageError(
-            f"the {image.format} image of {upload_bytes} bytes is damaged or incomplete; send it again"
-        ) from error
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
@@ -78,19 +67,62 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         ) from error
 
 
+def _check(image: Image.Image, data: bytes, max_pixels: int) -> None:
+    """Refuse by its header what would cost more than an image can be worth."""
+    if image.width * image.height > max_pixels or max(image.size) > MAX_SIDE_PIXELS:
+        raise ImageTooLargeError(
+            f"the image has {image.width} x {image.height} pixels; at most {max_pixels} are allowed, "
+            f"and {MAX_SIDE_PIXELS} a side; scale it down"
+        )
+    # Each scan of a progressive JPEG goes over all its pixels, and may be of a few bytes. In an image's data the first
+    # byte of a marker is escaped, so what is counted is markers.
+    scans = data.count(JPEG_SCAN) if image.format == "JPEG" else 0
+    strips = len(getattr(image, "tile", ()))
+    if scans > MAX_JPEG_SCANS or strips > MAX_STRIPS:
+        raise UnreadableImageError(
+            f"the {image.format} image is in {scans} scans and {strips} strips or tiles; at most {MAX_JPEG_SCANS} and "
+            f"{MAX_STRIPS} are read; save it anew"
+        )
+
+
+def _decode(image: Image.Image, shortest: int, upload_bytes: int) -> Image.Image:
+    """Return the image upright, as L or RGB, its shorter edge no shorter than ``shortest`` if it was longer."""
+    if min(image.size) > 2 * shortest:
+        # A JPEG is then decoded at a half, a quarter or an eighth, and its brightness alone; others take no notice.
+        image.draft("L", (shortest, shortest))
+    try:
+        orientation = image.getexif().get(Base.Orientation)
+        small = _flatten(_shrink(_to_8_bit(image), shortest))
+        small.getexif()[Base.Orientation] = orientation
+        return ImageOps.exif_transpose(small)
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to, not only OSError
+        raise UnreadableImageError(
+            f"the {image.format} image of {upload_bytes} bytes is damaged or incomplete; send it again"
+        ) from error
+
+
 def _to_8_bit(image: Image.Image) -> Image.Image:
     """Scale deeper grey to 8 bits, where Pillow would clip: 16-bit by its full range, 32-bit by its own range."""
     if image.mode.startswith("I;16"):
-        depth_8 = (np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8)
-    elif image.mode in ("I", "F"):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
-        low, high = values.min(), values.max()
-        depth_8 = ((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
-    else:
+        return Image.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
+    if image.mode not in ("I", "F"):
         return image
-    scaled = Image.fromarray(depth_8)
-    scaled.info["exif"] = image.getexif().tobytes()
-    return scaled
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
+    low, high = values.min(), values.max()
+    values -= low
+    values *= 255 / max(float(high) - float(low), 1e-12)
+    return Image.fromarray(values.astype(np.uint8))
+
+
+def _shrink(image: Image.Image, shortest: int) -> Image.Image:
+    """Average a large image down, before other steps make copies of it that nobody needs."""
+    factor = min(image.size) // shortest
+    if factor < 2:
+        return image
+    if image.has_transparency_data:
+        # RGBa weighs the colours by their opacity: invisible ones must not show.
+        return image.convert("RGBA").convert("RGBa").reduce(factor).convert("RGBA")
+    return (image if image.mode in ("L", "RGB") else image.convert("RGB")).reduce(factor)
 
 
 def _flatten(image: Image.Image) -> Image.Image:

@@ -64,6 +64,7 @@ class Predictor:
         self._last_success = 0.0
         self._draining = False
         self._failed = False
+        self._decoding_since: dict[object, float] = {}
         self._serving: tuple[Classifier, ImageBatcher] | None = None
         self._changing = asyncio.Lock()
         self._cores = settings.threads or available_cores()
@@ -159,12 +160,16 @@ class Predictor:
         """Look after the model at intervals, for ever.
 
         A classifier by which nothing was answered since the last look is put to its self-test. A version that is newer
-        than all seen so far is loaded; if it is refused, it is not tried again.
+        than all seen so far is loaded; if it is refused, it is not tried again. When all threads are stuck, this gives
+        up.
         """
         interval = self._settings.check_interval_seconds
         seen = newest_version(self._settings.model)
         while True:
             await asyncio.sleep(interval)
+            if self._is_stuck():
+                self._give_up("every thread is stuck in decoding an image; nothing can be answered any more")
+                return
             newest = newest_version(self._settings.model)
             if newest != seen:
                 seen = newest
@@ -177,19 +182,32 @@ class Predictor:
         self._draining = True
 
     def close(self) -> None:
-        """Stop the threads, after what they are at."""
-        self._decoding.shutdown()
-        self._inferring.shutdown()
+        """Stop the threads after what they are at, without waiting for it."""
+        self._decoding.shutdown(wait=False, cancel_futures=True)
+        self._inferring.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether a thread is at an image; no thread can be stopped."""
+        return bool(self._decoding_since)
+
+    def _is_stuck(self) -> bool:
+        """Whether every thread has been at one image for longer than any request may take."""
+        since = list(self._decoding_since.values())
+        return len(since) >= self._cores and time.monotonic() - max(since) > self._settings.request_timeout_seconds
 
     async def _replace(self) -> None:
         try:
             classifier = await asyncio.to_thread(self._load)
         except Exception as error:
-            log.critical("%s", error, exc_info=None if isinstance(error, ServiceError) else error)
-            self._failed = True
-            self._on_failure()
+            self._give_up(error, exc_info=None if isinstance(error, ServiceError) else error)
         else:
             self._serve(classifier)
+
+    def _give_up(self, reason: object, exc_info: Exception | None = None) -> None:
+        log.critical("%s", reason, exc_info=exc_info)
+        self._failed = True
+        self._on_failure()
 
     def _serve(self, classifier: Classifier) -> None:
         async def infer(images: Sequence[NDArray[np.uint8]]) -> Sequence[Classification]:
@@ -205,7 +223,12 @@ class Predictor:
 
     def _decode(self, classifier: Classifier, upload: bytes) -> tuple[ModelInput, float]:
         started = time.perf_counter()
-        source = read_image(upload, classifier.manifest.input_size, self._settings.max_image_pixels)
+        token = object()
+        self._decoding_since[token] = time.monotonic()
+        try:
+            source = read_image(upload, classifier.manifest.input_size, self._settings.max_image_pixels)
+        finally:
+            del self._decoding_since[token]
         return source, time.perf_counter() - started
 
 

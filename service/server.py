@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -30,7 +31,12 @@ def serve(settings: Settings) -> int:
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: None)
     server.run(_inherited_sockets())
-    return 0 if server.started and not server.failed else 1
+    exit_code = 0 if server.started and not server.failed else 1
+    if server.is_decoding:
+        # The interpreter would wait for the thread, whatever image it is at, and its caller has gone.
+        logging.shutdown()
+        os._exit(exit_code)
+    return exit_code
 
 
 def _inherited_sockets() -> list[socket.socket] | None:
@@ -60,6 +66,12 @@ class _Server(uvicorn.Server):
                 timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
             )
         )
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether a thread is still at an image."""
+        decoding: bool = self._app.state.predictor.is_decoding
+        return decoding
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to serve, to load the model again on SIGHUP, and to stop when the supervisor, if any, has gone."""

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.predictor import Answer, Predictor
@@ -35,6 +36,7 @@ MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # Anything else could forge lines in the log.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 CLIENT_GONE = 499
+MAX_PATH_CHARACTERS = 200  # of a request, in its line in the log
 REASONS = (*(name for _, name in TABLE.values()), "internal-error")
 STATE_SECONDS = 1.0  # how old the state of another worker may be
 
@@ -176,11 +178,18 @@ class Observe:
                 if record.answer is not None:
                     headers["Server-Timing"] = _server_timing(record.answer, time.perf_counter() - started)
                     trace_steps(record.answer.durations, {"request_id": request_id, **_outcome(record.answer)})
-            await send(message)
+            try:
+                await send(message)
+            except RuntimeError as error:
+                if "closed" not in str(error):
+                    raise
+                raise ClientDisconnect from error  # uvloop's word for a client that left with answers outstanding
 
         self.metrics.in_flight.inc()
         try:
             await self.app(scope, receive, send_and_note)
+        except ClientDisconnect:
+            status = CLIENT_GONE
         except Exception:
             log.exception("request %s failed", request_id)
             if status != CLIENT_GONE:
@@ -240,7 +249,7 @@ def _log_entry(scope: Scope, status: int, seconds: float, record: Record) -> dic
     entry: dict[str, object] = {
         "request_id": state["request_id"],
         "method": scope["method"],
-        "path": scope["path"],
+        "path": scope["path"][:MAX_PATH_CHARACTERS],
         "status": status,
         "total_ms": round(seconds * 1000, 3),
     }

@@ -17,6 +17,7 @@ from tests.service.images import encode, fault, noise
 
 SIZE = (28, 28)
 MAX_PIXELS = 1_000_000
+ROWS_PER_STRIP = 278  # TIFF's tag
 
 
 @given(pixels=hnp.arrays(np.uint8, SIZE))
@@ -76,11 +77,11 @@ def test_bytes_that_are_no_image_are_refused(data: bytes) -> None:
 
 
 def test_unusual_files_give_the_same_input_as_the_plain_photo() -> None:
-    """Depth, colour space, transparency, frames and orientation are undone, to within JPEG's rounding."""
+    """Depth, colour space, transparency, frames and orientation are undone, to within rounding."""
     plain = read_image(fault("photo.png"), SIZE, MAX_PIXELS).image.astype(int)
-    for name in ("grey-16-bit.png", "palette-transparent.png", "animated.gif"):
+    for name in ("grey-16-bit.png", "animated.gif"):
         np.testing.assert_array_equal(read_image(fault(name), SIZE, MAX_PIXELS).image, plain, err_msg=name)
-    for name in ("cmyk.jpg", "exif-rotated.jpg"):
+    for name in ("palette-transparent.png", "cmyk.jpg", "exif-rotated.jpg"):
         np.testing.assert_allclose(read_image(fault(name), SIZE, MAX_PIXELS).image, plain, atol=3, err_msg=name)
 
 
@@ -132,6 +133,33 @@ def test_pixels_are_counted_before_decoding() -> None:
         read_image(header_only, SIZE, 10_000)
     with pytest.raises(ImageTooLargeError):
         read_image(fault("bomb-30000x30000.png"), SIZE, MAX_PIXELS)
+
+
+def test_images_that_cost_more_than_they_are_worth_are_refused() -> None:
+    """Very long edges, and images in very many scans or strips, are refused by their header."""
+    with pytest.raises(ImageTooLargeError, match="32768 a side"):
+        read_image(encode(Image.new("L", (40_000, 2))), SIZE, 10_000_000)
+    progressive = encode(noise(64, 64), "JPEG", progressive=True)
+    start = progressive.index(b"\xff\xda")
+    end = progressive.index(b"\xff", start + 2 + int.from_bytes(progressive[start + 2 : start + 4], "big"))
+    many_scans = progressive[:start] + progressive[start:end] * 2000 + progressive[start:]
+    with pytest.raises(UnreadableImageError, match="scans"):
+        read_image(many_scans, SIZE, MAX_PIXELS)
+    many_strips = encode(Image.new("L", (1, 20_000)), "TIFF", tiffinfo={ROWS_PER_STRIP: 1})
+    with pytest.raises(UnreadableImageError, match="strips"):
+        read_image(many_strips, SIZE, MAX_PIXELS)
+
+
+def test_invisible_colours_do_not_show() -> None:
+    """A large transparent picture is flattened over white by opacity, whatever colour lies below what is invisible."""
+    visible = np.zeros((400, 400, 4), np.uint8)
+    visible[100:300, 100:300] = (200, 200, 200, 255)
+    hidden = visible.copy()
+    hidden[visible[..., 3] == 0] = (0, 255, 0, 0)
+    image = read_image(encode(Image.fromarray(visible)), SIZE, MAX_PIXELS).image
+    np.testing.assert_array_equal(read_image(encode(Image.fromarray(hidden)), SIZE, MAX_PIXELS).image, image)
+    assert image[0, 0] == 0
+    assert image[14, 14] == 55
 
 
 def test_deep_images_are_scaled_and_not_clipped() -> None:

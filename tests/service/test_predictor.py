@@ -161,3 +161,23 @@ def test_size_of_an_upload_is_told(linear_folder: Path) -> None:
         assert all(seconds >= 0 for seconds in answer.durations.values())
 
     run(Settings(model=linear_folder, device="cpu"), test)
+
+
+def test_stuck_threads_end_the_service(linear_folder: Path) -> None:
+    """When every thread stays at an image for longer than a request may take, the service gives up by itself."""
+    slow = encode(noise(4000, 4000), compress_level=1)
+    failed = asyncio.Event()
+
+    async def test(predictor: Predictor) -> None:
+        watch = asyncio.create_task(predictor.watch())
+        await predictor.predict(GOOD)
+        uploads = [asyncio.create_task(predictor.predict(slow)) for _ in range(20)]
+        await asyncio.wait_for(failed.wait(), 30)
+        assert predictor.status == "failed"
+        for task in (watch, *uploads):
+            task.cancel()
+
+    settings = Settings(
+        model=linear_folder, device="cpu", threads=1, check_interval_seconds=0.01, request_timeout_seconds=0.01
+    )
+    run(settings, test, on_failure=failed.set)
