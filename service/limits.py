@@ -139,9 +139,11 @@ class _Upload:
         except ClientDisconnect:
             pass
         except asyncio.CancelledError:
-            if not self._gone:
-                raise
             request.uncancel()
+            if not self._gone and not self._answering:
+                # The server has waited for as long as it may after SIGTERM.
+                stopped = NotReadyError("the service stopped before it could answer; try again later")
+                await answer(scope, stopped)(scope, receive, send_and_note)
         finally:
             watcher.cancel()
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import httpx2
+import numpy as np
 import pytest
 
 from tests.e2e.server import Server, serving
@@ -137,3 +138,20 @@ def test_draining_server_refuses_and_closes() -> None:
         connection.sendall(PHOTO[100:])
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
         assert server.process.wait(30) == 0
+
+
+def test_shutdown_timeout_is_kept() -> None:
+    """Uploads that the only thread has not come to when the time is over are answered 503; the exit code is still 0."""
+    slow = encode(np.zeros((7000, 7000, 3), np.uint8))
+    count = 40
+    with (
+        serving(device="cpu", shutdown_timeout_seconds=1, grace_seconds=0, threads=1) as server,
+        ThreadPoolExecutor(count) as threads,
+    ):
+        uploads = [threads.submit(server.predict, slow) for _ in range(count)]
+        wait_until(lambda: in_flight(server) + sum(upload.done() for upload in uploads) == count)
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+        assert {upload.result().status_code for upload in uploads} == {200, 503}
+        server.log.seek(0)
+        assert "Traceback" not in server.log.read()
