@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check install format openapi requirements clean
+.PHONY: help serve test check install format openapi torture fuzz audit sbom requirements clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -30,6 +30,30 @@ openapi: .venv/all ## Write docs/openapi.json anew
 	$(BIN)/python -c 'import json; from service.app import create_app; from service.settings import Settings; \
 		print(json.dumps(create_app(Settings()).openapi(), indent=2))' > docs/openapi.json
 
+torture: .venv/all ## Torture a real server for SECONDS=300 and write docs/reliability.md
+	$(BIN)/python -m tests.benchmarks.torture --seconds $(or $(SECONDS),300) --output docs/reliability.md
+
+fuzz: .venv/fuzz ## Fuzz the parser of forms and the decoder of images, each for SECONDS=600
+	@mkdir -p build/fuzz/form build/fuzz/image
+	$(BIN)/python -m tests.fuzz.form --seed build/fuzz/form $(SEEDS)
+	cp $(SEEDS) build/fuzz/image
+	for target in form image; do \
+		$(BIN)/python -W ignore -m tests.fuzz.$$target -max_total_time=$(or $(SECONDS),600) -timeout=10 \
+			-rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix=build/fuzz/ build/fuzz/$$target || exit 1; \
+	done
+
+SEEDS = $(filter-out %.py,$(wildcard tests/data/faults/*.*)) $(wildcard tests/data/fashion-mnist-sample/*.png)
+
+audit: .venv/all ## Look the pinned packages up in the database of known vulnerabilities
+	for file in serve serve-cpu serve-cuda; do \
+		$(BIN)/uv tool run pip-audit --strict --require-hashes --disable-pip -r requirements/$$file.txt || exit 1; \
+	done
+
+sbom: .venv/all ## Write the bill of materials of what serves, build/sbom.json, in CycloneDX' format
+	@mkdir -p build
+	$(BIN)/uv tool run --from cyclonedx-bom cyclonedx-py requirements requirements/serve-cpu.txt \
+		--pyproject pyproject.toml --output-reproducible --output-file build/sbom.json
+
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command 'make requirements' $(UPGRADE)
 
@@ -40,6 +64,7 @@ requirements: .venv/all ## Pin the requirements anew from pyproject.toml; UPGRAD
 	$(COMPILE) --extra cuda --extra tracing --constraint requirements/all.txt --output-file requirements/serve-cuda.txt
 	echo onnxruntime | $(COMPILE) - --extra tracing --constraint requirements/all.txt --no-emit-package onnxruntime-gpu \
 		--output-file requirements/serve-cpu.txt
+	$(COMPILE) --extra fuzz --constraint requirements/all.txt --output-file requirements/fuzz.txt
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is %s; try make PYTHON=python3.12" \
@@ -53,6 +78,10 @@ requirements: .venv/all ## Pin the requirements anew from pyproject.toml; UPGRAD
 .venv/all: requirements/all.txt requirements/serve.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --require-hashes -r $<
 	@touch $@ .venv/serve
+
+.venv/fuzz: requirements/fuzz.txt | .venv/all
+	$(BIN)/python -m pip install --quiet --require-hashes -r $<
+	@touch $@
 
 clean: ## Remove .venv and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
 from fastapi.routing import APIRoute
+from fastapi.security import APIKeyHeader, HTTPBearer
 
 from service import access, problems, tracing
 from service.limits import UploadLimits
@@ -45,9 +46,12 @@ def create_app(settings: Settings, on_failure: Callable[[], None] = lambda: None
     )
     app.state.predictor = predictor
     app.state.metrics = Metrics(predictor)
+    # The schemes tell the document, and its page, where a key goes; it is access.RequireKey that asks for it.
+    schemes = HTTPBearer(auto_error=False), APIKeyHeader(name="X-API-Key", auto_error=False)
+    key = [Security(scheme) for scheme in schemes] if settings.api_keys_file else []
     routers = predict.router, models.router, health.router, metrics.router
     for router in routers:
-        app.include_router(router)
+        app.include_router(router, dependencies=[] if router is health.router else key)
     problems.install(app)
     # The last added is the outermost.
     app.add_middleware(UploadLimits, settings=settings, status=lambda: predictor.status)
