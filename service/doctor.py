@@ -15,8 +15,9 @@ from typing import Literal
 
 from service import nvidia
 from service.bundle import newest_version, read_bundle
-from service.errors import ServiceError
+from service.errors import AddressError, ServiceError
 from service.keys import KeyRing
+from service.listening import listen
 from service.resources import available_cores, core_quota, memory_limit_bytes
 from service.settings import Settings
 
@@ -43,7 +44,7 @@ class Finding:
 def doctor(settings: Settings, root: Path = Path("/")) -> tuple[str, bool]:
     """Return the page, and whether the service would serve as configured; ``root`` holds ``proc`` and ``sys``."""
     # The session is opened before the libraries are looked for: one that is loaded here would not be missed there.
-    checks = (_python, _runtime, _model, _session, _driver, _cuda, _access, _limits, _cores, _memory)
+    checks = (_python, _runtime, _model, _session, _driver, _cuda, _address, _access, _limits, _cores, _memory)
     findings = [_examine(check, settings, root) for check in checks]
     failures = sum(finding.level == "fail" for finding in findings)
     verdict = (
@@ -130,6 +131,15 @@ def _access(settings: Settings, _: Path) -> Finding:
     keys = f"API keys of {settings.api_keys_file}" if settings.api_keys_file else "no API keys"
     rate = f"{settings.rate_limit_per_minute} uploads a minute" if settings.rate_limit_per_minute else "no rate limit"
     return Finding("ok", "access", f"{settings.host} port {settings.port}; {keys}; {rate}")
+
+
+def _address(settings: Settings, _: Path) -> Finding:
+    try:
+        listen(settings).close()
+    except AddressError as error:
+        # No failure: the one that listens may be this very service, looked at while it serves.
+        return Finding("warn", "address", str(error))
+    return Finding("ok", "address", f"{settings.host}:{settings.port} is free")
 
 
 def _limits(settings: Settings, _: Path) -> Finding:

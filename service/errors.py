@@ -2,6 +2,7 @@
 
 ServiceError
 ├── BundleError                a model bundle is missing, damaged or contradicts itself
+├── AddressError               the address to listen on cannot be had
 ├── DeviceError                the device asked for cannot be had
 ├── KeysFileError              the file of API keys cannot be used
 ├── TracingError               tracing is asked for, but what it takes is not installed
@@ -32,6 +33,10 @@ class ServiceError(Exception):
 
 class BundleError(ServiceError):
     """A model bundle is missing, damaged or contradicts itself."""
+
+
+class AddressError(ServiceError):
+    """The address to listen on cannot be had."""
 
 
 class DeviceError(ServiceError):

@@ -14,6 +14,7 @@ from types import FrameType
 import uvicorn
 
 from service.app import create_app
+from service.listening import listen
 from service.predictor import Predictor
 from service.protocol import LimitedProtocol
 from service.settings import Settings
@@ -30,7 +31,8 @@ def serve(settings: Settings) -> int:
     # uvicorn raises the signal that stopped it once more when it has finished; without this it would kill the process.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: None)
-    server.run(_inherited_sockets())
+    with _inherited_socket() or listen(settings) as listening:
+        server.run([listening])
     exit_code = 0 if server.started and not server.failed else 1
     if server.is_decoding:
         # The interpreter would wait for the thread, whatever image it is at, and its caller has gone.
@@ -39,10 +41,10 @@ def serve(settings: Settings) -> int:
     return exit_code
 
 
-def _inherited_sockets() -> list[socket.socket] | None:
-    """Return the listening socket of a worker; None if this process is its own and opens one."""
+def _inherited_socket() -> socket.socket | None:
+    """Return the listening socket of a worker; None if this process is its own."""
     number = os.environ.get(SOCKET_VARIABLE)
-    return None if number is None else [socket.socket(fileno=int(number))]
+    return None if number is None else socket.socket(fileno=int(number))
 
 
 class _Server(uvicorn.Server):
@@ -55,8 +57,6 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 self._app,
-                host=settings.host,
-                port=settings.port,
                 http=LimitedProtocol,
                 ws="none",
                 lifespan="on",
@@ -78,7 +78,7 @@ class _Server(uvicorn.Server):
         predictor: Predictor = self._app.state.predictor
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.run_coroutine_threadsafe(predictor.reload(), loop))
-        if sockets is not None:
+        if SOCKET_VARIABLE in os.environ:
             loop.add_reader(sys.stdin, self._stop_with_supervisor)
         await super().startup(sockets)
 

@@ -11,6 +11,7 @@ import sys
 import time
 from tempfile import TemporaryDirectory
 
+from service.listening import listen
 from service.server import SOCKET_VARIABLE
 from service.settings import Settings
 from service.telemetry import MULTIPROCESS_FOLDER, configure_logging, forget_worker
@@ -27,19 +28,12 @@ def supervise(settings: Settings) -> int:
     successor: all are stopped then, and its exit code is returned. SIGHUP is passed on.
     """
     configure_logging(settings.log_level, settings.log_format)
-    with _listen(settings) as listening, TemporaryDirectory(prefix="service-metrics-") as metrics_folder:
+    with listen(settings) as listening, TemporaryDirectory(prefix="service-metrics-") as metrics_folder:
         workers = _Workers(settings.workers, listening, metrics_folder)
         try:
             return workers.run()
         finally:
             workers.kill()
-
-
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
-    log.info("listening on http://%s:%d", *listening.getsockname()[:2])
-    return listening
 
 
 class _Workers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.service.bundles import write_linear_bundle
 from tests.service.test_resources import write_machine
 
 ROOT = Path(__file__).parents[2]
-TOPICS = ["python", "runtime", "model", "session", "driver", "cuda", "access", "limits", "cores", "memory"]
+TOPICS = ["python", "runtime", "model", "session", "driver", "cuda", "address", "access", "limits", "cores", "memory"]
 
 
 def run_doctor(*, packages: Path | None = None, **settings: object) -> tuple[dict[str, str], int]:
@@ -43,7 +44,7 @@ def test_good_configuration_would_serve(linear_folder: Path) -> None:
     """With a good bundle on the CPU every line is ok, and what is loaded is told."""
     found, code = run_doctor(model=linear_folder, device="cpu")
     assert code == 0
-    assert {line.split()[0] for topic, line in found.items() if topic not in ("cores", "memory")} == {"ok"}
+    assert {line.split()[0] for topic, line in found.items() if topic not in ("address", "cores", "memory")} == {"ok"}
     assert "linear version 1, 3 classes" in found["model"]
     assert "2 files verified" in found["model"]
     assert "providers obtained: CPUExecutionProvider" in found["session"]
@@ -152,3 +153,12 @@ def test_quota_of_the_container_is_compared_with_the_settings(tmp_path: Path, li
     page, serves = doctor(small, root)
     assert serves
     assert "warn" not in page
+
+
+def test_taken_port_is_a_warning(linear_folder: Path) -> None:
+    """A port that something listens on, perhaps this service, is said to be taken."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        found, code = run_doctor(model=linear_folder, device="cpu", port=listening.getsockname()[1])
+    assert code == 0
+    assert found["address"].startswith("warn")
+    assert "SERVICE_PORT" in found["address"]
