@@ -21,8 +21,9 @@ def listen(settings: Settings) -> socket.socket:
     try:
         listening = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]  # the rest names the address again
         raise AddressError(
-            f"cannot listen on {settings.host}:{settings.port} ({str(error.strerror).partition(" (")[0]}): "
+            f"cannot listen on {settings.host}:{settings.port} ({reason}): "
             "stop what listens there, or set SERVICE_PORT or SERVICE_HOST"
         ) from error
     log.info("listening on http://%s:%d", *listening.getsockname()[:2])
