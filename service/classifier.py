@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -143,6 +144,8 @@ def _create_session(model: bytes, providers: list[str]) -> onnxruntime.Inference
     # One thread a request: requests run side by side, and together they use all cores.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
+    # The manifest's hash covers the model alone: weights in files beside it must not be read from anywhere.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
         # Without enable_fallback=0 a session whose GPU fails turns into a CPU session in place, and says nothing.

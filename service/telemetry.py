@@ -203,7 +203,7 @@ class Observe:
             seconds = time.perf_counter() - started
             self.metrics.observe(route, status, state.get("problem"), seconds, record)
             if access_log.isEnabledFor(logging.INFO):
-                access_log.info("", extra={"request": _log_entry(scope, status, seconds, record)})
+                access_log.info("", extra={"request": _log_entry(scope, route, status, seconds, record)})
 
 
 def forget_worker(process_id: int, folder: str) -> None:
@@ -244,11 +244,12 @@ class TextFormatter(logging.Formatter):
         return super().formatMessage(record)
 
 
-def _log_entry(scope: Scope, status: int, seconds: float, record: Record) -> dict[str, object]:
+def _log_entry(scope: Scope, route: str, status: int, seconds: float, record: Record) -> dict[str, object]:
     state = scope["state"]
     entry: dict[str, object] = {
         "request_id": state["request_id"],
         "method": scope["method"],
+        "route": route,
         "path": scope["path"][:MAX_PATH_CHARACTERS],
         "status": status,
         "total_ms": round(seconds * 1000, 3),

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from service.bundle import MODEL_FILE, newest_version, read_bundle
 from service.classifier import Classification, Classifier
-from service.errors import DeviceError, InferenceError, NotReadyError
+from service.errors import BundleError, DeviceError, InferenceError, NotReadyError
 from service.predictor import Predictor, load_classifier
 from service.settings import Settings
 from tests.service.bundles import linear_model, write_linear_bundle
@@ -139,6 +140,17 @@ def test_wrong_answer_to_the_self_test_is_refused(tmp_path: Path) -> None:
     """A model that does not answer its self-test as the trained network did is not served."""
     bundle = write_linear_bundle(tmp_path / "m", self_test=(0.8, 0.1, 0.1))
     with pytest.raises(InferenceError, match="self-test"):
+        Classifier(bundle, "cpu")
+
+
+def test_weights_in_other_files_are_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model whose weights are in another file, which no hash covers, is refused even where that file is at hand."""
+    model = onnx.load_from_string(linear_model(3, 20, 30))
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=100)
+    bundle = write_linear_bundle(tmp_path / "m", model=path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match="cannot load"):
         Classifier(bundle, "cpu")
 
 

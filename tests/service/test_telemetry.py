@@ -92,7 +92,7 @@ def test_log_entry_tells_the_request(linear_folder: Path, tmp_path: Path, caplog
     assert (answered["batch_size"], answered["class_name"]) == (1, response.json()["class_name"])
     for entry, status in ((answered, 200), (refused, 415)):
         assert {"request_id": "abc", "trace_id": TRACE, "client": "alice"}.items() <= entry.items()
-        assert (entry["method"], entry["path"], entry["status"]) == ("POST", "/predict", status)
+        assert (entry["method"], entry["route"], entry["status"]) == ("POST", "/predict", status)
     assert refused["problem"] == "unsupported-type"
     assert unknown["status"] == 401
     assert "client" not in unknown
