@@ -18,10 +18,13 @@ from service.settings import Settings
 from service.telemetry import Metrics, Observe
 
 
-def create_app(settings: Settings, on_failure: Callable[[], None] = lambda: None) -> FastAPI:
+def create_app(
+    settings: Settings, on_failure: Callable[[], None] = lambda: None, *, starts_with_model: bool = False
+) -> FastAPI:
     """Build the application; its model is loaded after it has started, while ``/health`` answers 503.
 
-    ``on_failure`` is called when there is no model to be had, so that a server can stop.
+    ``on_failure`` is called when there is no model to be had, so that a server can stop. With ``starts_with_model`` the
+    start waits for the model instead.
     """
     predictor = Predictor(settings, lambda: load_classifier(settings), on_failure)
 
@@ -29,6 +32,8 @@ def create_app(settings: Settings, on_failure: Callable[[], None] = lambda: None
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         duties = predictor.start(), predictor.watch(), app.state.metrics.watch()
         tasks = [asyncio.create_task(duty) for duty in duties]
+        if starts_with_model:
+            await tasks[0]
         yield
         for task in tasks:
             task.cancel()

@@ -22,6 +22,8 @@ from service.telemetry import configure_logging
 
 SOCKET_VARIABLE = "SERVICE_SOCKET"
 """The environment variable by which a supervisor hands its workers the listening socket."""
+REPLACEMENT_VARIABLE = "SERVICE_REPLACEMENT"
+"""The environment variable by which a supervisor tells a worker that others serve already."""
 
 
 def serve(settings: Settings) -> int:
@@ -52,7 +54,9 @@ class _Server(uvicorn.Server):
 
     def __init__(self, settings: Settings) -> None:
         self.failed = False
-        self._app = create_app(settings, on_failure=self._fail)
+        # A replacement that took connections while its model loads would refuse what the other workers can answer.
+        starts_with_model = REPLACEMENT_VARIABLE in os.environ
+        self._app = create_app(settings, on_failure=self._fail, starts_with_model=starts_with_model)
         self._grace_seconds = settings.grace_seconds
         super().__init__(
             uvicorn.Config(

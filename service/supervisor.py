@@ -12,7 +12,7 @@ import time
 from tempfile import TemporaryDirectory
 
 from service.listening import listen
-from service.server import SOCKET_VARIABLE
+from service.server import REPLACEMENT_VARIABLE, SOCKET_VARIABLE
 from service.settings import Settings
 from service.telemetry import MULTIPROCESS_FOLDER, configure_logging, forget_worker
 
@@ -62,6 +62,7 @@ class _Workers:
                     self._pass_on(signal.SIGTERM)
                 if not self._stopping:
                     log.error("worker %d ended with code %d and is replaced", process.pid, process.returncode)
+                    self._environment[REPLACEMENT_VARIABLE] = "1"
                     self._processes.append(self._start())
         return exit_code
 

@@ -108,7 +108,8 @@ class Tally:
     wrong: dict[str, Reply] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     """Answered 503."""
-    unanswered: list[str] = field(default_factory=list)
+    unanswered: dict[str, int] = field(default_factory=dict)
+    """Local port by id."""
     in_flight: dict[str, int] = field(default_factory=dict)
     """Local port by id of the requests that wait for their answer now."""
 
@@ -168,7 +169,7 @@ class Load:
             await self._send(connection, upload.content, request_id)
             reply = await connection.receive()
         except BROKEN:
-            self.tally.unanswered.append(request_id)
+            self.tally.unanswered[request_id] = connection.local_port
             return False
         finally:
             del self.tally.in_flight[request_id]
@@ -179,7 +180,7 @@ class Load:
             self.tally.refused.append(request_id)
         else:
             self.tally.wrong[request_id] = reply
-        return not reply.closes
+        return not reply.closes and random.random() < 0.9  # every tenth connects anew
 
     async def _send(self, connection: Connection, content: bytes, request_id: str) -> None:
         message = head(len(content), X_Request_ID=request_id) + content
