@@ -53,3 +53,22 @@ def test_damaged_form_is_read_or_refused(cut: int, position: int, value: int) ->
     except MalformedFormError:
         return
     assert len(content) <= len(form) - len(head)
+
+
+@pytest.mark.parametrize("fields", [7, 8])
+def test_form_has_eight_parts_at_most(fields: int) -> None:
+    """Seven fields may come with the file, eight may not."""
+    data = {f"field{number}": "x" for number in range(fields)}
+    request = httpx2.Request("POST", "http://service", files={"file": b"content"}, data=data)
+    if fields == 7:
+        assert upload(request.read(), request.headers["content-type"]) == b"content"
+    else:
+        with pytest.raises(MalformedFormError, match="more than 8 parts"):
+            upload(request.read(), request.headers["content-type"])
+
+
+def test_lines_like_delimiters_are_refused_unparsed() -> None:
+    """A file all of whose lines begin like the boundary, which the parser is slow on, is refused before."""
+    head = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+    with pytest.raises(MalformedFormError, match="more than 8 parts"):
+        upload(head + b"\r\n--bX" * 1_000_000 + b"\r\n--b--\r\n", "multipart/form-data; boundary=b")
