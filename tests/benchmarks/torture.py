@@ -150,13 +150,11 @@ async def bomb(port: int) -> int | None:
 
 
 async def garbage(port: int) -> int | None:
-    """Upload what is no image, or a damaged one, or a damaged form; or send what is no HTTP."""
-    content = bytearray(fault("truncated.jpg"))
-    for _ in range(10):
-        content[random.randrange(len(content))] = random.randrange(256)
+    """Upload what is no image, or the beginning of one, or a damaged form; or send what is no HTTP."""
+    photo = fault("cmyk.jpg")
     messages = (
         _message(random.randbytes(random.randrange(5000))),
-        _message(bytes(content)),
+        _message(photo[: random.randrange(len(photo))]),
         _message(random.randbytes(500), "multipart/form-data; boundary=x"),
         _message(b"x", "text/plain"),
         random.randbytes(500) + b"\r\n\r\n",
@@ -187,7 +185,7 @@ FAULTS = (
         fall_silent,
     ),
     ("decompression bomb", "900 Mpixel PNG, 50 MB of text in 50 kB of PNG, 81 Mpixel GIF", bomb),
-    ("garbage", "random bytes as image, as form and as HTTP; damaged JPEG; wrong content type", garbage),
+    ("garbage", "random bytes as image, as form and as HTTP; JPEG cut off; wrong content type", garbage),
 )
 
 
