@@ -113,7 +113,8 @@ class Fault:
     def row(self) -> Row:
         """Tell what they got; what they must not get counts as lost."""
         got = ", ".join(f"{status or 'no answer'}: {count}" for status, count in self.statuses.most_common())
-        lost = sum(count for status, count in self.statuses.items() if status not in REFUSALS | {None})
+        expected = {200, 503} if self.attack is overload else REFUSALS | {None}
+        lost = sum(count for status, count in self.statuses.items() if status not in expected)
         return Row(self.name, self.done, self.statuses.total(), got, lost)
 
 
@@ -149,6 +150,12 @@ async def bomb(port: int) -> int | None:
     return await _send(port, _message(random.choice(BOMBS)))
 
 
+async def overload(port: int) -> int | None:
+    """Upload an image that is as large as is allowed, so that memory has soon seen the most that it will."""
+    await asyncio.sleep(random.uniform(0, 5))
+    return await _send(port, _message(LARGE_IMAGE))
+
+
 async def garbage(port: int) -> int | None:
     """Upload what is no image, or the beginning of one, or a damaged form; or send what is no HTTP."""
     photo = fault("cmyk.jpg")
@@ -175,6 +182,7 @@ def _frame_bomb() -> bytes:
     return buffer.getvalue()
 
 
+LARGE_IMAGE = encode(Image.new("L", (7000, 7000)))
 BOMBS = (fault("bomb-30000x30000.png"), _text_bomb(), _frame_bomb())
 FAULTS = (
     ("client vanishes", "hung up at a random byte of the upload, or while it waited for the answer", vanish),
@@ -185,6 +193,7 @@ FAULTS = (
         fall_silent,
     ),
     ("decompression bomb", "900 Mpixel PNG, 50 MB of text in 50 kB of PNG, 81 Mpixel GIF", bomb),
+    ("large image", f"49 Mpixel in {len(LARGE_IMAGE) // 1000} kB of PNG, which is allowed", overload),
     ("garbage", "random bytes as image, as form and as HTTP; JPEG cut off; wrong content type", garbage),
 )
 
