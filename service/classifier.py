@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -81,6 +82,7 @@ class Classifier:
         self.device: Literal["cuda", "cpu"] = "cuda" if CUDA in self.providers else "cpu"
         self._check_contract()
         self.self_test()
+        self.seconds_per_image = min(self._time_one_image() for _ in range(3))
 
     def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
         """Classify ``images``, each uint8 ``[height, width]``, in one batch."""
@@ -108,6 +110,12 @@ class Classifier:
                 f"the model's answer to its self-test differs from the manifest's by {difference:.2g}; "
                 f"at most {SELF_TEST_TOLERANCE} is allowed: check the device, or export the model again"
             )
+
+    def _time_one_image(self) -> float:
+        image = self_test_image(self.manifest.input_size)
+        started = time.perf_counter()
+        self.classify([image])
+        return time.perf_counter() - started
 
     def _check_contract(self) -> None:
         height, width = self.manifest.input_size

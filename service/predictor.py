@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from service.batching import Batcher
 from service.bundle import newest_version, read_bundle
 from service.classifier import Classification, Classifier
-from service.errors import BundleError, InferenceError, NotReadyError, ServiceError
+from service.errors import BundleError, ImageTooLargeError, InferenceError, NotReadyError, ServiceError
 from service.imaging import PREPROCESSING, ModelInput, read_image
 from service.resources import available_cores
 from service.settings import Settings
@@ -27,6 +27,9 @@ Status = Literal["starting", "ready", "draining", "failed"]
 ImageBatcher = Batcher[NDArray[np.uint8], Classification]
 
 MAX_BATCH = 32  # past this a CPU gains nothing an image, and a caller waits longer
+SMALL_UPLOAD_BYTES = 8 * 1024
+SMALL_IMAGE_PIXELS = 128 * 128
+SHORT_RUN_SECONDS = 0.001
 SELF_TEST_TIMEOUT_SECONDS = 30  # a device that hangs never raises
 
 
@@ -67,9 +70,9 @@ class Predictor:
         self._decoding_since: dict[object, float] = {}
         self._serving: tuple[Classifier, ImageBatcher] | None = None
         self._changing = asyncio.Lock()
-        self._cores = settings.threads or available_cores()
-        self._decoding = ThreadPoolExecutor(self._cores, thread_name_prefix="decode")
-        self._inferring = ThreadPoolExecutor(self._cores, thread_name_prefix="infer")
+        self._threads = settings.threads or available_cores()
+        self._decoding = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        self._inferring = ThreadPoolExecutor(self._threads, thread_name_prefix="infer")
 
     @property
     def status(self) -> Status:
@@ -122,8 +125,7 @@ class Predictor:
             raise NotReadyError(f"the service is {self.status} and takes no uploads now; try again later")
         classifier, batcher = self._serving
         started = time.perf_counter()
-        loop = asyncio.get_running_loop()
-        source, decode_seconds = await loop.run_in_executor(self._decoding, self._decode, classifier, upload)
+        source, decode_seconds = await self._decode(classifier, upload)
         try:
             batched = await batcher.submit(source.image)
         except Exception as error:
@@ -194,7 +196,7 @@ class Predictor:
     def _is_stuck(self) -> bool:
         """Whether every thread has been at one image for longer than any request may take."""
         since = list(self._decoding_since.values())
-        return len(since) >= self._cores and time.monotonic() - max(since) > self._settings.request_timeout_seconds
+        return len(since) >= self._threads and time.monotonic() - max(since) > self._settings.request_timeout_seconds
 
     async def _replace(self) -> None:
         try:
@@ -210,23 +212,40 @@ class Predictor:
         self._on_failure()
 
     def _serve(self, classifier: Classifier) -> None:
+        # With one thread to a process, a hop to another would only cost. Of what takes longer, the event loop must hear
+        # nothing: it answers /health meanwhile.
+        inline = self._threads == 1 and classifier.device == "cpu" and classifier.seconds_per_image < SHORT_RUN_SECONDS
+
         async def infer(images: Sequence[NDArray[np.uint8]]) -> Sequence[Classification]:
+            if inline:
+                return classifier.classify(images)
             return await asyncio.get_running_loop().run_in_executor(self._inferring, classifier.classify, images)
 
         # A GPU is fastest with one owner; on the CPU each batch has one thread, so that all cores work.
-        slots = 1 if classifier.device == "cuda" else self._cores
+        slots = 1 if classifier.device == "cuda" else self._threads
         self._serving = classifier, Batcher(infer, max_batch=MAX_BATCH, slots=slots)
         self._failed = False
         self._last_success = time.monotonic()
         manifest = classifier.manifest
         log.info("model %s version %s serves on %s", manifest.name, manifest.version, classifier.device)
 
-    def _decode(self, classifier: Classifier, upload: bytes) -> tuple[ModelInput, float]:
+    async def _decode(self, classifier: Classifier, upload: bytes) -> tuple[ModelInput, float]:
+        if len(upload) <= SMALL_UPLOAD_BYTES:
+            try:
+                return self._decode_here(classifier, upload, min(SMALL_IMAGE_PIXELS, self._settings.max_image_pixels))
+            except ImageTooLargeError:
+                pass  # for this thread, which would do nothing else meanwhile; only its header was read
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._decoding, self._decode_here, classifier, upload, self._settings.max_image_pixels
+        )
+
+    def _decode_here(self, classifier: Classifier, upload: bytes, max_pixels: int) -> tuple[ModelInput, float]:
         started = time.perf_counter()
         token = object()
         self._decoding_since[token] = time.monotonic()
         try:
-            source = read_image(upload, classifier.manifest.input_size, self._settings.max_image_pixels)
+            source = read_image(upload, classifier.manifest.input_size, max_pixels)
         finally:
             del self._decoding_since[token]
         return source, time.perf_counter() - started

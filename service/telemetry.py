@@ -6,10 +6,10 @@ import asyncio
 import json
 import logging
 import os
+import random
 import re
 import sys
 import time
-import uuid
 from collections.abc import Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -163,7 +163,7 @@ class Observe:
             return
         started = time.perf_counter()
         offered = Headers(scope=scope).get("x-request-id", "")
-        request_id = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
+        request_id = offered if REQUEST_ID.fullmatch(offered) else f"{random.getrandbits(128):032x}"
         record = Record()
         state = scope.setdefault("state", {})
         state["request_id"], state["record"] = request_id, record
