@@ -28,11 +28,11 @@ LAYERS = (
     {"problems", "uploads"},
     {"schemas", "predictor"},
     {"batching", "classifier", "imaging"},
-    {"bundle", "keys", "listening", "tracing"},
+    {"bundle", "keys", "listening", "sizing", "tracing"},
     {"errors", "nvidia", "resources", "settings"},
 )
 OWNERS = {
-    "fastapi": {"app", "routes", "problems", "tracing"},
+    "fastapi": {"app", "access", "routes", "problems", "tracing"},
     "starlette": {"app", "access", "routes", "problems", "limits", "quota", "telemetry", "tracing", "uploads"},
     "uvicorn": {"protocol", "server"},
     "onnxruntime": {"classifier"},

@@ -6,11 +6,12 @@ from fastapi import APIRouter, Query, Request
 
 from service.predictor import Predictor
 from service.problems import responses
+from service.routes.upload_route import UploadRoute
 from service.schemas import Model, Prediction, PredictionQuery
 from service.telemetry import Record
 from service.uploads import OPENAPI_REQUEST_BODY, read_upload
 
-router = APIRouter()
+router = APIRouter(route_class=UploadRoute)
 
 
 @router.post(
