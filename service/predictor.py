@@ -17,7 +17,7 @@ from service.batching import Batcher
 from service.bundle import newest_version, read_bundle
 from service.classifier import Classification, Classifier
 from service.errors import BundleError, InferenceError, NotReadyError, ServiceError
-from service.imaging import PREPROCESSING, ModelInput, read_image
+from service.imaging import PREPROCESSING, SUPERSEDED, ModelInput, read_image
 from service.resources import available_cores
 from service.settings import Settings
 
@@ -239,7 +239,7 @@ def load_classifier(settings: Settings) -> Classifier:
         BundleError, DeviceError, InferenceError: See ``Classifier``; or the bundle expects another preprocessing.
     """
     bundle = read_bundle(newest_version(settings.model))
-    if bundle.manifest.preprocessing != PREPROCESSING:
+    if bundle.manifest.preprocessing not in {PREPROCESSING, *SUPERSEDED}:
         raise BundleError(
             f"{bundle.folder} expects the preprocessing {bundle.manifest.preprocessing!r} "
             f"but this service has {PREPROCESSING!r}: serve it with the release that it was exported by"

@@ -28,7 +28,7 @@ LAYERS = (
     {"problems", "uploads"},
     {"schemas", "predictor"},
     {"batching", "classifier", "imaging"},
-    {"bundle", "keys", "listening", "tracing"},
+    {"bundle", "item", "keys", "listening", "tracing"},
     {"errors", "nvidia", "resources", "settings"},
 )
 OWNERS = {
