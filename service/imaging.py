@@ -49,6 +49,20 @@ class ModelInput:
         Image.fromarray(self.image).save(buffer, "PNG")
         return buffer.getvalue()
 
+    @property
+    def item_box(self) -> tuple[float, float, float, float] | None:
+        """(left, top, right, bottom) of the item in shares of the upright photo's width and height."""
+        if self.item is None:
+            return None
+        height, width = self.item.mask.shape
+        left, top, right, bottom = self.item.box
+        return left / width, top / height, right / width, bottom / height
+
+    @property
+    def ground_hex(self) -> str | None:
+        """The colour of the ground as CSS writes it: #rrggbb in sRGB."""
+        return None if self.item is None else _to_hex(self.item.ground)
+
 
 def read_image(data: bytes, size: tuple[int, int], max_pixels: int) -> ModelInput:
     """Turn the bytes of an image into the model's input, a bright item on black.
@@ -183,6 +197,13 @@ def _lab_transform() -> ImageCms.ImageCmsTransform:
     srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
     # Several threads share it, which Little CMS allows without its cache of one pixel.
     return ImageCms.buildTransform(srgb, lab, "RGB", "LAB", flags=ImageCms.Flags.NOCACHE)
+
+
+def _to_hex(lab: NDArray[np.float32]) -> str:
+    lightness, a, b = (round(float(value)) for value in lab)
+    pixel = Image.frombytes("LAB", (1, 1), bytes((lightness * 255 // 100, a % 256, b % 256)))
+    to_srgb = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+    return f"#{bytes(np.asarray(ImageCms.applyTransform(pixel, to_srgb))).hex()}"
 
 
 def _fit(grey: Image.Image, item: Item, size: tuple[int, int]) -> NDArray[np.uint8]:
