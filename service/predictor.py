@@ -35,7 +35,7 @@ class Answer:
     """The classification of one upload, and what it took."""
 
     classification: Classification
-    source_pixels: int
+    source: ModelInput
     batch_size: int
     decode_seconds: float
     queue_seconds: float
@@ -133,7 +133,7 @@ class Predictor:
         self._last_success = time.monotonic()
         return Answer(
             batched.answer,
-            source.source_pixels,
+            source,
             batched.batch_size,
             decode_seconds,
             time.perf_counter() - started - decode_seconds - batched.run_seconds,
