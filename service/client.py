@@ -105,7 +105,10 @@ class ProblemError(ClientError):
 
 @dataclass(frozen=True)
 class Prediction:
-    """The service's answer for one image; probabilities lie in [0, 1] and keep the model's label order."""
+    """The service's answer for one image; probabilities lie in [0, 1] and keep the model's label order.
+
+    ``explanation``, where it was asked for, is what the model saw, as the service's documentation describes it.
+    """
 
     class_id: int
     class_name: str
@@ -113,6 +116,7 @@ class Prediction:
     probabilities: Mapping[str, float]
     model_name: str
     model_version: str
+    explanation: Mapping[str, Any] | None = None
 
 
 @dataclass(eq=False)
@@ -124,6 +128,7 @@ class _Caller:
     timeout_s: float = 30.0
     retries: int = 5
     backoff_s: float = 0.5
+    explain: bool = False
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -139,6 +144,7 @@ class _Caller:
             | ({"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}),
             "timeout": httpx.Timeout(self.timeout_s, pool=None),  # waiting for one's turn is no failure
             "limits": httpx.Limits(max_connections=MAX_CONNECTIONS),
+            "params": {"explain": "true"} if self.explain else {},
         }
 
     def _judge(self, outcome: httpx.Response | httpx.RequestError, attempt: int) -> Prediction | float:
@@ -161,7 +167,8 @@ def _parse_prediction(response: httpx.Response) -> Prediction:
         body = response.json()
         probabilities = {str(name): float(value) for name, value in body["probabilities"].items()}
         head = int(body["class_id"]), str(body["class_name"]), float(body["probability"])
-        return Prediction(*head, probabilities, str(body["model"]["name"]), str(body["model"]["version"]))
+        model = str(body["model"]["name"]), str(body["model"]["version"])
+        return Prediction(*head, probabilities, *model, body.get("explanation"))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UnexpectedAnswerError(f"{response.url} answered 200 with no prediction: {response.text[:200]}") from error
 
@@ -202,7 +209,8 @@ class Client(_Caller):
     """Call the service from threads: ``Client(url, api_key=None, timeout_s=30, retries=5, backoff_s=0.5)``.
 
     A failed connection and a 429, 502, 503 or 504 are tried again up to ``retries`` times, after the seconds that
-    Retry-After asks for, else after ``backoff_s`` seconds doubled with each attempt, with jitter.
+    Retry-After asks for, else after ``backoff_s`` seconds doubled with each attempt, with jitter. With ``explain=True``
+    predictions tell what the model saw.
 
     Raises:
         UsageError: The URL is not one of http or https.
@@ -289,10 +297,11 @@ class Row:
     error_title: str | None = None
     error_detail: str | None = None
     request_id: str | None = None
+    explanation: Mapping[str, Any] | None = None
 
 
 COLUMNS = tuple(column.name for column in fields(Row))
-_JSON_COLUMNS = ("class_id", "probability", "probabilities")  # the others are text
+_JSON_COLUMNS = ("class_id", "probability", "probabilities", "explanation")  # the others are text
 
 
 async def classify_files(
@@ -313,10 +322,12 @@ async def classify_files(
                 raise
             except ClientError as error:
                 problem = error.problem_type, error.title, error.detail, error.request_id
-                on_row(Row(str(path), None, None, None, None, None, *(text and text[:500] for text in problem)))
+                kind, title, detail, request_id = (text and text[:500] for text in problem)
+                on_row(Row(str(path), None, None, None, None, None, kind, title, detail, request_id))
             else:
                 answer = found.class_id, found.class_name, found.probability, found.probabilities
-                on_row(Row(str(path), *answer, f"{found.model_name}/{found.model_version}"))
+                model = f"{found.model_name}/{found.model_version}"
+                on_row(Row(str(path), *answer, model, explanation=found.explanation))
 
     try:
         async with asyncio.TaskGroup() as workers:
@@ -521,6 +532,9 @@ def _run(
         bool, typer.Option("--resume", help="Skip the images that the output has an answer for.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Add what the model saw of each image, and warnings.")
+    ] = False,
     labels_from_folders: Annotated[
         bool, typer.Option("--labels-from-folders", help="Print the accuracy: each folder bears a class's name or id.")
     ] = False,
@@ -533,7 +547,7 @@ def _run(
     try:
         images = find_images(paths)
         kept = _read_kept_rows(output, images, resume, overwrite)
-        client = AsyncClient(url, api_key, timeout, retries)
+        client = AsyncClient(url, api_key, timeout, retries, explain=explain)
         done = {row.path for row in kept}
         for row in kept:
             summary.add(row)

@@ -1,18 +1,20 @@
-"""Own the way from image bytes to the model's input: orientation, grey, size, polarity. The only importer of Pillow.
+"""Own the way from image bytes to the model's input: orientation, crop, polarity, size. The only importer of Pillow.
 
 Everything geometric is here, for training as for serving; everything arithmetic is in the model.
 Must know nothing of HTTP or of the model.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageFilter, ImageOps
 from PIL.ExifTags import Base
 
 from service.errors import ImageTooLargeError, UnreadableImageError
+from service.item import Item, find_item
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_SIDE_PIXELS = 32_768
@@ -20,25 +22,56 @@ MAX_JPEG_SCANS = 100  # ten are usual
 MAX_STRIPS = 16_384  # of a TIFF, or tiles
 JPEG_SCAN = b"\xff\xda"
 REDUCED_SCALE = 4  # large images are first brought down to no less than this times the model's size
-PREPROCESSING = "fit-pad"
-"""The name of the rule that ``read_image`` follows; a model's manifest names the rule it expects."""
+ITEM_SIDE_PIXELS = 96  # of the longer side, for the search for the item
+DARK_GROUND = 40  # of Lab's lightness of 100: on a lighter ground the data set's authors always negate
+PREPROCESSING = "item-on-black"
+"""The name of the rule that ``read_image`` follows; a model's manifest names the rule that it expects."""
+SUPERSEDED = frozenset({"fit-pad"})
+"""Rules of earlier releases whose models this one serves: see docs/decisions/0004-find-the-item.md."""
 
 
 @dataclass(frozen=True)
 class ModelInput:
-    """``image`` is uint8 ``[height, width]`` of the model; ``source_pixels`` counts those of the upload."""
+    """``image`` is uint8 ``[height, width]`` of the model; ``source_pixels`` counts those of the upload.
+
+    ``item`` is what was found in a photo, and ``negated`` whether it was: both say nothing of an image that was taken
+    as it is.
+    """
 
     image: NDArray[np.uint8]
     source_pixels: int
+    item: Item | None = None
+    negated: bool = False
+
+    def to_png(self) -> bytes:
+        """Encode what the model sees."""
+        buffer = BytesIO()
+        Image.fromarray(self.image).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    @property
+    def item_box(self) -> tuple[float, float, float, float] | None:
+        """(left, top, right, bottom) of the item in shares of the upright photo's width and height."""
+        if self.item is None:
+            return None
+        height, width = self.item.mask.shape
+        left, top, right, bottom = self.item.box
+        return left / width, top / height, right / width, bottom / height
+
+    @property
+    def ground_hex(self) -> str | None:
+        """The colour of the ground as CSS writes it: #rrggbb in sRGB."""
+        return None if self.item is None else _to_hex(self.item.ground)
 
 
 def read_image(data: bytes, size: tuple[int, int], max_pixels: int) -> ModelInput:
     """Turn the bytes of an image into the model's input, a bright item on black.
 
-    The first frame is oriented by its EXIF tag, flattened over white where transparent, and made grey.
-    A grey image of the model's size is then taken as it is, pixel for pixel.
-    Any other is fitted: negated if its border is light (the models know bright items on black), scaled until its
-    longer edge fits ``size`` (height, width), centred, and padded with the median of its border.
+    The first frame is oriented by its EXIF tag and flattened over white where transparent. A grey image of the model's
+    size is then taken as it is, pixel for pixel. In any other the item is found (``service.item``), and what happened
+    to the data set's photos is done to it (Xiao et al. 2017, section 2, without the sharpening): cropped, its longer
+    edge brought to ``size`` (height, width), centred, made grey and negated. The ground is black, and an item on a dark
+    ground is not negated if it is lighter than that.
 
     Raises:
         ImageTooLargeError: The header declares more than ``max_pixels``; nothing was decoded.
@@ -48,9 +81,12 @@ def read_image(data: bytes, size: tuple[int, int], max_pixels: int) -> ModelInpu
     _check(image, data, max_pixels)
     source_pixels = image.width * image.height
     image = _decode(image, REDUCED_SCALE * max(size), len(data))
-    taken_as_it_is = (image.height, image.width) == size and _is_grey(image)
+    if (image.height, image.width) == size and _is_grey(image):
+        return ModelInput(np.asarray(image.convert("L")), source_pixels)
+    item = find_item(_to_lab(_scale(image, ITEM_SIDE_PIXELS)))
+    negated = item.is_darker_than_ground or item.ground[0] > DARK_GROUND
     grey = image.convert("L")
-    return ModelInput(np.asarray(grey) if taken_as_it_is else _fit(grey, size), source_pixels)
+    return ModelInput(_fit(ImageOps.invert(grey) if negated else grey, item, size), source_pixels, item, negated)
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
@@ -88,8 +124,8 @@ def _check(image: Image.Image, data: bytes, max_pixels: int) -> None:
 def _decode(image: Image.Image, shortest: int, upload_bytes: int) -> Image.Image:
     """Return the image upright, as L or RGB, its shorter edge no shorter than ``shortest`` if it was longer."""
     if min(image.size) > 2 * shortest:
-        # A JPEG is then decoded at a half, a quarter or an eighth, and its brightness alone; others take no notice.
-        image.draft("L", (shortest, shortest))
+        # A JPEG is then decoded at a half, a quarter or an eighth; others take no notice.
+        image.draft("RGB", (shortest, shortest))
     try:
         orientation = image.getexif().get(Base.Orientation)
         small = _flatten(_shrink(_to_8_bit(image), shortest))
@@ -139,18 +175,50 @@ def _is_grey(image: Image.Image) -> bool:
     return bool((red == green).all() and (green == blue).all())
 
 
-def _fit(grey: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _scale(image: Image.Image, side_pixels: int) -> Image.Image:
+    """Bring the longer edge to ``side_pixels``, averaging."""
+    scale = side_pixels / max(image.size)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def _to_lab(image: Image.Image) -> NDArray[np.float32]:
+    """Convert to Lab ``[height, width, 3]``: lightness 0 to 100, then green to red and blue to yellow, -128 to 127.
+
+    The image is blurred a little before: what is sought is larger than a pixel, and noise is not.
+    """
+    blurred = image.convert("RGB").filter(ImageFilter.BoxBlur(1))
+    lab = np.asarray(ImageCms.applyTransform(blurred, _lab_transform()))
+    return np.dstack([lab[..., 0] * np.float32(100 / 255), lab[..., 1:].view(np.int8).astype(np.float32)])
+
+
+@cache
+def _lab_transform() -> ImageCms.ImageCmsTransform:
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    # Several threads share it, which Little CMS allows without its cache of one pixel.
+    return ImageCms.buildTransform(srgb, lab, "RGB", "LAB", flags=ImageCms.Flags.NOCACHE)
+
+
+def _to_hex(lab: NDArray[np.float32]) -> str:
+    lightness, a, b = (round(float(value)) for value in lab)
+    pixel = Image.frombytes("LAB", (1, 1), bytes((lightness * 255 // 100, a % 256, b % 256)))
+    to_srgb = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+    return f"#{bytes(np.asarray(ImageCms.applyTransform(pixel, to_srgb))).hex()}"
+
+
+def _fit(grey: Image.Image, item: Item, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Cut the item out of ``grey`` and centre it on black, its longer edge that of ``size``."""
     height, width = size
-    scale = min(height / grey.height, width / grey.width)
-    inner = max(1, round(grey.width * scale)), max(1, round(grey.height * scale))
-    item = np.asarray(grey.resize(inner, Image.Resampling.LANCZOS, reducing_gap=3.0))
-    if _border_median(item) > 127:
-        item = 255 - item
-    fitted = np.full(size, _border_median(item), dtype=np.uint8)
-    top, left = (height - item.shape[0]) // 2, (width - item.shape[1]) // 2
-    fitted[top : top + item.shape[0], left : left + item.shape[1]] = item
+    left, top, right, bottom = item.box
+    rows, columns = item.mask.shape
+    across, down = grey.width / columns, grey.height / rows
+    scale = min(width / ((right - left) * across), height / ((bottom - top) * down))
+    inner = max(1, round((right - left) * across * scale)), max(1, round((bottom - top) * down * scale))
+    photo_box = left * across, top * down, right * across, bottom * down
+    values = np.asarray(grey.resize(inner, Image.Resampling.LANCZOS, photo_box, reducing_gap=2.0))
+    smooth = Image.Resampling.BOX if right - left > inner[0] else Image.Resampling.BILINEAR
+    opacity = Image.fromarray(item.opacity).resize(inner, smooth, item.box)
+    fitted = np.zeros(size, np.uint8)
+    row, column = (height - inner[1]) // 2, (width - inner[0]) // 2
+    fitted[row : row + inner[1], column : column + inner[0]] = np.rint(values * np.asarray(opacity))
     return fitted
-
-
-def _border_median(grey: NDArray[np.uint8]) -> int:
-    return int(np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])))

@@ -17,7 +17,7 @@ from service.batching import Batcher
 from service.bundle import newest_version, read_bundle
 from service.classifier import Classification, Classifier
 from service.errors import BundleError, ImageTooLargeError, InferenceError, NotReadyError, ServiceError
-from service.imaging import PREPROCESSING, ModelInput, read_image
+from service.imaging import PREPROCESSING, SUPERSEDED, ModelInput, read_image
 from service.resources import available_cores
 from service.settings import Settings
 
@@ -38,7 +38,7 @@ class Answer:
     """The classification of one upload, and what it took."""
 
     classification: Classification
-    source_pixels: int
+    source: ModelInput
     batch_size: int
     decode_seconds: float
     queue_seconds: float
@@ -135,7 +135,7 @@ class Predictor:
         self._last_success = time.monotonic()
         return Answer(
             batched.answer,
-            source.source_pixels,
+            source,
             batched.batch_size,
             decode_seconds,
             time.perf_counter() - started - decode_seconds - batched.run_seconds,
@@ -258,7 +258,7 @@ def load_classifier(settings: Settings) -> Classifier:
         BundleError, DeviceError, InferenceError: See ``Classifier``; or the bundle expects another preprocessing.
     """
     bundle = read_bundle(newest_version(settings.model))
-    if bundle.manifest.preprocessing != PREPROCESSING:
+    if bundle.manifest.preprocessing not in {PREPROCESSING, *SUPERSEDED}:
         raise BundleError(
             f"{bundle.folder} expects the preprocessing {bundle.manifest.preprocessing!r} "
             f"but this service has {PREPROCESSING!r}: serve it with the release that it was exported by"

@@ -13,6 +13,7 @@ class PredictionQuery(BaseModel):
     top_k: Annotated[
         int | None, Field(ge=1, description="Return the k most likely classes only, most likely first.")
     ] = None
+    explain: Annotated[bool, Field(description="Return `explanation` too: what the model saw of the image.")] = False
 
 
 class Model(BaseModel):
@@ -20,6 +21,34 @@ class Model(BaseModel):
 
     name: str
     version: str
+
+
+class Explanation(BaseModel):
+    """What the model saw of an image. Of one that was taken as it is, background, box and quality are absent."""
+
+    image: Annotated[str, Field(description="What the model saw: a grey PNG of the model's size, in base64.")]
+    polarity: Annotated[
+        Literal["negated", "kept"],
+        Field(description="Whether dark and light were exchanged; the models know a bright item on black."),
+    ]
+    background: Annotated[str | None, Field(description="Colour of the ground, #rrggbb.")] = None
+    item_box: Annotated[
+        tuple[float, float, float, float] | None,
+        Field(
+            description="Left, top, right and bottom of the item, in shares of the upright image's width and height."
+        ),
+    ] = None
+    mask_quality: Annotated[
+        float | None,
+        Field(
+            description="0 to 1: how clearly the colours part item and ground; at 0 no item was found, and the whole "
+            "image was taken."
+        ),
+    ] = None
+    warnings: Annotated[
+        list[Literal["no item", "cut off", "cluttered", "worn"]],
+        Field(description="What speaks against a right answer."),
+    ]
 
 
 class Prediction(BaseModel):
@@ -45,6 +74,7 @@ class Prediction(BaseModel):
         Field(description="Probability by class name, in label order; with `top_k` the k most likely, best first."),
     ]
     model: Model
+    explanation: Annotated[Explanation | None, Field(description="With `explain`.")] = None
 
 
 class ModelInput(BaseModel):

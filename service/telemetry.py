@@ -104,7 +104,7 @@ class Metrics:
         if record.answer is not None:
             self.predictions.labels(record.answer.classification.class_name).inc()
             self.confidence.observe(record.answer.classification.probability)
-            self.image_pixels.observe(record.answer.source_pixels)
+            self.image_pixels.observe(record.answer.source.source_pixels)
             self.batch_size.observe(record.answer.batch_size)
             self.decode.observe(record.answer.decode_seconds)
             self.queue.observe(record.answer.queue_seconds)

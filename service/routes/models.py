@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from service.classifier import Classifier
 from service.errors import NotReadyError, UnknownModelError
+from service.imaging import PREPROCESSING
 from service.predictor import Predictor
 from service.problems import responses
 from service.schemas import ModelDetails, ModelInput, Models
@@ -24,7 +25,7 @@ async def list_models(request: Request) -> Models:
         name=manifest.name,
         version=manifest.version,
         class_names=list(manifest.class_names),
-        input=ModelInput(height=height, width=width, preprocessing=manifest.preprocessing),
+        input=ModelInput(height=height, width=width, preprocessing=PREPROCESSING),
         metrics=manifest.metrics,
     )
     return Models(models=[details])

@@ -62,7 +62,7 @@ def write_linear_bundle(folder: Path, *, model: bytes | None = None, **manifest:
         "name": "linear",
         "version": "1",
         "input_size": (20, 30),
-        "preprocessing": "fit-pad",
+        "preprocessing": "item-on-black",
         "class_names": ("left", "middle", "right"),
         "opset": 18,
         "self_test": tuple(linear_answer(self_test_image((20, 30)), 3).tolist()),

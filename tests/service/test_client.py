@@ -529,7 +529,7 @@ def test_the_real_service_answers(linear_folder: Path, tmp_path: Path) -> None:
         port = service.servers[0].sockets[0].getsockname()[1]
         (tmp_path / "text.png").write_text("no image")
         sample = ROOT / "tests/data/fashion-mnist-sample"
-        options = "--url", f"http://127.0.0.1:{port}", "--output", tmp_path / "results.jsonl"
+        options = "--url", f"http://127.0.0.1:{port}", "--output", tmp_path / "results.jsonl", "--explain"
         done = run(f"{sample}/000*.png", tmp_path / "text.png", *options)
     finally:
         service.should_exit = True
@@ -541,3 +541,4 @@ def test_the_real_service_answers(linear_folder: Path, tmp_path: Path) -> None:
     assert refused["request_id"]
     assert len(rows) == 10
     assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-3) for row in rows.values())
+    assert all(row["explanation"]["image"] for row in rows.values())

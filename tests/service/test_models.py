@@ -12,7 +12,7 @@ def test_served_model_is_described(linear: TestClient) -> None:
         "name": "linear",
         "version": "1",
         "class_names": ["left", "middle", "right"],
-        "input": {"height": 20, "width": 30, "preprocessing": "fit-pad"},
+        "input": {"height": 20, "width": 30, "preprocessing": "item-on-black"},
         "metrics": {},
     }
     card = linear.get("/models/linear/card")

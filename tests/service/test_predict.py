@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import httpx2
 import numpy as np
 import onnxruntime
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
 from service.app import create_app
@@ -249,3 +252,40 @@ def test_metrics_count_requests_and_classes(linear: TestClient) -> None:
     linear.get("/two")
     assert [value(name) for name in names] == [before[0] + 1, before[1] + 1, before[2] + 2]
     assert "/one" not in linear.get("/metrics").text
+
+
+def test_explanation_shows_what_the_model_saw(shipped: TestClient) -> None:
+    """With explain, the answer holds the very image that the model was given and how it came about, else nothing."""
+    photo = np.full((300, 400, 3), (244, 240, 232), np.uint8)
+    photo[60:260, 100:200] = (20, 30, 90)
+    body = post(shipped, encode(photo), explain=True).json()
+    explanation = body.pop("explanation")
+    png = base64.b64decode(explanation.pop("image"))
+    assert Image.open(BytesIO(png)).size == (28, 28)
+    assert explanation.pop("item_box") == pytest.approx([0.25, 0.2, 0.5, 0.867], abs=0.02)
+    assert 0.8 < explanation.pop("mask_quality") <= 1
+    ground = bytes.fromhex(explanation.pop("background").removeprefix("#"))
+    np.testing.assert_allclose(list(ground), [244, 240, 232], atol=5)
+    assert explanation == {"polarity": "negated", "warnings": []}
+    assert post(shipped, png).json() == body == post(shipped, encode(photo)).json()
+
+
+def test_explanation_of_an_image_taken_as_it_is(linear: TestClient) -> None:
+    """Of an image that the model takes as it is there is nothing to tell but that."""
+    explanation = post(linear, IMAGE, explain=True).json()["explanation"]
+    np.testing.assert_array_equal(Image.open(BytesIO(base64.b64decode(explanation.pop("image")))), PIXELS)
+    assert explanation == {"polarity": "kept", "warnings": []}
+
+
+def test_explanation_warns(shipped: TestClient) -> None:
+    """An item that leaves the photo, several things in one, and nothing at all are told."""
+    empty, cut_off = (np.full((300, 300, 3), 230, np.uint8) for _ in range(2))
+    cut_off[100:, 80:220] = (120, 20, 20)
+    cluttered = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8).repeat(40, axis=0).repeat(40, axis=1)
+    told = [
+        post(shipped, encode(photo), explain=True).json()["explanation"]["warnings"]
+        for photo in (empty, cut_off, cluttered)
+    ]
+    assert told[0] == ["no item"]
+    assert "cut off" in told[1]
+    assert "cluttered" in told[2]

@@ -169,7 +169,7 @@ def test_size_of_an_upload_is_told(linear_folder: Path) -> None:
 
     async def test(predictor: Predictor) -> None:
         answer = await predictor.predict(encode(noise(50, 40)))
-        assert answer.source_pixels == 2000
+        assert answer.source.source_pixels == 2000
         assert all(seconds >= 0 for seconds in answer.durations.values())
 
     run(Settings(model=linear_folder, device="cpu"), test)

@@ -66,7 +66,7 @@ def test_model_says_what_it_is(graph: onnx.ModelProto) -> None:
     """The model itself names its classes, version, preprocessing and origin, and needs no other file."""
     properties = {entry.key: entry.value for entry in graph.metadata_props}
     assert tuple(json.loads(properties["class_names"])) == SOURCE.class_names
-    assert (properties["name"], properties["version"], properties["preprocessing"]) == ("small", "1", "fit-pad")
+    assert (properties["name"], properties["version"], properties["preprocessing"]) == ("small", "1", "item-on-black")
     assert properties["data_sha256"] == SOURCE.training().sha256()
     assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", OPSET)]
     assert not any(initializer.external_data for initializer in graph.graph.initializer)
