@@ -1,0 +1,178 @@
+"""Own what is fitted to a trained network on validation: temperature, distance to the classes, prediction sets.
+
+All of it is in a run's ``calibration.npz`` (not in git). Must never see the test set or change the network's weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from service.bundle import PredictionSets
+from training.errors import RunError
+from training.runs import METRICS_FILE, load_model, read_config
+from training.samples import Images, Labels, Source
+
+CALIBRATION_FILE = "calibration.npz"
+ACCEPTED_SHARE = 0.95  # of validation, which the threshold of the distance accepts
+COVERAGES = tuple(round(0.80 + 0.01 * step, 2) for step in range(20))
+SHRINKAGE = 1e-3  # of the covariance towards a multiple of the identity: dead features would make it singular
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The constants that calibration adds to a network of D features and K classes.
+
+    ``projection`` ``[D, D]`` whitens features by the covariance that the classes share, ``means`` ``[K, D]`` are the
+    classes' means in that space, ``scales`` ``[K]`` the squared distance within which each class has its share of
+    validation, ``threshold`` the largest distance in these scales that counts as known. An image of class k is in its
+    prediction set of coverage ``COVERAGES[i]`` if its probability is at least ``minimum_probabilities[i, k]``.
+    """
+
+    temperature: float
+    projection: NDArray[np.float32]
+    means: NDArray[np.float32]
+    scales: NDArray[np.float32]
+    threshold: float
+    minimum_probabilities: NDArray[np.float64]
+
+    @property
+    def prediction_sets(self) -> PredictionSets:
+        """What the manifest says of prediction sets."""
+        return PredictionSets(coverages=COVERAGES, minimum_probabilities=self.minimum_probabilities.tolist())
+
+    def apply(self, model: Any) -> Any:
+        """Extend a Keras model of logits: pixels ``[N, H, W, 1]`` -> logits at temperature 1 and distance ``[N]``."""
+        ops = keras.ops
+        logits = keras.layers.Rescaling(1 / self.temperature, name="temperature")(model.output)
+        whitened = ops.matmul(_features(model), self.projection)
+        # |w - m|^2 without a tensor of [N, K, D]
+        squared = ops.sum(ops.square(whitened), axis=1, keepdims=True) - 2 * ops.matmul(whitened, self.means.T)
+        scaled = (squared + (self.means**2).sum(axis=1)) / self.scales
+        return keras.Model(model.input, {"logits": logits, "distance": ops.min(scaled, axis=1)})
+
+
+def calibrate(run: Path, source: Source) -> Calibration:
+    """Fit the calibration of a finished run on its parts for training and validation, and write it into its folder.
+
+    Raises:
+        RunError: The run has not ended, was made with other data, or was evaluated already.
+    """
+    if (run / METRICS_FILE).exists():
+        raise RunError(f"{run} was evaluated already: what is fitted afterwards would not be what was measured")
+    model = load_model(run)
+    training, validation = read_config(run).split(source.training())
+    both = keras.Model(model.input, {"logits": model.output, "features": _features(model)})
+    seen, held_out = _predict(both, training.images), _predict(both, validation.images)
+    temperature = fit_temperature(held_out["logits"], validation.labels)
+    projection, means = fit_classes(seen["features"], training.labels)
+    distances = ((held_out["features"] @ projection)[:, None] - means) ** 2
+    scales = fit_scales(distances.sum(axis=2), validation.labels)
+    calibration = Calibration(
+        temperature=temperature,
+        projection=projection,
+        means=means,
+        scales=scales,
+        threshold=float(np.quantile((distances.sum(axis=2) / scales).min(axis=1), ACCEPTED_SHARE)),
+        minimum_probabilities=fit_prediction_sets(softmax(held_out["logits"] / temperature, axis=1), validation.labels),
+    )
+    np.savez(run / CALIBRATION_FILE, **dataclasses.asdict(calibration))
+    return calibration
+
+
+def load_calibration(run: Path) -> Calibration | None:
+    """Load the calibration of a run; None if it has none.
+
+    Raises:
+        RunError: The file is not what ``calibrate`` writes.
+    """
+    path = run / CALIBRATION_FILE
+    if not path.exists():
+        return None
+    try:
+        with np.load(path) as values:
+            found: dict[str, Any] = dict(values)
+        scalars = {name: float(value) for name, value in found.items() if value.ndim == 0}
+        return Calibration(**(found | scalars))
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{path} is damaged: run `python -m training calibrate {run}` again ({error})") from error
+
+
+def load_calibrated(run: Path) -> Any:
+    """Load the network of a finished run with its calibration, if it has one.
+
+    Raises:
+        RunError: The run has not ended, or its weights are not on this machine.
+    """
+    model, calibration = load_model(run), load_calibration(run)
+    return model if calibration is None else calibration.apply(model)
+
+
+def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> float:
+    """Find the temperature of the smallest negative log-likelihood (Guo et al. 2017) of logits ``[N, K]``."""
+
+    def loss(log_temperature: float) -> float:
+        scaled = log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)
+        return -float(scaled[np.arange(len(labels)), labels].mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def fit_classes(features: NDArray[np.float32], labels: Labels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Fit the projection ``[D, D]`` and the class means ``[K, D]`` of the Mahalanobis distance of Lee et al. 2018.
+
+    Between features multiplied by the projection, the Euclidean distance is the Mahalanobis distance.
+    """
+    exact = features.astype(np.float64)
+    means = np.stack([exact[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
+    residuals = exact - means[labels]
+    covariance = residuals.T @ residuals / len(residuals)
+    covariance += SHRINKAGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    projection = np.linalg.cholesky(np.linalg.inv(covariance))
+    return projection.astype(np.float32), (means @ projection).astype(np.float32)
+
+
+def fit_scales(squared_distances: NDArray[np.float32], labels: Labels) -> NDArray[np.float32]:
+    """Find for each class the squared distance to its mean within which its share of validation lies: ``[K]``.
+
+    Dividing by it keeps a class of many shapes from being refused more often than one of few.
+    """
+    own = squared_distances[np.arange(len(labels)), labels]
+    quantiles = [np.quantile(own[labels == label], ACCEPTED_SHARE) for label in range(squared_distances.shape[1])]
+    return np.array(quantiles, np.float32)
+
+
+def fit_prediction_sets(probabilities: NDArray[np.float32], labels: Labels) -> NDArray[np.float64]:
+    """Find the least probability with which each class joins a prediction set: ``[coverages, K]``.
+
+    Split conformal prediction for each class apart (Vovk 2012; Sadinle, Lei and Wasserman 2019): the probability of
+    the true class of a new image is as likely to rank anywhere among those of the n validation images of its class, so
+    with at least ``coverage`` it is not below that of rank floor((n + 1)(1 - coverage)) from below.
+    """
+    minima = np.zeros((len(COVERAGES), probabilities.shape[1]))
+    for label in range(probabilities.shape[1]):
+        own = np.sort(probabilities[labels == label, label].astype(np.float64))
+        for row, coverage in enumerate(COVERAGES):
+            rank = int((len(own) + 1) * (1 - coverage) + 1e-9)  # 1 - 0.95 is a little less than 0.05
+            minima[row, label] = own[rank - 1] if rank else 0.0
+    return minima
+
+
+def _features(model: Any) -> Any:
+    """Find what the last dense layer of a model takes."""
+    return next(layer for layer in reversed(model.layers) if isinstance(layer, keras.layers.Dense)).input
+
+
+def _predict(model: Any, images: Images) -> dict[str, NDArray[np.float32]]:
+    outputs: dict[str, NDArray[np.float32]] = model.predict(
+        images[..., None].astype(np.float32), batch_size=500, verbose=0
+    )
+    return outputs
