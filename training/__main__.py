@@ -20,6 +20,7 @@ from service.bundle import MANIFEST_FILE, read_bundle
 from service.errors import ServiceError
 from training.architectures import ARCHITECTURES, find_architecture
 from training.augment import AUGMENTATIONS
+from training.calibration import calibrate as calibrate_run
 from training.data import open_source
 from training.errors import TrainingError
 from training.evaluate import evaluate as evaluate_run
@@ -67,6 +68,9 @@ def train(
     ] = "float32",
     weights: Annotated[Path | None, typer.Option(help="VGG19's ImageNet weights; without it Keras downloads.")] = None,
     start_from: Annotated[Path | None, typer.Option("--from", help="The run that this one continues.")] = None,
+    teacher: Annotated[
+        list[Path] | None, typer.Option(help="A run or bundle to be distilled from; several are averaged.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Finish this interrupted run; nothing else is needed.")] = None,
     runs: Annotated[Path, typer.Option(help="The folder of run folders.")] = Path("runs"),
 ) -> None:
@@ -83,7 +87,15 @@ def train(
     name = name or f"{architecture}-{recipe}-s{seed}"
     source = open_source(data, (size, size))
     config = plan(
-        architecture, recipe, chosen, source, name=name, seed=seed, precision=precision, start_from=start_from
+        architecture,
+        recipe,
+        chosen,
+        source,
+        name=name,
+        seed=seed,
+        precision=precision,
+        start_from=start_from,
+        teachers=teacher or (),
     )
     train_run(config, source, runs / name, start_from=start_from, weights=weights)
 
@@ -102,18 +114,30 @@ def list_architectures() -> None:
 
 
 @app.command()
+def calibrate(run: Annotated[Path, typer.Argument(help="The folder of a finished run.")], data: Data = None) -> None:
+    """Fit temperature, distance to the classes and prediction sets on validation, before the run is evaluated."""
+    calibration = calibrate_run(run, open_source(data, read_config(run).input_size))
+    typer.echo(
+        f"{run}: temperature {calibration.temperature:.3f}, known up to a distance of {calibration.threshold:.3f}"
+    )
+
+
+@app.command()
 def evaluate(
     measured: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="The folder of a finished run or a bundle.")],
     data: Data = None,
     output: Annotated[Path | None, typer.Option(help="Where the figures of a bundle go.")] = None,
+    photos: Annotated[
+        Path | None, typer.Option(help="A folder of photos, some of other things, and labels.csv.")
+    ] = None,
 ) -> None:
     """Measure a run or a bundle on the test set and write metrics.json and pictures; a run is measured once."""
     if (measured / MANIFEST_FILE).exists():
         manifest = read_bundle(measured).manifest
         output = output or Path("evaluations") / f"{manifest.name}-{manifest.version}"
-        test = evaluate_bundle(measured, open_source(data, manifest.input_size), output)["test"]
+        test = evaluate_bundle(measured, open_source(data, manifest.input_size), output, photos)["test"]
     else:
-        test = evaluate_run(measured, open_source(data, read_config(measured).input_size))["test"]
+        test = evaluate_run(measured, open_source(data, read_config(measured).input_size), photos)["test"]
     low, high = test["wilson_95"]
     typer.echo(f"{test['accuracy']:.2%} of {test['count']:,} test images (95 %: {low:.2%} to {high:.2%})")
 

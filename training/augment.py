@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import keras
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from training.errors import TrainingError
 
@@ -115,13 +116,67 @@ def affine_matrices(
     )
 
 
-def transform(images: NDArray[np.float32], matrices: NDArray[np.float64]) -> NDArray[np.float32]:
+def pose(rotation_degrees: float, shift_share: float, smallest: float, largest: float) -> Step:
+    """Return a random rotation, shift and scale (``smallest`` to ``largest``, height and width apart) on black."""
+
+    def step(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+        count, height, width = images.shape
+        rotation = np.deg2rad(generator.uniform(-rotation_degrees, rotation_degrees, count))
+        moved = generator.uniform(-shift_share, shift_share, (count, 2)) * (height, width)
+        zoom = 1 / generator.uniform(smallest, largest, (count, 2))
+        matrices = affine_matrices((height, width), rotation, moved, np.zeros(count), zoom)
+        return transform(images, matrices, "constant"), targets
+
+    return step
+
+
+def tone(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+    """Change gamma (0.6 to 1.7) and gain (0.5 to 1.1), as exposure and cloth do."""
+    gamma = np.exp(generator.uniform(-0.5, 0.5, (len(images), 1, 1)))
+    gain = generator.uniform(0.5, 1.1, (len(images), 1, 1))
+    return (255 * gain * (images / 255) ** gamma).clip(0, 255).astype(np.float32), targets
+
+
+def shadow(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+    """Darken towards one side by up to a half."""
+    strength = generator.uniform(0, 0.5, (len(images), 1, 1))
+    return (images * (1 - strength * _ramps(images.shape, generator))).astype(np.float32), targets
+
+
+def blur(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+    """Blur a quarter of the images by 0.5 to 1 pixel, and show a tenth at half their resolution."""
+    kind = generator.random(len(images))
+    blurred, halved = images.copy(), kind > 0.9
+    soft = kind < 0.25
+    blurred[soft] = gaussian_filter(images[soft], (0, *(generator.uniform(0.5, 1, 1).repeat(2))))
+    rows, columns = (np.arange(size) // 2 * 2 for size in images.shape[1:])
+    blurred[halved] = images[halved][:, rows][:, :, columns]
+    return blurred, targets
+
+
+def residue(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+    """Leave an uneven rest of up to 40 and noise on the ground, as cutting a photo out does, in half of the images."""
+    level = generator.uniform(0, 40, (len(images), 1, 1)) * (generator.random((len(images), 1, 1)) < 0.5)
+    ground = level * _ramps(images.shape, generator) + generator.normal(0, 0.1, images.shape) * level
+    return np.maximum(images, ground).clip(0, 255).astype(np.float32), targets
+
+
+def _ramps(shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.float64]:
+    """Draw a plane ``[N, H, W]`` from about 0 to about 1 in a random direction for each image."""
+    angle = generator.uniform(0, 2 * np.pi, (shape[0], 1, 1))
+    rows, columns = (np.linspace(-0.5, 0.5, size) for size in shape[1:])
+    return (0.5 + np.sin(angle) * rows[:, None] + np.cos(angle) * columns).clip(0, 1)
+
+
+def transform(
+    images: NDArray[np.float32], matrices: NDArray[np.float64], fill_mode: str = "nearest"
+) -> NDArray[np.float32]:
     """Resample images ``[N, H, W]`` by matrices ``[N, 3, 3]`` on whatever backend Keras has."""
     (a, b, c), (d, e, f) = np.moveaxis(matrices[:, :2], 0, -1)
     # Keras wants (x', y') from (x, y), the column first; the matrices are for (row, column).
     vectors = np.stack([e, d, f, b, a, c, 0 * a, 0 * a], axis=1).astype(np.float32)
     moved = keras.ops.image.affine_transform(
-        images[..., None], vectors, interpolation="bilinear", fill_mode="nearest", data_format="channels_last"
+        images[..., None], vectors, interpolation="bilinear", fill_mode=fill_mode, data_format="channels_last"
     )
     return np.asarray(keras.ops.convert_to_numpy(moved)[..., 0])
 
@@ -153,6 +208,8 @@ AUGMENTATIONS: Mapping[str, tuple[Step, ...]] = {
     "modern-cutout": (flip, shift(2), cutout(8)),
     "modern-mixup": (flip, shift(2), mixup(0.2)),
     "modern-cutmix": (flip, shift(2), cutmix(1.0)),
+    # What a photo of a garment that was cut out and scaled down has, and the images of the data set have not.
+    "deployment": (flip, pose(12, 0.1, 0.7, 1.1), tone, shadow, blur, residue),
 }
 
 

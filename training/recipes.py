@@ -8,6 +8,15 @@ from typing import Any, Literal
 
 import keras
 
+NAMED_WHERE_CHANGED = (
+    "momentum",
+    "weight_decay",
+    "label_smoothing",
+    "distillation_temperature",
+    "augmentation",
+    "ema_momentum",
+)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -15,6 +24,8 @@ class Recipe:
 
     ``steps_per_epoch``: None means one pass over the training part; a number means batches from an endless
     stream of reshuffled passes, as ``tf.data`` repeats them.
+    ``distillation_temperature``: softens teachers and student where there are teachers; their answers then replace
+    the targets, smoothing included.
     ``continues``: the recipe starts from the last epoch of another run, optimizer state included.
     ``published``: the test accuracy that the source of the recipe reports, None where nobody did.
     """
@@ -28,6 +39,7 @@ class Recipe:
     epochs: int = 10
     steps_per_epoch: int | None = None
     label_smoothing: float = 0.0
+    distillation_temperature: float = 1.0
     augmentation: str = "none"
     ema_momentum: float | None = None
     early_stopping_patience: int | None = None
@@ -42,7 +54,14 @@ class Recipe:
         words = [f"{self.epochs} {'more ' if self.continues else ''}epochs{batches}"]
         words += [f"{self.optimizer} {self.learning_rate:g} {self.schedule}", f"batch {self.batch_size}"]
         plain = Recipe()
-        for name in ("momentum", "weight_decay", "label_smoothing", "augmentation", "ema_momentum"):
+        for name in (
+            "momentum",
+            "weight_decay",
+            "label_smoothing",
+            "distillation_temperature",
+            "augmentation",
+            "ema_momentum",
+        ):
             value = getattr(self, name)
             if value != getattr(plain, name):
                 words.append(f"{name.replace('_', ' ')} {value}")

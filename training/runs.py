@@ -47,6 +47,7 @@ class Config:
     data_sha256: str
     earlier_epochs: int = 0
     continued_from: str | None = None
+    teachers: tuple[str, ...] = ()
     made_by: dict[str, Any] = field(default_factory=dict)
 
     def build(self) -> Any:
@@ -83,6 +84,7 @@ def read_config(folder: Path) -> Config:
         values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         values["recipe"] = Recipe(**values["recipe"])
         values["class_names"], values["input_size"] = tuple(values["class_names"]), tuple(values["input_size"])
+        values["teachers"] = tuple(values.get("teachers", ()))
         return Config(**values)
     except OSError as error:
         raise RunError(f"{folder} is not a run: {CONFIG_FILE} cannot be read ({error.strerror})") from error

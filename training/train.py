@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from training.architectures import find_architecture
 from training.augment import find_augmentation
+from training.distillation import DistillationLoss, Teachers
 from training.errors import RunError
 from training.pictures import plot_history
 from training.recipes import Recipe
@@ -25,6 +27,7 @@ from training.runs import (
     MODEL_FILE,
     Config,
     describe_making,
+    load_model,
     read_config,
     read_history,
     write_config,
@@ -34,7 +37,7 @@ from training.samples import Samples, Source
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
-    """The batches of one epoch: images float32 ``[N, H, W, 1]`` of 0..255 and one-hot targets, shuffled, augmented."""
+    """The batches of one epoch: images float32 ``[N, H, W, 1]`` of 0..255 and targets, shuffled, augmented."""
 
     def __init__(self, samples: Samples, config: Config) -> None:
         super().__init__()
@@ -45,6 +48,9 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
         self._count = config.recipe.steps_per_epoch or math.ceil(len(samples) / self._batch_size)
         self._augmentation = find_augmentation(config.recipe.augmentation)
         self._class_count = len(config.class_names)
+        folders = [Path(folder) for folder in config.teachers]
+        temperature = config.recipe.distillation_temperature
+        self._teachers = Teachers(folders, config.class_names, temperature) if folders else None
         self.epoch = config.earlier_epochs
 
     def __len__(self) -> int:
@@ -57,6 +63,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
         generator = np.random.default_rng((self._seed, self.epoch, index))
         for step in self._augmentation:
             images, targets = step(images, targets, generator)
+        if self._teachers is not None:
+            targets = self._teachers.answer(images)
         return images[..., None], targets
 
     def _indices(self, index: int) -> NDArray[np.intp]:
@@ -127,8 +135,12 @@ def plan(
     seed: int,
     precision: str = "float32",
     start_from: Path | None = None,
+    teachers: Sequence[Path] = (),
 ) -> Config:
-    """Compose the configuration of a run on ``source``; ``start_from`` is the folder of the run that it continues.
+    """Compose the configuration of a run on ``source``.
+
+    ``start_from`` is the folder of the run that it continues, ``teachers`` are folders of runs or bundles that it is
+    distilled from.
 
     Raises:
         RunError: The recipe continues another run and none is given.
@@ -156,6 +168,7 @@ def plan(
         data_sha256=samples.sha256(),
         earlier_epochs=earlier,
         continued_from=None if start_from is None else start_from.name,
+        teachers=tuple(teacher.as_posix() for teacher in teachers),
         made_by=describe_making(),
     )
 
@@ -165,22 +178,24 @@ def train(
 ) -> None:
     """Train a new run in ``folder``.
 
-    ``start_from`` is the folder of the run that it continues, ``weights`` the file of pretrained ones where the
-    architecture takes any.
+    ``start_from`` is the folder of the run that it continues: a recipe that ``continues`` takes the optimizer's state
+    from its last checkpoint too, any other its final weights alone. ``weights`` is the file of pretrained ones where
+    the architecture takes any.
 
     Raises:
-        RunError: The folder exists already, or the run to start from has no checkpoint.
+        RunError: The folder exists already, or the run to start from has not what is needed of it.
         TrainingError: Pretrained weights are needed and cannot be had.
     """
     if folder.exists():
         raise RunError(f"{folder} exists already: finish it with --resume {folder}, or choose another --name")
     keras.utils.set_random_seed(config.seed)
     samples = source.training()
-    model = (
-        _compile(config, samples, weights)
-        if start_from is None
-        else keras.saving.load_model(_find_checkpoint(start_from)[1])
-    )
+    if start_from is not None and config.recipe.continues:
+        model = keras.saving.load_model(_find_checkpoint(start_from)[1])
+    else:
+        model = _compile(config, samples, weights)
+        if start_from is not None:
+            model.set_weights(load_model(start_from).get_weights())
     write_config(folder, config)
     _fit(model, config, samples, folder, 0)
 
@@ -224,9 +239,14 @@ def _compile(config: Config, samples: Samples, weights: Path | None) -> Any:
     if load_pretrained is not None:
         load_pretrained(model, weights)
     steps = len(Batches(config.split(samples)[0], config)) * config.recipe.epochs
+    loss = (
+        DistillationLoss(config.recipe.distillation_temperature)
+        if config.teachers
+        else keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.recipe.label_smoothing)
+    )
     model.compile(
         config.recipe.make_optimizer(steps),
-        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.recipe.label_smoothing),
+        loss,
         metrics=["accuracy"],
         jit_compile=keras.backend.backend() != "tensorflow",  # XLA halved TensorFlow's speed on two CPU cores
     )

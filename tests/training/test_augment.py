@@ -148,3 +148,17 @@ def test_affine_is_fast() -> None:
     for start in range(500):
         step(images[start : start + 1], TARGETS, generator())
     assert together < 20 * (time.monotonic() - started) / 3
+
+
+def test_deployment_keeps_garments_on_black() -> None:
+    """What photos have is added within the range of pixels, targets stay, and small garments have black around them."""
+    images, targets, random = IMAGES, TARGETS, generator()
+    for step in AUGMENTATIONS["deployment"]:
+        images, targets = step(images, targets, random)
+        assert images.dtype == np.float32
+        assert images.shape == IMAGES.shape
+        assert images.min() >= 0
+        assert images.max() <= 255
+    assert (targets == TARGETS).all()
+    assert np.median(images[:, 0]) < 40
+    assert images.mean() < IMAGES.mean()
