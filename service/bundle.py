@@ -34,6 +34,16 @@ class PredictionSets(BaseModel):
     coverages: Annotated[tuple[Probability, ...], Field(min_length=1)]
     minimum_probabilities: tuple[tuple[Probability, ...], ...]
 
+    @model_validator(mode="after")
+    def _check(self) -> PredictionSets:
+        if list(self.coverages) != sorted(set(self.coverages)):
+            raise ValueError("coverages must rise")
+        if len(self.minimum_probabilities) != len(self.coverages):
+            raise ValueError(
+                f"{len(self.minimum_probabilities)} rows of minimum_probabilities for {len(self.coverages)} coverages"
+            )
+        return self
+
 
 class Manifest(BaseModel):
     """What ``manifest.json`` says of a bundle.
@@ -71,11 +81,9 @@ class Manifest(BaseModel):
             raise ValueError("class_names holds a name twice")
         if len(self.self_test) != len(self.class_names):
             raise ValueError(f"self_test holds {len(self.self_test)} values for {len(self.class_names)} classes")
-        if self.prediction_sets:
-            shape = len(self.prediction_sets.coverages), len(self.class_names)
-            rows = self.prediction_sets.minimum_probabilities
-            if len(rows) != shape[0] or any(len(row) != shape[1] for row in rows):
-                raise ValueError(f"prediction_sets must hold {shape[0]} rows of {shape[1]} minimum probabilities")
+        sets = self.prediction_sets
+        if sets and {len(row) for row in sets.minimum_probabilities} != {len(self.class_names)}:
+            raise ValueError(f"prediction_sets must hold {len(self.class_names)} minimum probabilities a coverage")
         return self
 
 

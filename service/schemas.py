@@ -13,6 +13,12 @@ class PredictionQuery(BaseModel):
     top_k: Annotated[
         int | None, Field(ge=1, description="Return the k most likely classes only, most likely first.")
     ] = None
+    coverage: Annotated[
+        float | None,
+        Field(
+            gt=0, lt=1, description="Return `prediction_set` too, which holds the truth with at least this probability."
+        ),
+    ] = None
 
 
 class Model(BaseModel):
@@ -45,6 +51,19 @@ class Prediction(BaseModel):
         Field(description="Probability by class name, in label order; with `top_k` the k most likely, best first."),
     ]
     model: Model
+    distance: Annotated[
+        float | None, Field(description="How far the image is from all classes, of a model that tells.")
+    ] = None
+    in_distribution: Annotated[
+        bool | None, Field(description="Whether the distance is one that images of the classes have.")
+    ] = None
+    prediction_set: Annotated[
+        list[str] | None,
+        Field(
+            description="With `coverage`, the classes that hold the truth with that probability, best first. "
+            "It is empty if none is likely enough."
+        ),
+    ] = None
 
 
 class ModelInput(BaseModel):

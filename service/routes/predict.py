@@ -18,6 +18,7 @@ router = APIRouter()
     summary="Classify one image",
     responses=responses(400, 401, 408, 413, 415, 422, 429, 503, 504),
     openapi_extra={"requestBody": OPENAPI_REQUEST_BODY},
+    response_model_exclude_none=True,
 )
 async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) -> Prediction:
     """Classify an image: JPEG, PNG, WebP, BMP, GIF or TIFF, as a form's file part ``file`` or as the raw body."""
@@ -33,4 +34,7 @@ async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) 
         probability=answer.probability,
         probabilities=answer.by_name(query.top_k),
         model=Model(name=answer.manifest.name, version=answer.manifest.version),
+        distance=answer.distance,
+        in_distribution=answer.in_distribution,
+        prediction_set=answer.prediction_set(query.coverage),
     )

@@ -34,12 +34,12 @@ SOURCE = SampleSource()
 
 
 @given(st.floats(0.2, 5), st.integers(0, 1_000))
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 def test_temperature_undoes_what_was_done_to_honest_logits(factor: float, seed: int) -> None:
     """Labels drawn from a softmax, whose logits are then multiplied: the temperature found is about the factor."""
     generator = np.random.default_rng(seed)
     logits = generator.normal(0, 2, (4_000, 5))
-    labels = np.array([generator.choice(5, p=p) for p in np.exp(log_softmax(logits, axis=1))])
+    labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)  # is a draw from the softmax
     assert fit_temperature((logits * factor).astype(np.float32), labels) == pytest.approx(factor, rel=0.15)
 
 
