@@ -35,6 +35,7 @@ from training.runs import read_config
 from training.train import plan
 from training.train import resume as resume_run
 from training.train import train as train_run
+from training.variants import make_and_compare, render_variants
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -211,6 +212,20 @@ def report(
 ) -> None:
     """Render the page of results from all evaluated runs."""
     output.write_text(render_results(read_runs(runs), output), encoding="utf-8")
+    typer.echo(output)
+
+
+@app.command()
+def variants(
+    bundles: Annotated[list[Path], typer.Argument(help="The folders of bundles.")],
+    data: Data = None,
+    output: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/variants.md"),
+) -> None:
+    """Make int8 and float16 variants of bundles and measure them beside float32, on validation."""
+    read = [read_bundle(folder) for folder in bundles]
+    training = open_source(data, read[0].manifest.input_size).training()
+    measured = {f"{b.manifest.name}-{b.manifest.version}": make_and_compare(b, training) for b in read}
+    output.write_text(render_variants(measured), encoding="utf-8")
     typer.echo(output)
 
 

@@ -143,7 +143,7 @@ def describe_making() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("keras", keras.backend.backend(), "numpy")},
         "keras_backend": keras.backend.backend(),
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "machine": processor(),
     }
 
 
@@ -169,10 +169,11 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def _processor() -> str:
-    """Name the processor's model: Linux tells it in /proc/cpuinfo, elsewhere ``platform`` does."""
+def processor() -> str:
+    """Name the processor's model and cores: Linux tells it in /proc/cpuinfo, elsewhere ``platform`` does."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+        lines = []
+    named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return f"{named or platform.processor() or platform.machine()}, {os.cpu_count()} cores"
