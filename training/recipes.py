@@ -24,9 +24,9 @@ class Recipe:
 
     ``steps_per_epoch``: None means one pass over the training part; a number means batches from an endless
     stream of reshuffled passes, as ``tf.data`` repeats them.
-    ``distillation_temperature``: softens teachers and student where there are teachers; their answers then replace
-    the targets, smoothing included.
+    ``distillation_temperature``: the recipe takes its targets from teachers, softened by it like its own answers.
     ``continues``: the recipe starts from the last epoch of another run, optimizer state included.
+    ``fine_tunes``: the recipe starts from the final weights of another run, with an optimizer of its own.
     ``published``: the test accuracy that the source of the recipe reports, None where nobody did.
     """
 
@@ -39,13 +39,14 @@ class Recipe:
     epochs: int = 10
     steps_per_epoch: int | None = None
     label_smoothing: float = 0.0
-    distillation_temperature: float = 1.0
+    distillation_temperature: float | None = None
     augmentation: str = "none"
     ema_momentum: float | None = None
     early_stopping_patience: int | None = None
     validation_fraction: float = 1 / 12
     split_seed: int = 13
     continues: bool = False
+    fine_tunes: bool = False
     published: float | None = None
 
     def __str__(self) -> str:

@@ -48,9 +48,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
         self._count = config.recipe.steps_per_epoch or math.ceil(len(samples) / self._batch_size)
         self._augmentation = find_augmentation(config.recipe.augmentation)
         self._class_count = len(config.class_names)
-        folders = [Path(folder) for folder in config.teachers]
-        temperature = config.recipe.distillation_temperature
-        self._teachers = Teachers(folders, config.class_names, temperature) if folders else None
+        self._teachers = _find_teachers(config)
         self.epoch = config.earlier_epochs
 
     def __len__(self) -> int:
@@ -87,6 +85,13 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
 def _shuffle(seed: int, number: int, count: int) -> NDArray[np.intp]:
     """Order the samples of one pass through the data."""
     return np.random.default_rng((seed, number)).permutation(count)
+
+
+def _find_teachers(config: Config) -> Teachers | None:
+    temperature = config.recipe.distillation_temperature
+    if temperature is None:
+        return None
+    return Teachers([Path(folder) for folder in config.teachers], config.class_names, temperature)
 
 
 class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
@@ -143,12 +148,11 @@ def plan(
     distilled from.
 
     Raises:
-        RunError: The recipe continues another run and none is given.
+        RunError: The recipe starts from another run, or has teachers, and none is given; or the other way about.
         TrainingError: There is no architecture or augmentation of this name.
     """
     find_augmentation(recipe.augmentation)
-    if recipe.continues and start_from is None:
-        raise RunError(f"recipe {recipe_name} continues another run: name its folder with --from")
+    _check_needs(recipe_name, recipe, start_from, teachers)
     samples = source.training()
     model = find_architecture(architecture).build(samples.input_size, len(source.class_names))
     earlier = 0
@@ -173,14 +177,25 @@ def plan(
     )
 
 
+def _check_needs(recipe_name: str, recipe: Recipe, start_from: Path | None, teachers: Sequence[Path]) -> None:
+    needs_start, needs_teacher = recipe.continues or recipe.fine_tunes, recipe.distillation_temperature is not None
+    if needs_start and start_from is None:
+        raise RunError(f"recipe {recipe_name} continues another run: name its folder with --from")
+    if start_from is not None and not needs_start:
+        raise RunError(f"recipe {recipe_name} starts from a new network: leave --from out")
+    if needs_teacher and not teachers:
+        raise RunError(f"recipe {recipe_name} needs a teacher: name a run or bundle with --teacher")
+    if teachers and not needs_teacher:
+        raise RunError(f"recipe {recipe_name} takes no teacher: leave --teacher out")
+
+
 def train(
     config: Config, source: Source, folder: Path, *, start_from: Path | None = None, weights: Path | None = None
 ) -> None:
     """Train a new run in ``folder``.
 
-    ``start_from`` is the folder of the run that it continues: a recipe that ``continues`` takes the optimizer's state
-    from its last checkpoint too, any other its final weights alone. ``weights`` is the file of pretrained ones where
-    the architecture takes any.
+    ``start_from`` is the folder of the run that it continues or fine-tunes, ``weights`` the file of pretrained ones
+    where the architecture takes any.
 
     Raises:
         RunError: The folder exists already, or the run to start from has not what is needed of it.
@@ -194,8 +209,8 @@ def train(
         model = keras.saving.load_model(_find_checkpoint(start_from)[1])
     else:
         model = _compile(config, samples, weights)
-        if start_from is not None:
-            model.set_weights(load_model(start_from).get_weights())
+    if start_from is not None and config.recipe.fine_tunes:
+        model.set_weights(load_model(start_from).get_weights())
     write_config(folder, config)
     _fit(model, config, samples, folder, 0)
 
@@ -239,10 +254,11 @@ def _compile(config: Config, samples: Samples, weights: Path | None) -> Any:
     if load_pretrained is not None:
         load_pretrained(model, weights)
     steps = len(Batches(config.split(samples)[0], config)) * config.recipe.epochs
+    temperature = config.recipe.distillation_temperature
     loss = (
-        DistillationLoss(config.recipe.distillation_temperature)
-        if config.teachers
-        else keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.recipe.label_smoothing)
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.recipe.label_smoothing)
+        if temperature is None
+        else DistillationLoss(temperature)
     )
     model.compile(
         config.recipe.make_optimizer(steps),

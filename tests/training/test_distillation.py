@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -46,7 +47,9 @@ def test_loss_keeps_the_size_of_gradients() -> None:
 
 def test_teachers_see_the_augmented_images(small_run: Path) -> None:
     """The targets of a batch are the teacher's answers to the very images of the batch."""
-    config = make_config(SOURCE, name="student", teachers=[small_run], augmentation="modern-cutmix")
+    config = make_config(
+        SOURCE, name="student", teachers=[small_run], distillation_temperature=1.0, augmentation="modern-cutmix"
+    )
     images, targets = Batches(SOURCE.training(), config)[0]
     pixels = images[..., 0].round().astype(np.uint8)
     np.testing.assert_allclose(targets, predict(load_model(small_run), pixels), atol=1e-5)
@@ -70,18 +73,31 @@ def test_student_nears_its_teacher(small_run: Path, tmp_path: Path) -> None:
 def test_unfit_teachers_are_refused(linear_folder: Path, tmp_path: Path) -> None:
     """A teacher of other classes, or a folder that is neither run nor bundle, is refused and leaves no run behind."""
     for teacher in (linear_folder, tmp_path, Path("nowhere")):
-        config = make_config(SOURCE, name="student", teachers=[teacher])
+        config = make_config(SOURCE, name="student", teachers=[teacher], distillation_temperature=1.0)
         with pytest.raises(RunError, match=str(teacher)):
             train(config, SOURCE, tmp_path / "student")
     assert not (tmp_path / "student").exists()
 
 
-def test_recipe_that_does_not_continue_takes_weights_alone(small_run: Path, tmp_path: Path) -> None:
-    """From another run such a recipe takes the weights, and starts its own optimizer and schedule."""
-    config = make_config(SOURCE, name="tuned", start_from=small_run, epochs=1, learning_rate=0.0, optimizer="sgd")
+def test_fine_tuning_takes_weights_alone(small_run: Path, tmp_path: Path) -> None:
+    """A recipe that fine-tunes takes another run's weights, and starts its own optimizer and schedule."""
+    recipe: dict[str, Any] = {"fine_tunes": True, "epochs": 1, "learning_rate": 0.0, "optimizer": "sgd"}
+    config = make_config(SOURCE, name="tuned", start_from=small_run, **recipe)
     train(config, SOURCE, tmp_path / "tuned", start_from=small_run)
     first, second = load_model(small_run).get_weights(), load_model(tmp_path / "tuned").get_weights()
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
     tuned = keras.saving.load_model(tmp_path / "tuned" / "checkpoints" / "1.keras")
     assert tuned.optimizer.name.lower() == "sgd"
     assert int(tuned.optimizer.iterations) == 5
+
+
+def test_recipe_gets_what_it_needs_and_no_more(small_run: Path) -> None:
+    """A recipe with teachers wants some, one from another run wants its folder, and any other takes neither."""
+    with pytest.raises(RunError, match="needs a teacher: name a run or bundle with --teacher"):
+        make_config(SOURCE, name="student", distillation_temperature=1.0)
+    with pytest.raises(RunError, match="takes no teacher: leave --teacher out"):
+        make_config(SOURCE, name="student", teachers=[small_run])
+    with pytest.raises(RunError, match="name its folder with --from"):
+        make_config(SOURCE, name="tuned", fine_tunes=True)
+    with pytest.raises(RunError, match="leave --from out"):
+        make_config(SOURCE, name="new", start_from=small_run)
