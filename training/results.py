@@ -26,7 +26,7 @@ PUBLISHED_LADDER = (
     ("the best, lower figure", "11 M to 26 M", 0.9636),
     ("the best, upper figure", "11 M to 26 M", 0.9640),
 )
-SERVED = ("convnet-tf1", "resnet-8", "resnet-8-tiny")
+SERVED = ("resnet-8", "resnet-8-tiny")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -83,7 +83,7 @@ _RESNET = Recipe(
 )
 _ROBUST = replace(_RESNET, learning_rate=0.04, epochs=10, augmentation="deployment", fine_tunes=True)
 # A small network underfits: it is spared cutout, and the teacher's answers take the place of smoothing.
-_DISTILLED = replace(_RESNET, epochs=40, augmentation="flip-shift", label_smoothing=0.0, distillation_temperature=1.0)
+_DISTILLED = replace(_RESNET, epochs=30, augmentation="flip-shift", label_smoothing=0.0, distillation_temperature=1.0)
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "mlp-64-64": Architecture(mlp_64_64, 55_050, {"adam": Recipe(batch_size=32, epochs=5, published=0.8725)}),
