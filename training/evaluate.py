@@ -22,7 +22,7 @@ from training.corruptions import CORRUPTIONS, corrupt
 from training.errors import RunError
 from training.outliers import make_outliers
 from training.pictures import plot_confusion, plot_reliability, plot_sheet
-from training.runs import METRICS_FILE, read_config
+from training.runs import METRICS_FILE, log_opening, read_config
 from training.samples import Images, Labels, Samples, Source
 from training.uncertainty import Distances, measure_distances, measure_prediction_sets
 
@@ -60,6 +60,7 @@ def evaluate(folder: Path, source: Source, photos: Path | None = None) -> dict[s
         None if calibration is None else calibration.threshold,
         None if calibration is None else calibration.prediction_sets,
     )
+    log_opening(folder, "evaluation")
     return _write(folder, measured, source.test(), validation, photos)
 
 

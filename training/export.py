@@ -23,7 +23,7 @@ from training.calibration import load_calibrated, load_calibration
 from training.card import render_card
 from training.errors import ExportError
 from training.evaluate import Answers, answer, predict, run_graph
-from training.runs import Config, git_commit, read_config, read_history, read_metrics
+from training.runs import Config, git_commit, log_opening, read_config, read_history, read_metrics
 from training.samples import Samples, Source
 
 # The highest that tf2onnx 1.17 writes. ONNX Runtime reads it since 1.14, and for the operators used here its
@@ -49,6 +49,7 @@ def export(run: Path, source: Source, models: Path, name: str, version: str) -> 
     manifest = describe(run, config, metrics, model, name, version)
     graph = convert(model, config.input_size)
     add_metadata(graph, manifest)
+    log_opening(run, f"comparison of {name} version {version} with Keras")
     parity = check(graph, model, source.test(), metrics["test"]["accuracy"])
     manifest = manifest.model_copy(update={"metrics": {**manifest.metrics, "parity": parity}})
     contents = {MODEL_FILE: graph.SerializeToString(), CARD_FILE: render_card(manifest).encode()}

@@ -1,7 +1,8 @@
 """Own the run folder: what a run was asked to do, how it was made, its history. Must never know how to train.
 
 ``runs/NAME/`` holds ``config.json`` (this module's ``Config``), ``history.csv`` (one row an epoch),
-``model.keras`` (the last epoch; not in git), ``checkpoints/`` (to resume from; not in git) and what ``evaluate`` adds.
+``model.keras`` (the last epoch; not in git), ``checkpoints/`` (to resume from; not in git), what ``evaluate`` adds, and
+``test-openings.csv``: when the test set was opened for this run, and what for.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import platform
 import subprocess
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ CONFIG_FILE = "config.json"
 HISTORY_FILE = "history.csv"
 METRICS_FILE = "metrics.json"
 MODEL_FILE = "model.keras"
+OPENINGS_FILE = "test-openings.csv"
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,15 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise RunError(f"{folder} was not evaluated: run `python -m training evaluate {folder}` first") from error
     return metrics
+
+
+def log_opening(folder: Path, purpose: str) -> None:
+    """Note in a run's folder that the test set is opened for it."""
+    path = folder / OPENINGS_FILE
+    new = not path.exists()
+    with path.open("a", encoding="utf-8") as file:
+        file.write("time,purpose,git_commit\n" if new else "")
+        file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')},{purpose},{git_commit()}\n")
 
 
 def load_model(folder: Path) -> Any:
