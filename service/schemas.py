@@ -52,7 +52,8 @@ class Prediction(BaseModel):
     ]
     model: Model
     distance: Annotated[
-        float | None, Field(description="How far the image is from all classes, of a model that tells.")
+        float | None,
+        Field(description="How far the image is from the nearest class, of a model that tells; about 0 at the edge."),
     ] = None
     in_distribution: Annotated[
         bool | None, Field(description="Whether the distance is one that images of the classes have.")

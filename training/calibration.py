@@ -17,6 +17,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from service.bundle import PredictionSets
+from training.architectures.resnet import EARLIER_FEATURES
 from training.errors import RunError
 from training.runs import METRICS_FILE, load_model, read_config
 from training.samples import Images, Labels, Source
@@ -28,19 +29,44 @@ SHRINKAGE = 1e-3  # of the covariance towards a multiple of the identity: dead f
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """The constants that calibration adds to a network of D features and K classes.
+class Space:
+    """The constants of the distance, from D features to K classes.
 
-    ``projection`` ``[D, D]`` whitens features by the covariance that the classes share, ``means`` ``[K, D]`` are the
-    classes' means in that space, ``scales`` ``[K]`` the squared distance within which each class has its share of
-    validation, ``threshold`` the largest distance in these scales that counts as known. An image of class k is in its
+    Features ``[N, D]`` less ``centre`` ``[D]``, times ``projection`` ``[D, D]``, are white by the covariance that the
+    classes share, and ``means`` ``[K, D]`` are the classes' in that space; times ``background`` ``[D, D]`` they are
+    white by the covariance of all images. ``offsets`` ``[K]`` are what ``ACCEPTED_SHARE`` of each class stays below.
+    """
+
+    centre: NDArray[np.float32]
+    projection: NDArray[np.float32]
+    means: NDArray[np.float32]
+    background: NDArray[np.float32]
+    offsets: NDArray[np.float32]
+
+    def measure(self, features: Any) -> Any:
+        """Compute the relative Mahalanobis distance (Ren et al. 2021) ``[N, K]`` to each class, less its offset.
+
+        It is the squared distance to the class (Lee et al. 2018) less that to all images: what all images vary in says
+        nothing. Works on arrays and in a Keras graph.
+        """
+        ops = keras.ops
+        centred = features - self.centre
+        whitened = ops.matmul(centred, self.projection)
+        # |w - m|^2 without a tensor of [N, K, D]
+        to_classes = _square(whitened) - 2 * ops.matmul(whitened, self.means.T) + (self.means**2).sum(axis=1)
+        return to_classes - _square(ops.matmul(centred, self.background)) - self.offsets
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The constants that calibration adds to a network of K classes.
+
+    An image whose distance to the nearest class is above ``threshold`` counts as none of them. One of class k is in its
     prediction set of coverage ``COVERAGES[i]`` if its probability is at least ``minimum_probabilities[i, k]``.
     """
 
     temperature: float
-    projection: NDArray[np.float32]
-    means: NDArray[np.float32]
-    scales: NDArray[np.float32]
+    space: Space
     threshold: float
     minimum_probabilities: NDArray[np.float64]
 
@@ -51,13 +77,9 @@ class Calibration:
 
     def apply(self, model: Any) -> Any:
         """Extend a Keras model of logits: pixels ``[N, H, W, 1]`` -> logits at temperature 1 and distance ``[N]``."""
-        ops = keras.ops
         logits = keras.layers.Rescaling(1 / self.temperature, name="temperature")(model.output)
-        whitened = ops.matmul(_features(model), self.projection)
-        # |w - m|^2 without a tensor of [N, K, D]
-        squared = ops.sum(ops.square(whitened), axis=1, keepdims=True) - 2 * ops.matmul(whitened, self.means.T)
-        scaled = (squared + (self.means**2).sum(axis=1)) / self.scales
-        return keras.Model(model.input, {"logits": logits, "distance": ops.min(scaled, axis=1)})
+        distances = self.space.measure(_features(model))
+        return keras.Model(model.input, {"logits": logits, "distance": keras.ops.min(distances, axis=1)})
 
 
 def calibrate(run: Path, source: Source) -> Calibration:
@@ -73,18 +95,16 @@ def calibrate(run: Path, source: Source) -> Calibration:
     both = keras.Model(model.input, {"logits": model.output, "features": _features(model)})
     seen, held_out = _predict(both, training.images), _predict(both, validation.images)
     temperature = fit_temperature(held_out["logits"], validation.labels)
-    projection, means = fit_classes(seen["features"], training.labels)
-    distances = ((held_out["features"] @ projection)[:, None] - means) ** 2
-    scales = fit_scales(distances.sum(axis=2), validation.labels)
+    space = fit_offsets(fit_space(seen["features"], training.labels), held_out["features"], validation.labels)
+    distances = keras.ops.convert_to_numpy(space.measure(held_out["features"])).min(axis=1)
     calibration = Calibration(
         temperature=temperature,
-        projection=projection,
-        means=means,
-        scales=scales,
-        threshold=float(np.quantile((distances.sum(axis=2) / scales).min(axis=1), ACCEPTED_SHARE)),
+        space=space,
+        threshold=float(np.quantile(distances, ACCEPTED_SHARE)),
         minimum_probabilities=fit_prediction_sets(softmax(held_out["logits"] / temperature, axis=1), validation.labels),
     )
-    np.savez(run / CALIBRATION_FILE, **dataclasses.asdict(calibration))
+    values = dataclasses.asdict(calibration)
+    np.savez(run / CALIBRATION_FILE, **values.pop("space"), **values)
     return calibration
 
 
@@ -100,9 +120,10 @@ def load_calibration(run: Path) -> Calibration | None:
     try:
         with np.load(path) as values:
             found: dict[str, Any] = dict(values)
+        space = Space(**{field.name: found.pop(field.name) for field in dataclasses.fields(Space)})
         scalars = {name: float(value) for name, value in found.items() if value.ndim == 0}
-        return Calibration(**(found | scalars))
-    except (ValueError, TypeError) as error:
+        return Calibration(space=space, **(found | scalars))
+    except (ValueError, TypeError, KeyError) as error:
         raise RunError(f"{path} is damaged: run `python -m training calibrate {run}` again ({error})") from error
 
 
@@ -126,28 +147,29 @@ def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
-def fit_classes(features: NDArray[np.float32], labels: Labels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Fit the projection ``[D, D]`` and the class means ``[K, D]`` of the Mahalanobis distance of Lee et al. 2018.
-
-    Between features multiplied by the projection, the Euclidean distance is the Mahalanobis distance.
-    """
-    exact = features.astype(np.float64)
+def fit_space(features: NDArray[np.float32], labels: Labels) -> Space:
+    """Fit centre, projections and class means to the features ``[N, D]`` of the training part; offsets are zero."""
+    exact = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     means = np.stack([exact[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
-    residuals = exact - means[labels]
-    covariance = residuals.T @ residuals / len(residuals)
-    covariance += SHRINKAGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    projection = np.linalg.cholesky(np.linalg.inv(covariance))
-    return projection.astype(np.float32), (means @ projection).astype(np.float32)
+    projection = _whiten(exact - means[labels])
+    return Space(
+        centre=features.mean(axis=0, dtype=np.float64).astype(np.float32),
+        projection=projection.astype(np.float32),
+        means=(means @ projection).astype(np.float32),
+        background=_whiten(exact).astype(np.float32),
+        offsets=np.zeros(len(means), np.float32),
+    )
 
 
-def fit_scales(squared_distances: NDArray[np.float32], labels: Labels) -> NDArray[np.float32]:
-    """Find for each class the squared distance to its mean within which its share of validation lies: ``[K]``.
+def fit_offsets(space: Space, features: NDArray[np.float32], labels: Labels) -> Space:
+    """Set the offset of each class so that its share of validation stays below zero.
 
-    Dividing by it keeps a class of many shapes from being refused more often than one of few.
+    Without it a class of many shapes is refused more often than one of few.
     """
-    own = squared_distances[np.arange(len(labels)), labels]
-    quantiles = [np.quantile(own[labels == label], ACCEPTED_SHARE) for label in range(squared_distances.shape[1])]
-    return np.array(quantiles, np.float32)
+    distances = keras.ops.convert_to_numpy(space.measure(features))
+    own = distances[np.arange(len(labels)), labels]
+    quantiles = [np.quantile(own[labels == label], ACCEPTED_SHARE) for label in range(distances.shape[1])]
+    return dataclasses.replace(space, offsets=np.array(quantiles, np.float32))
 
 
 def fit_prediction_sets(probabilities: NDArray[np.float32], labels: Labels) -> NDArray[np.float64]:
@@ -166,9 +188,23 @@ def fit_prediction_sets(probabilities: NDArray[np.float32], labels: Labels) -> N
     return minima
 
 
+def _whiten(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Find the projection ``[D, D]`` that turns the Mahalanobis distance into the Euclidean one."""
+    covariance = residuals.T @ residuals / len(residuals)
+    covariance += SHRINKAGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    return np.linalg.cholesky(np.linalg.inv(covariance))
+
+
+def _square(vectors: Any) -> Any:
+    return keras.ops.sum(keras.ops.square(vectors), axis=1, keepdims=True)
+
+
 def _features(model: Any) -> Any:
-    """Find what the last dense layer of a model takes."""
-    return next(layer for layer in reversed(model.layers) if isinstance(layer, keras.layers.Dense)).input
+    """Find what the last dense layer of a model takes, beside it the pooled features of an earlier layer so named."""
+    last = next(layer for layer in reversed(model.layers) if isinstance(layer, keras.layers.Dense)).input
+    earlier = [layer.output for layer in model.layers if layer.name == EARLIER_FEATURES]
+    pooled = [keras.layers.GlobalAveragePooling2D()(output) for output in earlier]
+    return keras.layers.Concatenate()([*pooled, last]) if pooled else last
 
 
 def _predict(model: Any, images: Images) -> dict[str, NDArray[np.float32]]:

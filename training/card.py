@@ -61,8 +61,8 @@ seed {training["seed"]}, {training["precision"]}, {training["seconds"] / 60:.1f}
 def _distance(manifest: Manifest) -> str:
     if manifest.distance_threshold is None:
         return ""
-    return f"""Output `distance`: float32 `[batch]`, of the last features from the nearest class: the squared
-Mahalanobis distance (Lee et al. 2018), in units within which 95 % of that class lie. Above
+    return f"""Output `distance`: float32 `[batch]`, of the last features from the nearest class: the relative
+Mahalanobis distance (Lee et al. 2018, Ren et al. 2021), less what 95 % of the images of that class stay below. Above
 {manifest.distance_threshold:.3f} an image counts as none of the classes.
 """
 
