@@ -161,6 +161,35 @@ def residue(images: NDArray[np.float32], targets: NDArray[np.float32], generator
     return np.maximum(images, ground).clip(0, 255).astype(np.float32), targets
 
 
+def lay_on_ground(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+    """Change the garment's tone and lay it on a ground of any grey up to 125, uneven, patchy and noisy.
+
+    125 because the service negates what has a lighter border.
+    """
+    count, height, width = images.shape
+    opacity = (images / 24).clip(0, 1)  # the data set's ground is 0
+    garments, targets = tone(images, targets, generator)
+    level, patchiness, noise = generator.uniform(0, ((125,), (25,), (8,)), (3, count))[..., None, None]
+    rows, columns = np.arange(height) * 8 // height, np.arange(width) * 8 // width
+    patches = generator.normal(size=(count, 8, 8))[:, rows][:, :, columns]
+    ground = level * (0.7 + 0.6 * _ramps(images.shape, generator))
+    ground += patchiness * gaussian_filter(patches, (0, 1.5, 1.5)) + noise * generator.normal(size=images.shape)
+    laid = opacity * garments + (1 - opacity) * ground
+    return laid.clip(0, 255).astype(np.float32), targets
+
+
+def sometimes(share: float, *steps: Step) -> Step:
+    """Return the steps for a random ``share`` of the images, which must leave targets as they are."""
+
+    def step(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+        chosen, changed = generator.random(len(images)) < share, images
+        for inner in steps:
+            changed, _ = inner(changed, targets, generator)
+        return np.where(chosen[:, None, None], changed, images), targets
+
+    return step
+
+
 def _ramps(shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.float64]:
     """Draw a plane ``[N, H, W]`` from about 0 to about 1 in a random direction for each image."""
     angle = generator.uniform(0, 2 * np.pi, (shape[0], 1, 1))
@@ -210,6 +239,12 @@ AUGMENTATIONS: Mapping[str, tuple[Step, ...]] = {
     "modern-cutmix": (flip, shift(2), cutmix(1.0)),
     # What a photo of a garment that was cut out and scaled down has, and the images of the data set have not.
     "deployment": (flip, pose(12, 0.1, 0.7, 1.1), tone, shadow, blur, residue),
+    # What one that was not cut out has; a quarter stays as it is, lest the data set's own images be unlearnt.
+    "photographic": (
+        flip,
+        shift(2),
+        sometimes(0.75, pose(12, 0.1, 0.7, 1.1), sometimes(0.8, lay_on_ground), shadow, blur),
+    ),
 }
 
 

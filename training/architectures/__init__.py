@@ -84,6 +84,7 @@ _RESNET = Recipe(
 # Loshchilov and Hutter 2017, "SGDR": a warm restart, from a lower peak.
 _RESTART = replace(_RESNET, learning_rate=0.1, epochs=20, fine_tunes=True)
 _ROBUST = replace(_RESNET, learning_rate=0.04, epochs=10, augmentation="deployment", fine_tunes=True)
+_PHOTOGRAPHIC = replace(_ROBUST, epochs=8, augmentation="photographic")
 # A small network underfits: it is spared cutout, and the teacher's answers take the place of smoothing.
 _DISTILLED = replace(_RESNET, epochs=24, augmentation="flip-shift", label_smoothing=0.0, distillation_temperature=1.0)
 
@@ -122,7 +123,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "augmented-50": replace(_WIDE, epochs=50, continues=True, published=0.9159),
         },
     ),
-    "resnet-8": Architecture(resnet_8, 586_666, {"cutout": _RESNET, "restart": _RESTART, "robust": _ROBUST}),
+    "resnet-8": Architecture(
+        resnet_8, 586_666, {"cutout": _RESNET, "restart": _RESTART, "robust": _ROBUST, "photographic": _PHOTOGRAPHIC}
+    ),
     "resnet-8-tiny": Architecture(resnet_8_tiny, 93_946, {"cutout": _RESNET, "distilled": _DISTILLED}),
 }
 
