@@ -115,9 +115,13 @@ def list_architectures() -> None:
 
 
 @app.command()
-def calibrate(run: Annotated[Path, typer.Argument(help="The folder of a finished run.")], data: Data = None) -> None:
+def calibrate(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    data: Data = None,
+    augmentation: Annotated[str, typer.Option(help="What counts as known: images changed like this.")] = "none",
+) -> None:
     """Fit temperature, distance to the classes and prediction sets on validation, before the run is evaluated."""
-    calibration = calibrate_run(run, open_source(data, read_config(run).input_size))
+    calibration = calibrate_run(run, open_source(data, read_config(run).input_size), augmentation)
     typer.echo(
         f"{run}: temperature {calibration.temperature:.3f}, known up to a distance of {calibration.threshold:.3f}"
     )

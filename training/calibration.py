@@ -18,9 +18,10 @@ from scipy.special import log_softmax, softmax
 
 from service.bundle import PredictionSets
 from training.architectures.resnet import EARLIER_FEATURES
+from training.augment import find_augmentation
 from training.errors import RunError
 from training.runs import METRICS_FILE, load_model, read_config
-from training.samples import Images, Labels, Source
+from training.samples import Images, Labels, Samples, Source
 
 CALIBRATION_FILE = "calibration.npz"
 ACCEPTED_SHARE = 0.95  # of validation, which the threshold of the distance accepts
@@ -61,13 +62,15 @@ class Space:
 class Calibration:
     """The constants that calibration adds to a network of K classes.
 
-    An image whose distance to the nearest class is above ``threshold`` counts as none of them. One of class k is in its
+    An image whose distance to the nearest class is above ``threshold`` counts as none of them; ``augmentation`` names
+    what was done to the images that the distance was fitted to. One of class k is in its
     prediction set of coverage ``COVERAGES[i]`` if its probability is at least ``minimum_probabilities[i, k]``.
     """
 
     temperature: float
     space: Space
     threshold: float
+    augmentation: str
     minimum_probabilities: NDArray[np.float64]
 
     @property
@@ -82,8 +85,11 @@ class Calibration:
         return keras.Model(model.input, {"logits": logits, "distance": keras.ops.min(distances, axis=1)})
 
 
-def calibrate(run: Path, source: Source) -> Calibration:
+def calibrate(run: Path, source: Source, augmentation: str = "none") -> Calibration:
     """Fit the calibration of a finished run on its parts for training and validation, and write it into its folder.
+
+    The distance is fitted to images changed by ``augmentation``, so that what the network was taught to know counts as
+    known; temperature and prediction sets to the images as they are.
 
     Raises:
         RunError: The run has not ended, was made with other data, or was evaluated already.
@@ -93,14 +99,16 @@ def calibrate(run: Path, source: Source) -> Calibration:
     model = load_model(run)
     training, validation = read_config(run).split(source.training())
     both = keras.Model(model.input, {"logits": model.output, "features": _features(model)})
-    seen, held_out = _predict(both, training.images), _predict(both, validation.images)
+    held_out = _predict(both, validation.images)
+    seen, shown = (_predict(both, augment(part, augmentation))["features"] for part in (training, validation))
     temperature = fit_temperature(held_out["logits"], validation.labels)
-    space = fit_offsets(fit_space(seen["features"], training.labels), held_out["features"], validation.labels)
-    distances = keras.ops.convert_to_numpy(space.measure(held_out["features"])).min(axis=1)
+    space = fit_offsets(fit_space(seen, training.labels), shown, validation.labels)
+    distances = keras.ops.convert_to_numpy(space.measure(shown)).min(axis=1)
     calibration = Calibration(
         temperature=temperature,
         space=space,
         threshold=float(np.quantile(distances, ACCEPTED_SHARE)),
+        augmentation=augmentation,
         minimum_probabilities=fit_prediction_sets(softmax(held_out["logits"] / temperature, axis=1), validation.labels),
     )
     values = dataclasses.asdict(calibration)
@@ -121,7 +129,7 @@ def load_calibration(run: Path) -> Calibration | None:
         with np.load(path) as values:
             found: dict[str, Any] = dict(values)
         space = Space(**{field.name: found.pop(field.name) for field in dataclasses.fields(Space)})
-        scalars = {name: float(value) for name, value in found.items() if value.ndim == 0}
+        scalars = {name: value.item() for name, value in found.items() if value.ndim == 0}
         return Calibration(space=space, **(found | scalars))
     except (ValueError, TypeError, KeyError) as error:
         raise RunError(f"{path} is damaged: run `python -m training calibrate {run}` again ({error})") from error
@@ -207,7 +215,16 @@ def _features(model: Any) -> Any:
     return keras.layers.Concatenate()([*pooled, last]) if pooled else last
 
 
-def _predict(model: Any, images: Images) -> dict[str, NDArray[np.float32]]:
+def augment(samples: Samples, name: str) -> NDArray[np.float32]:
+    """Change the images of samples by an augmentation that leaves labels alone: float32 ``[N, H, W]``, always alike."""
+    images, targets = samples.images.astype(np.float32), np.eye(samples.labels.max() + 1, dtype=np.float32)
+    generator = np.random.default_rng(1)
+    for step in find_augmentation(name):
+        images, _ = step(images, targets[samples.labels], generator)
+    return images
+
+
+def _predict(model: Any, images: Images | NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
     outputs: dict[str, NDArray[np.float32]] = model.predict(
         images[..., None].astype(np.float32), batch_size=500, verbose=0
     )

@@ -75,9 +75,8 @@ def _limit(manifest: Manifest) -> str:
 
 def _sections(manifest: Manifest) -> list[str]:
     """Render what was not measured of every bundle: calibration, refusals, prediction sets, corruptions."""
-    metrics = manifest.metrics
     renderers = {"distance": _refusals, "prediction_sets": _prediction_sets, "corruptions": _corruptions}
-    sections = [render(metrics[name]) for name, render in renderers.items() if name in metrics]
+    sections = [render(manifest) for name, render in renderers.items() if name in manifest.metrics]
     return [_calibration(manifest), *sections] if "temperature" in manifest.training else sections
 
 
@@ -94,7 +93,9 @@ negative log-likelihood {test["loss"]:.4f}, Brier score {test["brier"]:.4f}.
 """
 
 
-def _refusals(measured: dict[str, Any]) -> str:
+def _refusals(manifest: Manifest) -> str:
+    measured, augmentation = manifest.metrics["distance"], manifest.training["known_augmentation"]
+    shown = "" if augmentation == "none" else f" as the augmentation `{augmentation}` shows it"
     outliers = "\n".join(
         f"| {kind} | {row['count']:,} | {row['auroc']:.4f} | {row['refused']:.1%} |"
         for kind, row in measured["outliers"].items()
@@ -102,16 +103,26 @@ def _refusals(measured: dict[str, Any]) -> str:
     accepted = ", ".join(f"{name} {share:.1%}" for name, share in measured["accepted_per_class"].items())
     return f"""## Knowing what it does not know
 
-The threshold accepts 95 % of validation. Of the test images it accepts {measured["accepted"]:.1%}: {accepted}.
+The threshold accepts 95 % of validation{shown}. Of the test images it accepts {measured["accepted"]:.1%}: {accepted}.
 
 | against | images | AUROC | refused |
 |---|---|---|---|
 {outliers}
-
+{_photos(measured)}
 """
 
 
-def _prediction_sets(measured: dict[str, Any]) -> str:
+def _photos(measured: dict[str, Any]) -> str:
+    if "photos" not in measured:
+        return ""
+    return f"""
+Of {measured["photos"]["count"]:,} photos of its own classes, which it should know, it accepts
+{measured["photos"]["accepted"]:.1%}.
+"""
+
+
+def _prediction_sets(manifest: Manifest) -> str:
+    measured = manifest.metrics["prediction_sets"]
     rows = "\n".join(
         f"| {float(coverage):.0%} | {row['coverage']:.2%} | {min(row['per_class'].values()):.2%} "
         f"({min(row['per_class'], key=row['per_class'].__getitem__)}) | {row['mean_size']:.3f} | {row['empty']:.2%} |"
@@ -128,7 +139,8 @@ Split conformal prediction with a threshold for each class, fitted on validation
 """
 
 
-def _corruptions(measured: dict[str, float]) -> str:
+def _corruptions(manifest: Manifest) -> str:
+    measured = manifest.metrics["corruptions"]
     rows = "\n".join(f"| {name} | {accuracy:.2%} |" for name, accuracy in measured.items())
     return f"""## Robustness
 

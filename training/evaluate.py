@@ -20,7 +20,7 @@ from service.bundle import PredictionSets, read_bundle
 from training.calibration import load_calibrated, load_calibration
 from training.corruptions import CORRUPTIONS, corrupt
 from training.errors import RunError
-from training.outliers import make_outliers
+from training.outliers import make_outliers, read_photos
 from training.pictures import plot_confusion, plot_reliability, plot_sheet
 from training.runs import METRICS_FILE, log_opening, read_config
 from training.samples import Images, Labels, Samples, Source
@@ -129,6 +129,10 @@ def _write(folder: Path, measured: Measured, test: Samples, validation: Samples,
             measured.distance_threshold,
             names,
         )
+    if measured.distance_threshold is not None and photos is not None:
+        known = measured.answer(read_photos(photos, test.input_size, of_classes=True)).distances
+        share = float((known <= measured.distance_threshold).mean())
+        metrics["distance"]["photos"] = {"count": len(known), "accepted": share}
     report(folder, metrics, answers.probabilities, test, names)
     return metrics
 

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 
 from service.bundle import CARD_FILE, MODEL_FILE, Bundle, Manifest, self_test_image, write_bundle
 from service.imaging import PREPROCESSING
-from training.calibration import load_calibrated, load_calibration
+from training.calibration import Calibration, load_calibrated, load_calibration
 from training.card import render_card
 from training.errors import ExportError
 from training.evaluate import Answers, answer, predict, run_graph
@@ -211,10 +211,16 @@ def describe(run: Path, config: Config, metrics: dict[str, Any], model: Any, nam
             "precision": config.precision,
             "data_source": config.data_source,
             "seconds": round(sum(row["seconds"] for row in history), 1),
-            **({} if calibration is None else {"temperature": calibration.temperature}),
+            **_describe_calibration(calibration),
             **config.made_by,
         },
         metrics={part: {k: v for k, v in values.items() if k not in DETAILS} for part, values in metrics.items()},
         data_sha256=config.data_sha256,
         git_commit=git_commit(),
     )
+
+
+def _describe_calibration(calibration: Calibration | None) -> dict[str, Any]:
+    if calibration is None:
+        return {}
+    return {"temperature": calibration.temperature, "known_augmentation": calibration.augmentation}

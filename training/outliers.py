@@ -33,7 +33,7 @@ def make_outliers(images: Images, photos: Path | None, seed: int) -> dict[str, I
         "inverted images": 255 - images,
     }
     if photos is not None:
-        kinds["photos of other things"] = read_photos(photos, (height, width))
+        kinds["photos of other things"] = read_photos(photos, (height, width), of_classes=False)
     return kinds
 
 
@@ -50,15 +50,15 @@ def render_digits(count: int, size: tuple[int, int], generator: np.random.Genera
     return np.stack(pictures)
 
 
-def read_photos(folder: Path, size: tuple[int, int]) -> Images:
-    """Read the photos that ``labels.csv`` gives no class, as the service reads uploads: ``[N, H, W]``.
+def read_photos(folder: Path, size: tuple[int, int], *, of_classes: bool) -> Images:
+    """Read the photos that ``labels.csv`` gives a class, or no class, as the service reads uploads: ``[N, H, W]``.
 
     Raises:
         DataError: The table or a photo cannot be read.
     """
     try:
         with (folder / LABELS_FILE).open(newline="", encoding="utf-8") as file:
-            names = [row["file"] for row in csv.DictReader(file) if not row["class_id"]]
+            names = [row["file"] for row in csv.DictReader(file) if bool(row["class_id"]) == of_classes]
         return np.stack([read_image((folder / name).read_bytes(), size, MAX_PHOTO_PIXELS).image for name in names])
     except (OSError, KeyError, ValueError, InvalidRequestError) as error:
         raise DataError(

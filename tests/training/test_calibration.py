@@ -18,6 +18,7 @@ from service.bundle import read_bundle
 from tests.training.fashion_mnist import SampleSource
 from training.calibration import (
     COVERAGES,
+    augment,
     calibrate,
     fit_offsets,
     fit_prediction_sets,
@@ -147,6 +148,21 @@ def test_bundle_gives_every_figure_again(calibrated_run: Path, tmp_path: Path) -
     assert measured["prediction_sets"]["0.95"]["coverage"] == stated["prediction_sets"]["0.95"]["coverage"]
     for kind, row in stated["distance"]["outliers"].items():
         assert measured["distance"]["outliers"][kind]["auroc"] == pytest.approx(row["auroc"], abs=1e-3)
+
+
+def test_what_was_taught_counts_as_known(small_run: Path, tmp_path: Path) -> None:
+    """Fitted to augmented images, the distance accepts 95 % of such, and temperature and sets stay as they were."""
+    shutil.copytree(small_run, tmp_path / "run", ignore=shutil.ignore_patterns("metrics.json"))
+    plain = calibrate(tmp_path / "run", SOURCE)
+    photographic = calibrate(tmp_path / "run", SOURCE, "photographic")
+    assert load_calibration(tmp_path / "run") is not None
+    assert (plain.augmentation, photographic.augmentation) == ("none", "photographic")
+    assert plain.temperature == photographic.temperature
+    assert (plain.minimum_probabilities == photographic.minimum_probabilities).all()
+    _, validation = read_config(small_run).split(SOURCE.training())
+    shown = augment(validation, "photographic").round().astype(np.uint8)
+    accepted = answer(photographic.apply(load_model(small_run)), shown).distances <= photographic.threshold
+    assert accepted.mean() == pytest.approx(0.95, abs=0.06)
 
 
 def test_calibration_comes_before_evaluation(small_run: Path) -> None:
