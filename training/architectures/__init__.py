@@ -81,8 +81,6 @@ _RESNET = Recipe(
     augmentation="modern-cutout",
     ema_momentum=0.995,
 )
-# Loshchilov and Hutter 2017, "SGDR": a warm restart, from a lower peak.
-_RESTART = replace(_RESNET, learning_rate=0.1, epochs=20, fine_tunes=True)
 _ROBUST = replace(_RESNET, learning_rate=0.04, epochs=10, augmentation="deployment", fine_tunes=True)
 _PHOTOGRAPHIC = replace(_ROBUST, epochs=8, augmentation="photographic")
 # A small network underfits: it is spared cutout, and the teacher's answers take the place of smoothing.
@@ -123,9 +121,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "augmented-50": replace(_WIDE, epochs=50, continues=True, published=0.9159),
         },
     ),
-    "resnet-8": Architecture(
-        resnet_8, 586_666, {"cutout": _RESNET, "restart": _RESTART, "robust": _ROBUST, "photographic": _PHOTOGRAPHIC}
-    ),
+    "resnet-8": Architecture(resnet_8, 586_666, {"cutout": _RESNET, "robust": _ROBUST, "photographic": _PHOTOGRAPHIC}),
     "resnet-8-tiny": Architecture(resnet_8_tiny, 93_946, {"cutout": _RESNET, "distilled": _DISTILLED}),
 }
 
