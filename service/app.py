@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from service import access, problems, tracing
 from service.limits import UploadLimits
 from service.predictor import Predictor, load_classifier
-from service.routes import health, metrics, models, predict
+from service.routes import batch, health, metrics, models, predict
 from service.settings import Settings
 from service.telemetry import Metrics, Observe
 
@@ -40,7 +40,7 @@ def create_app(
         predictor.close()
 
     # Not by include_router, which would look for the route of each request twice.
-    routes = [route for module in (predict, models, health, metrics) for route in module.router.routes]
+    routes = [route for module in (predict, batch, models, health, metrics) for route in module.router.routes]
     app = FastAPI(
         routes=routes,
         title="Fashion image classifier",

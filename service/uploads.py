@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from service.errors import MalformedFormError, UnsupportedTypeError
+from service.predictor import MAX_BATCH_IMAGES
 
+FORM = "multipart/form-data"
 FIELD = "file"
 MAX_PARTS = 8
 MAX_PART_HEAD_BYTES = 4096
 
 _BINARY = {"type": "string", "format": "binary"}
-_FORM = {"type": "object", "required": [FIELD], "properties": {FIELD: _BINARY}}
-OPENAPI_REQUEST_BODY = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {"schema": _FORM},
-        "image/*": {"schema": _BINARY},
-        "application/octet-stream": {"schema": _BINARY},
-    },
-}
+
+
+def _request_body(file: dict[str, Any], *types: str) -> dict[str, Any]:
+    form = {"type": "object", "required": [FIELD], "properties": {FIELD: file}}
+    content = {name: {"schema": _BINARY} for name in types}
+    return {"requestBody": {"required": True, "content": {FORM: {"schema": form}} | content}}
+
+
+OPENAPI_UPLOAD = _request_body(_BINARY, "image/*", "application/octet-stream")
+OPENAPI_BATCH = _request_body({"type": "array", "items": _BINARY}, "application/octet-stream")
 
 
 async def read_upload(request: Request) -> bytes:
@@ -31,45 +35,73 @@ async def read_upload(request: Request) -> bytes:
     Raises:
         UnsupportedTypeError: The content type is none of those accepted.
         MalformedFormError: The form is damaged, or does not hold exactly one part named ``file``.
-        UploadTooLargeError: See ``limits.BodyLimit``.
+        UploadTooLargeError: See ``limits.UploadLimits``.
     """
+    boundary = _read_boundary(request, "image/", "application/octet-stream")
+    body = await request.body()
+    if boundary is None:
+        return body
+    files = _read_files(body, boundary, MAX_PARTS)
+    if len(files) != 1:
+        raise MalformedFormError(f"the form has {len(files)} file parts named {FIELD!r}; send exactly one")
+    return files[0]
+
+
+async def read_batch(request: Request) -> list[bytes] | bytes:
+    """Return the bytes of each file in a form, its parts named ``file``, in order; or the whole raw body.
+
+    Raises:
+        UnsupportedTypeError, MalformedFormError, UploadTooLargeError: As ``read_upload``.
+    """
+    boundary = _read_boundary(request, "application/octet-stream")
+    body = await request.body()
+    if boundary is None:
+        return body
+    files = _read_files(body, boundary, MAX_BATCH_IMAGES)
+    if not files:
+        raise MalformedFormError(f"the form has no file part named {FIELD!r}; send at least one")
+    return files
+
+
+def _read_boundary(request: Request, *types: str) -> bytes | None:
+    """Return the boundary of the form that the request's head announces; None for a raw body of one of ``types``."""
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise UnsupportedTypeError(f"the content encoding is {encoding[:100]!r}; send the image as it is")
     header = request.headers.get("content-type", "")
     content_type, options = parse_options_header(header)
-    if content_type == b"multipart/form-data":
-        if not options.get(b"boundary"):
-            raise MalformedFormError(
-                f"the content type {header[:100]!r} names no boundary; let the client library set it"
-            )
-        return _read_form(await request.body(), options[b"boundary"])
-    if content_type.startswith(b"image/") or content_type == b"application/octet-stream":
-        return await request.body()
+    if content_type == FORM.encode():
+        if options.get(b"boundary"):
+            return options[b"boundary"]
+        raise MalformedFormError(f"the content type {header[:100]!r} names no boundary; let the client library set it")
+    if content_type.startswith(tuple(name.encode() for name in types)):
+        return None
+    accepted = " or ".join(f"{name}*" if name.endswith("/") else name for name in types)
     raise UnsupportedTypeError(
-        f"the content type is {header[:100]!r}; send multipart/form-data with one file part named {FIELD!r}, "
-        "or the image itself as image/* or application/octet-stream"
+        f"the content type is {header[:100]!r}; send multipart/form-data with a file part named {FIELD!r}, "
+        f"or the bytes themselves as {accepted}"
     )
 
 
-def _read_form(body: bytes, boundary: bytes) -> bytes:
+def _read_files(body: bytes, boundary: bytes, most: int) -> list[bytes]:
     # What a part holds is all up to the next delimiter (RFC 2046, section 5.1.1), so there is nothing to be parsed byte
     # by byte; a parser that does takes five times as long for a small image.
     delimiter = b"\r\n--" + boundary
-    first, *segments = body.split(delimiter, MAX_PARTS + 2)
+    first, *segments = body.split(delimiter, most + 2)
     if first:
         if not first.startswith(delimiter[2:]):
             raise _damaged("it does not begin with its boundary")
         segments.insert(0, first[len(delimiter) - 2 :])
-    if len(segments) > MAX_PARTS + 1:
-        raise MalformedFormError(f"the form has more than {MAX_PARTS} parts; send one, named {FIELD!r}")
+    if len(segments) > most + 1:
+        raise MalformedFormError(f"the form has more than {most} parts, which is all that this path takes; send fewer")
     if not segments or not segments.pop().startswith(b"--"):
         raise _damaged("it ends before its closing boundary")
     files = [part for part in map(_read_part, segments) if part.is_file or part.name == FIELD]
-    if [part.name for part in files] != [FIELD]:
-        got = ", ".join(repr(part.name[:40]) for part in files) or "none"
-        raise MalformedFormError(f"the form has these file parts: {got}; send exactly one, named {FIELD!r}")
-    return files[0].content
+    if strays := [part.name[:40] for part in files if part.name != FIELD]:
+        raise MalformedFormError(
+            f"the form has file parts named {', '.join(map(repr, strays[:8]))}; name them {FIELD!r}"
+        )
+    return [part.content for part in files]
 
 
 @dataclass(frozen=True)

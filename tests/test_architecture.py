@@ -27,7 +27,7 @@ LAYERS = (
     {"quota", "telemetry"},
     {"problems", "uploads"},
     {"schemas", "predictor"},
-    {"batching", "classifier", "imaging"},
+    {"batching", "classifier", "imaging", "tensors"},
     {"bundle", "item", "keys", "listening", "sizing", "tracing"},
     {"errors", "nvidia", "resources", "settings"},
 )
