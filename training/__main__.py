@@ -26,6 +26,7 @@ from training.errors import TrainingError
 from training.evaluate import evaluate as evaluate_run
 from training.evaluate import evaluate_bundle
 from training.golden import write_golden
+from training.photos import write_photos
 from training.pictures import plot_sheet
 from training.project import largest_count
 from training.project import project as write_projection
@@ -207,6 +208,21 @@ def project(
     _, chosen = samples.split(count / len(samples), seed=1)
     write_projection(chosen, source.class_names, output, run)
     typer.echo(output)
+
+
+@app.command()
+def photos(
+    folder: Annotated[Path, typer.Argument(help="Photos with a labels.csv: file, class_id, tier, source.")],
+    model: Annotated[Path, typer.Option(help="The bundle that is measured.")] = Path("models/convnet-tf1/1"),
+    data: Data = None,
+    sheet: Annotated[Path, typer.Option(help="Picture to draw: photos, what the model saw, its answers.")] = Path(
+        "evaluations/photos.png"
+    ),
+    output: Annotated[Path, typer.Option(help="The page to write; its figures go beside it.")] = Path("docs/photos.md"),
+) -> None:
+    """Measure a bundle on photos, and on photos made of Fashion-MNIST, and render the page of all so measured."""
+    bundle = read_bundle(model)
+    typer.echo(write_photos(bundle, folder, open_source(data, bundle.manifest.input_size), sheet, output))
 
 
 @app.command()

@@ -65,6 +65,20 @@ def plot_sheet(path: Path, images: Images, captions: Sequence[str], columns: int
     save(figure, path)
 
 
+def plot_pairs(path: Path, pairs: Sequence[tuple[Any, Images, str]], columns: int = 10) -> None:
+    """Draw photos (RGB pictures), each with what a model sees of it, uint8 ``[H, W]``, and a caption."""
+    rows = max(1, -(-len(pairs) // columns))
+    figure = Figure(figsize=(2 * columns, 1.5 * rows), layout="constrained")
+    axes = figure.subplots(rows, 2 * columns, squeeze=False).ravel()
+    for each in axes:
+        each.axis("off")
+    for number, (photo, image, caption) in enumerate(pairs):
+        axes[2 * number].imshow(photo)
+        axes[2 * number].set_title(caption, fontsize=7, loc="left")
+        axes[2 * number + 1].imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    save(figure, path)
+
+
 def plot_points(path: Path, points: NDArray[Any], labels: NDArray[np.int64], class_names: Sequence[str]) -> None:
     """Draw points ``[N, 2]`` coloured by class."""
     figure = Figure(figsize=(8, 6), layout="constrained")
