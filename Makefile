@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check install format openapi torture fuzz audit sbom requirements clean
+.PHONY: help serve test check install format openapi torture bench fuzz audit sbom requirements clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ openapi: .venv/all ## Write docs/openapi.json anew
 
 torture: .venv/all ## Torture a real server for SECONDS=300 and write docs/reliability.md
 	$(BIN)/python -m tests.benchmarks.torture --seconds $(or $(SECONDS),300) --output docs/reliability.md
+
+bench: .venv/all ## Measure the service beside a tutorial's, SECONDS=4 a cell, and write docs/performance.md
+	$(BIN)/python -m tests.benchmarks.bench --seconds $(or $(SECONDS),4) --output docs/performance.md
 
 fuzz: .venv/fuzz ## Fuzz the parser of forms and the decoder of images, each for SECONDS=600
 	@mkdir -p build/fuzz/form build/fuzz/image

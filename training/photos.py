@@ -166,7 +166,7 @@ def draw_uploads(path: Path, validation: Samples, bundle: Bundle) -> None:
 
 def _classify_with(bundle: Bundle) -> Classify:
     session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
-    return lambda images: np.asarray(run_graph(session, images, 500).argmax(axis=1), dtype=np.int64)
+    return lambda images: np.asarray(run_graph(session, images, 500).probabilities.argmax(axis=1), dtype=np.int64)
 
 
 def _look_at(uploads: Sequence[bytes], bundle: Bundle, classify: Classify) -> Seen:

@@ -12,7 +12,7 @@ from tests.e2e.server import serving
 # An image is more than the "string of binary" that a schema can ask for.
 COMMAND = "--max-examples 50 --exclude-checks positive_data_acceptance --generation-deterministic --no-color"
 
-# Most bytes are no tensor. One file of a form cannot be told from a list of one, so a form that breaks the schema is answered.
+# Most bytes are no tensor. One file of a form cannot be told from a list of one, so what breaks the schema is answered.
 CONFIG = """
 [[operations]]
 include-path = "/predict/batch"
