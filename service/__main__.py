@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from service.errors import ServiceError
 from service.keys import new_key
 from service.settings import Settings
+from service.sizing import count_workers
 
 
 def main() -> int:
@@ -45,10 +46,11 @@ def run(arguments: argparse.Namespace) -> int:
     # The heavy packages are loaded by the commands that need them: a probe runs every few seconds.
     if arguments.command == "doctor":
         return examine(settings)
-    if settings.workers > 1:
+    workers = count_workers(settings)
+    if workers > 1:
         from service.supervisor import supervise
 
-        return supervise(settings)
+        return supervise(settings, workers)
     from service.server import serve
 
     return serve(settings)

@@ -6,7 +6,9 @@ it need no key.
 
 from __future__ import annotations
 
-from starlette.applications import Starlette
+from typing import Any
+
+from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -20,6 +22,10 @@ from service.settings import Settings
 
 HEALTH = "/health"
 WITHOUT_KEY = (HEALTH, "/docs", "/openapi.json")
+KEY_SCHEMES = {
+    "HTTPBearer": {"type": "http", "scheme": "bearer"},
+    "APIKeyHeader": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
 
 # FastAPI's page of documentation is an inline script that loads these two files; nothing else may run or be framed.
 SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5"
@@ -31,7 +37,7 @@ PAGE_POLICY = (
 )
 
 
-def install(app: Starlette, settings: Settings) -> None:
+def install(app: FastAPI, settings: Settings) -> None:
     """Add to ``app`` what ``settings`` ask for; it needs the request id that is set outside of it.
 
     Raises:
@@ -42,6 +48,7 @@ def install(app: Starlette, settings: Settings) -> None:
         app.add_middleware(RateLimit, buckets=TokenBuckets(settings.rate_limit_per_minute))
     if settings.api_keys_file is not None:
         app.add_middleware(RequireKey, keys=KeyRing(settings.api_keys_file))
+        _document_keys(app)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -52,6 +59,22 @@ def install(app: Starlette, settings: Settings) -> None:
         )
     if settings.allowed_hosts:
         app.add_middleware(TrustedHosts, allowed_hosts=settings.allowed_hosts)
+
+
+def _document_keys(app: FastAPI) -> None:
+    """Tell the OpenAPI document, and its page, where a key goes."""
+    document = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        content = document()
+        content["components"]["securitySchemes"] = KEY_SCHEMES
+        for path, operations in content["paths"].items():
+            if not _is_below({"path": path}, *WITHOUT_KEY):
+                for operation in operations.values():
+                    operation["security"] = [{name: []} for name in KEY_SCHEMES]
+        return content
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 
 
 class TrustedHosts:

@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Security
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from fastapi.security import APIKeyHeader, HTTPBearer
 
 from service import access, problems, tracing
 from service.limits import UploadLimits
 from service.predictor import Predictor, load_classifier
-from service.routes import health, metrics, models, predict
+from service.routes import batch, health, metrics, models, predict
 from service.settings import Settings
 from service.telemetry import Metrics, Observe
 
@@ -40,7 +39,10 @@ def create_app(
         await asyncio.gather(*tasks, return_exceptions=True)
         predictor.close()
 
+    # Not by include_router, which would look for the route of each request twice.
+    routes = [route for module in (predict, batch, models, health, metrics) for route in module.router.routes]
     app = FastAPI(
+        routes=routes,
         title="Fashion image classifier",
         summary="Upload an image of a garment, get its class and probabilities.",
         version="0.1.0",
@@ -51,17 +53,11 @@ def create_app(
     )
     app.state.predictor = predictor
     app.state.metrics = Metrics(predictor)
-    # The schemes tell the document, and its page, where a key goes; it is access.RequireKey that asks for it.
-    schemes = HTTPBearer(auto_error=False), APIKeyHeader(name="X-API-Key", auto_error=False)
-    key = [Security(scheme) for scheme in schemes] if settings.api_keys_file else []
-    routers = predict.router, models.router, health.router, metrics.router
-    for router in routers:
-        app.include_router(router, dependencies=[] if router is health.router else key)
     problems.install(app)
     # The last added is the outermost.
     app.add_middleware(UploadLimits, settings=settings, status=lambda: predictor.status)
     access.install(app, settings)
-    paths = {route.path for router in routers for route in router.routes if isinstance(route, APIRoute)}
+    paths = {route.path for route in routes if isinstance(route, APIRoute)}
     app.add_middleware(Observe, metrics=app.state.metrics, paths=paths)
     app.add_middleware(access.SecurityHeaders)
     return app

@@ -66,7 +66,8 @@ class Batcher(Generic[Item, Answer]):
         """
         waiting = _Waiting[Item, Answer](item, self._clock(), asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
-        self._start()
+        # Not at once: what else has arrived by now goes into the same batch.
+        asyncio.get_running_loop().call_soon(self._start)
         return await waiting.answer
 
     def _start(self) -> None:

@@ -18,7 +18,31 @@ MODEL_FILE = "model.onnx"
 CARD_FILE = "MODEL_CARD.md"
 
 FileName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Probability = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class PredictionSets(BaseModel):
+    """Which classes hold the truth with which probability.
+
+    A class is in the set of coverage ``coverages[i]`` if its probability is at least its own of
+    ``minimum_probabilities[i]``, in the order of the manifest's classes. Coverages rise.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    coverages: Annotated[tuple[Probability, ...], Field(min_length=1)]
+    minimum_probabilities: tuple[tuple[Probability, ...], ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> PredictionSets:
+        if list(self.coverages) != sorted(set(self.coverages)):
+            raise ValueError("coverages must rise")
+        if len(self.minimum_probabilities) != len(self.coverages):
+            raise ValueError(
+                f"{len(self.minimum_probabilities)} rows of minimum_probabilities for {len(self.coverages)} coverages"
+            )
+        return self
 
 
 class Manifest(BaseModel):
@@ -28,6 +52,8 @@ class Manifest(BaseModel):
     ``files`` maps each file of the bundle, the manifest excepted, to its sha256; ``write_bundle`` fills it in.
     ``self_test`` holds the probabilities that the trained network itself, not its export, gives for
     ``self_test_image``; the service compares its own answer with them.
+    ``distance_threshold`` is the largest ``distance``, the model's second output, of an image that counts as one of the
+    classes; None where the model has no such output. ``prediction_sets`` is None where nothing was fitted.
     ``training`` and ``metrics`` are figures written by ``training``; serving does not read them.
     """
 
@@ -42,6 +68,8 @@ class Manifest(BaseModel):
     class_names: Annotated[tuple[str, ...], Field(min_length=2)]
     opset: int
     self_test: tuple[float, ...]
+    distance_threshold: float | None = None
+    prediction_sets: PredictionSets | None = None
     training: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     data_sha256: Sha256
@@ -53,6 +81,9 @@ class Manifest(BaseModel):
             raise ValueError("class_names holds a name twice")
         if len(self.self_test) != len(self.class_names):
             raise ValueError(f"self_test holds {len(self.self_test)} values for {len(self.class_names)} classes")
+        sets = self.prediction_sets
+        if sets and {len(row) for row in sets.minimum_probabilities} != {len(self.class_names)}:
+            raise ValueError(f"prediction_sets must hold {len(self.class_names)} minimum probabilities a coverage")
         return self
 
 

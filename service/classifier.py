@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -29,12 +30,20 @@ HEAVY_OPERATORS = frozenset({"Conv", "FusedConv", "Gemm", "MatMul", "FusedMatMul
 class Classification:
     """The answer to one image: ``probabilities`` in the order of the manifest's names, ``class_id`` the likeliest.
 
+    ``distance`` is how far the image is from all classes, None where the model does not tell.
     Plain numbers: each call into NumPy gives the interpreter's lock away, and gets it back after the other threads.
     """
 
     manifest: Manifest
     probabilities: Sequence[float]
     class_id: int
+    distance: float | None = None
+
+    @property
+    def in_distribution(self) -> bool | None:
+        """Whether the image is near enough to a class to be one, None where the model does not tell."""
+        threshold = self.manifest.distance_threshold
+        return None if self.distance is None or threshold is None else self.distance <= threshold
 
     @property
     def class_name(self) -> str:
@@ -59,6 +68,28 @@ class Classification:
             raise InvalidParameterError(f"top_k={top_k}: the model has {len(pairs)} classes; send 1 to {len(pairs)}")
         return dict(sorted(pairs, key=lambda pair: -pair[1])[:top_k])
 
+    def prediction_set(self, coverage: float | None) -> list[str] | None:
+        """Return the classes that hold the truth with a probability of at least ``coverage``, best first.
+
+        The set is that of the next coverage which was calibrated; it may be empty. None if no coverage is asked for.
+
+        Raises:
+            InvalidParameterError: The model has no prediction sets, or none of this coverage.
+        """
+        if coverage is None:
+            return None
+        sets = self.manifest.prediction_sets
+        if sets is None:
+            raise InvalidParameterError(
+                f"coverage={coverage:g}: the model {self.manifest.name} has no prediction sets; leave coverage out"
+            )
+        low, high = sets.coverages[0], sets.coverages[-1]
+        if not low <= coverage <= high:
+            raise InvalidParameterError(f"coverage={coverage:g} cannot be had of this model; send {low:g} to {high:g}")
+        row = next(row for row, calibrated in enumerate(sets.coverages) if calibrated >= coverage)
+        minima = dict(zip(self.manifest.class_names, sets.minimum_probabilities[row], strict=True))
+        return [name for name, value in self.by_name(len(minima)).items() if value >= minima[name]]
+
 
 class Classifier:
     """A loaded bundle that turns batches of images into probabilities. Safe to call from several threads.
@@ -76,20 +107,22 @@ class Classifier:
         """
         self.manifest = bundle.manifest
         self.card = bundle.card
+        self._outputs = (
+            ["probabilities"] if bundle.manifest.distance_threshold is None else ["probabilities", "distance"]
+        )
         self._session = _open_session(bundle.model, device)
         self.providers = tuple(self._session.get_providers())
         self.device: Literal["cuda", "cpu"] = "cuda" if CUDA in self.providers else "cpu"
         self._check_contract()
         self.self_test()
+        self.seconds_per_image = min(self._time_one_image() for _ in range(3))
 
     def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
         """Classify ``images``, each uint8 ``[height, width]``, in one batch."""
-        probabilities = self._session.run(["probabilities"], {"image": np.stack(images)})[0]
+        probabilities, *distances = self._session.run(self._outputs, {"image": np.stack(images)})
         class_ids = probabilities.argmax(axis=1)  # of equals, the first
-        return [
-            Classification(self.manifest, row, class_id)
-            for row, class_id in zip(probabilities.tolist(), class_ids.tolist(), strict=True)
-        ]
+        rows = zip(probabilities.tolist(), class_ids.tolist(), *(each.tolist() for each in distances), strict=True)
+        return [Classification(self.manifest, *row) for row in rows]
 
     def self_test(self) -> None:
         """Classify the self-test's picture, and compare with the answer of the network that was trained.
@@ -109,6 +142,12 @@ class Classifier:
                 f"at most {SELF_TEST_TOLERANCE} is allowed: check the device, or export the model again"
             )
 
+    def _time_one_image(self) -> float:
+        image = self_test_image(self.manifest.input_size)
+        started = time.perf_counter()
+        self.classify([image])
+        return time.perf_counter() - started
+
     def _check_contract(self) -> None:
         height, width = self.manifest.input_size
         inputs = {i.name: (i.type, i.shape[1:]) for i in self._session.get_inputs()}
@@ -121,6 +160,8 @@ class Classifier:
                 f"model.onnx gives {outputs} but the manifest lists {len(self.manifest.class_names)} classes "
                 "for its output probabilities"
             )
+        if self.manifest.distance_threshold is not None and outputs.get("distance") != ("tensor(float)", []):
+            raise BundleError(f"model.onnx gives {outputs} but the manifest has a threshold for its output distance")
 
 
 def _open_session(model: bytes, device: Device) -> onnxruntime.InferenceSession:

@@ -20,6 +20,7 @@ from service.keys import KeyRing
 from service.listening import listen
 from service.resources import available_cores, core_quota, memory_limit_bytes
 from service.settings import Settings
+from service.sizing import count_threads, count_workers
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -135,7 +136,7 @@ def _access(settings: Settings, _: Path) -> Finding:
 
 def _address(settings: Settings, _: Path) -> Finding:
     try:
-        listen(settings).close()
+        listen(settings)[0].close()
     except AddressError as error:
         # No failure: the one that listens may be this very service, looked at while it serves.
         return Finding("warn", "address", str(error))
@@ -149,18 +150,20 @@ def _limits(settings: Settings, _: Path) -> Finding:
 
 def _cores(settings: Settings, root: Path) -> Finding:
     cores, quota = available_cores(root), core_quota(root)
-    threads = settings.threads or cores
-    text = f"{cores} (quota of the container: {quota or 'none'}); workers: {settings.workers}, threads each: {threads}"
-    if quota and settings.workers * threads > math.ceil(quota):
-        fix = f"the quota will stall so many; set SERVICE_THREADS={max(1, math.ceil(quota) // settings.workers)}"
+    workers = count_workers(settings, root)
+    threads = count_threads(settings, workers, root)
+    text = f"{cores} (quota of the container: {quota or 'none'}); workers: {workers}, threads each: {threads}"
+    if quota and workers * threads > math.ceil(quota):
+        fix = f"the quota will stall so many; set SERVICE_THREADS={max(1, math.ceil(quota) // workers)}"
         return Finding("warn", "cores", text, fix)
     return Finding("ok", "cores", text)
 
 
 def _memory(settings: Settings, root: Path) -> Finding:
     limit = memory_limit_bytes(root)
-    decoding = (settings.threads or available_cores(root)) * settings.max_image_pixels * BYTES_PER_PIXEL
-    needed = settings.workers * (decoding + settings.max_bytes_in_flight)
+    workers = count_workers(settings, root)
+    decoding = count_threads(settings, workers, root) * settings.max_image_pixels * BYTES_PER_PIXEL
+    needed = workers * (decoding + settings.max_bytes_in_flight)
     text = f"limit of the container: {limit or 'none'}; the largest uploads, all at once, need {needed}"
     if limit and limit < needed:
         fix = "lower SERVICE_MAX_IMAGE_PIXELS, SERVICE_MAX_BYTES_IN_FLIGHT or SERVICE_THREADS"

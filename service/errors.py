@@ -20,8 +20,10 @@ ServiceError
     ├── UnsupportedTypeError       the body is of a content type that is not accepted
     ├── UploadTimeoutError         the body did not arrive in time
     ├── UploadTooLargeError        more bytes than allowed
-    ├── ImageTooLargeError         more pixels than allowed
-    └── UnreadableImageError       not an image in an accepted format, or a damaged one
+    ├── UnreadableTensorError      not the pixels of images of the model's size
+    └── ImageError                 it is an image's own fault; others of the same request are answered
+        ├── ImageTooLargeError         more pixels than allowed
+        └── UnreadableImageError       not an image in an accepted format, or a damaged one
 
 A message says what was got, what is allowed and what to do; it may be shown to the client.
 """
@@ -118,9 +120,17 @@ class UploadTooLargeError(InvalidRequestError):
     """The upload has more bytes than allowed."""
 
 
-class ImageTooLargeError(InvalidRequestError):
+class ImageError(InvalidRequestError):
+    """The image itself cannot be answered; others of the same request can."""
+
+
+class ImageTooLargeError(ImageError):
     """The image has more pixels than allowed."""
 
 
-class UnreadableImageError(InvalidRequestError):
+class UnreadableImageError(ImageError):
     """The upload is not an image in an accepted format, or a damaged one."""
+
+
+class UnreadableTensorError(InvalidRequestError):
+    """The upload does not hold the pixels of images of the model's size."""

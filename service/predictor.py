@@ -14,19 +14,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.batching import Batcher
-from service.bundle import newest_version, read_bundle
+from service.bundle import Manifest, newest_version, read_bundle
 from service.classifier import Classification, Classifier
-from service.errors import BundleError, InferenceError, NotReadyError, ServiceError
+from service.errors import (
+    BundleError,
+    ImageError,
+    ImageTooLargeError,
+    InferenceError,
+    NotReadyError,
+    ServiceError,
+    UnreadableTensorError,
+)
 from service.imaging import PREPROCESSING, SUPERSEDED, ModelInput, read_image
 from service.resources import available_cores
 from service.settings import Settings
+from service.tensors import read_tensor
 
 log = logging.getLogger(__name__)
 
 Status = Literal["starting", "ready", "draining", "failed"]
 ImageBatcher = Batcher[NDArray[np.uint8], Classification]
 
+MAX_BATCH_IMAGES = 1024  # of one request; its images come before those of later ones
 MAX_BATCH = 32  # past this a CPU gains nothing an image, and a caller waits longer
+# What is this small is decoded in less time than a hop to another thread takes; at worst, by text that is compressed a
+# thousand times, in some 10 ms.
+SMALL_UPLOAD_BYTES = 4 * 1024
+SMALL_IMAGE_PIXELS = 64 * 64
+SHORT_RUN_SECONDS = 0.001
 SELF_TEST_TIMEOUT_SECONDS = 30  # a device that hangs never raises
 
 
@@ -45,6 +60,19 @@ class Answer:
     def durations(self) -> dict[str, float]:
         """Seconds by step."""
         return {"decode": self.decode_seconds, "queue": self.queue_seconds, "inference": self.inference_seconds}
+
+
+@dataclass(frozen=True)
+class BatchAnswer:
+    """The answers to the images of one request, in order, all by one model: each a classification or a failure."""
+
+    manifest: Manifest
+    items: Sequence[Answer | ImageError]
+
+    @property
+    def answers(self) -> list[Answer]:
+        """The classifications."""
+        return [item for item in self.items if isinstance(item, Answer)]
 
 
 class Predictor:
@@ -67,9 +95,9 @@ class Predictor:
         self._decoding_since: dict[object, float] = {}
         self._serving: tuple[Classifier, ImageBatcher] | None = None
         self._changing = asyncio.Lock()
-        self._cores = settings.threads or available_cores()
-        self._decoding = ThreadPoolExecutor(self._cores, thread_name_prefix="decode")
-        self._inferring = ThreadPoolExecutor(self._cores, thread_name_prefix="infer")
+        self._threads = settings.threads or available_cores()
+        self._decoding = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        self._inferring = ThreadPoolExecutor(self._threads, thread_name_prefix="infer")
 
     @property
     def status(self) -> Status:
@@ -118,12 +146,55 @@ class Predictor:
             InvalidRequestError: The upload cannot be answered; see ``read_image``.
             InferenceError: The model failed on this image.
         """
+        classifier, batcher = self._ready()
+        source, decode_seconds = await self._decode(classifier, upload)
+        return await self._classify(classifier, batcher, source, decode_seconds)
+
+    async def predict_files(self, uploads: Sequence[bytes]) -> BatchAnswer:
+        """Classify uploaded images, each of which may fail by itself.
+
+        Raises:
+            NotReadyError: No model is loaded.
+            InferenceError: The model failed on one of the images.
+        """
+        classifier, batcher = self._ready()
+
+        async def answer(upload: bytes) -> Answer | ImageError:
+            try:
+                source, decode_seconds = await self._decode(classifier, upload)
+            except ImageError as error:
+                return error
+            return await self._classify(classifier, batcher, source, decode_seconds)
+
+        items: list[Answer | ImageError] = []
+        for start in range(0, len(uploads), MAX_BATCH):  # the event loop must turn in between
+            items += await asyncio.gather(*map(answer, uploads[start : start + MAX_BATCH]))
+        return BatchAnswer(classifier.manifest, items)
+
+    async def predict_tensor(self, data: bytes, shape: str | None) -> BatchAnswer:
+        """Classify all images of a tensor; see ``read_tensor``.
+
+        Raises:
+            NotReadyError: No model is loaded.
+            UnreadableTensorError: See ``read_tensor``, or it has more than ``MAX_BATCH_IMAGES``.
+            InferenceError: The model failed on one of the images.
+        """
+        classifier, batcher = self._ready()
+        images = read_tensor(data, shape, classifier.manifest.input_size)
+        if len(images) > MAX_BATCH_IMAGES:
+            raise UnreadableTensorError(f"the tensor has {len(images)} images; send {MAX_BATCH_IMAGES} at most")
+        sources = [ModelInput(image, image.size) for image in images]
+        answers = await asyncio.gather(*(self._classify(classifier, batcher, source, 0.0) for source in sources))
+        return BatchAnswer(classifier.manifest, answers)
+
+    def _ready(self) -> tuple[Classifier, ImageBatcher]:
         if self._serving is None:
             raise NotReadyError(f"the service is {self.status} and takes no uploads now; try again later")
-        classifier, batcher = self._serving
-        started = time.perf_counter()
-        loop = asyncio.get_running_loop()
-        source, decode_seconds = await loop.run_in_executor(self._decoding, self._decode, classifier, upload)
+        return self._serving
+
+    async def _classify(
+        self, classifier: Classifier, batcher: ImageBatcher, source: ModelInput, decode_seconds: float
+    ) -> Answer:
         try:
             batched = await batcher.submit(source.image)
         except Exception as error:
@@ -132,12 +203,7 @@ class Predictor:
             raise InferenceError("the model failed on this image; try again later") from error
         self._last_success = time.monotonic()
         return Answer(
-            batched.answer,
-            source,
-            batched.batch_size,
-            decode_seconds,
-            time.perf_counter() - started - decode_seconds - batched.run_seconds,
-            batched.run_seconds,
+            batched.answer, source, batched.batch_size, decode_seconds, batched.queue_seconds, batched.run_seconds
         )
 
     async def self_test(self, classifier: Classifier) -> None:
@@ -194,7 +260,7 @@ class Predictor:
     def _is_stuck(self) -> bool:
         """Whether every thread has been at one image for longer than any request may take."""
         since = list(self._decoding_since.values())
-        return len(since) >= self._cores and time.monotonic() - max(since) > self._settings.request_timeout_seconds
+        return len(since) >= self._threads and time.monotonic() - max(since) > self._settings.request_timeout_seconds
 
     async def _replace(self) -> None:
         try:
@@ -210,23 +276,40 @@ class Predictor:
         self._on_failure()
 
     def _serve(self, classifier: Classifier) -> None:
+        # With one thread to a process, a hop to another would only cost. Of what takes longer, the event loop must hear
+        # nothing: it answers /health meanwhile.
+        inline = self._threads == 1 and classifier.device == "cpu" and classifier.seconds_per_image < SHORT_RUN_SECONDS
+
         async def infer(images: Sequence[NDArray[np.uint8]]) -> Sequence[Classification]:
+            if inline:
+                return classifier.classify(images)
             return await asyncio.get_running_loop().run_in_executor(self._inferring, classifier.classify, images)
 
         # A GPU is fastest with one owner; on the CPU each batch has one thread, so that all cores work.
-        slots = 1 if classifier.device == "cuda" else self._cores
+        slots = 1 if classifier.device == "cuda" else self._threads
         self._serving = classifier, Batcher(infer, max_batch=MAX_BATCH, slots=slots)
         self._failed = False
         self._last_success = time.monotonic()
         manifest = classifier.manifest
         log.info("model %s version %s serves on %s", manifest.name, manifest.version, classifier.device)
 
-    def _decode(self, classifier: Classifier, upload: bytes) -> tuple[ModelInput, float]:
+    async def _decode(self, classifier: Classifier, upload: bytes) -> tuple[ModelInput, float]:
+        if len(upload) <= SMALL_UPLOAD_BYTES:
+            try:
+                return self._decode_here(classifier, upload, min(SMALL_IMAGE_PIXELS, self._settings.max_image_pixels))
+            except ImageTooLargeError:
+                pass  # for this thread, which would do nothing else meanwhile; only its header was read
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._decoding, self._decode_here, classifier, upload, self._settings.max_image_pixels
+        )
+
+    def _decode_here(self, classifier: Classifier, upload: bytes, max_pixels: int) -> tuple[ModelInput, float]:
         started = time.perf_counter()
         token = object()
         self._decoding_since[token] = time.monotonic()
         try:
-            source = read_image(upload, classifier.manifest.input_size, self._settings.max_image_pixels)
+            source = read_image(upload, classifier.manifest.input_size, max_pixels)
         finally:
             del self._decoding_since[token]
         return source, time.perf_counter() - started

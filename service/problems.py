@@ -30,6 +30,7 @@ TABLE: dict[type[errors.ServiceError], tuple[int, str]] = {
     errors.UploadTooLargeError: (413, "upload-too-large"),
     errors.ImageTooLargeError: (413, "image-too-large"),
     errors.UnreadableImageError: (422, "unreadable-image"),
+    errors.UnreadableTensorError: (422, "unreadable-tensor"),
     errors.UploadTimeoutError: (408, "upload-timeout"),
     errors.QuotaExceededError: (429, "quota-exceeded"),
     errors.NotReadyError: (503, "not-ready"),
@@ -69,6 +70,12 @@ def answer(scope: Scope, error: errors.ServiceError) -> Response:
     if status in RETRIED:
         headers["Retry-After"] = str(getattr(error, "retry_after_seconds", 1))
     return _problem(scope, status, name, str(error), headers)
+
+
+def describe(scope: Scope, error: errors.ServiceError) -> Problem:
+    """Return the body that ``answer`` would give an error of the table, for one that is a part of an answer."""
+    status, name = TABLE[type(error)]
+    return _describe(status, name, str(error), scope["state"]["request_id"])
 
 
 def internal_error(scope: Scope) -> Response:
@@ -129,10 +136,14 @@ def _problem(scope: Scope, status: int, name: str, detail: str, headers: Any = N
 
 
 def _body(status: int, name: str, detail: str, request_id: str) -> str:
+    return _describe(status, name, detail, request_id).model_dump_json()
+
+
+def _describe(status: int, name: str, detail: str, request_id: str) -> Problem:
     return Problem(
         type=f"urn:problem-type:fashion-classifier:{name}",
         title=name.replace("-", " ").capitalize(),
         status=status,
         detail=detail[:MAX_DETAIL_CHARACTERS],
         request_id=request_id,
-    ).model_dump_json()
+    )

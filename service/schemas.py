@@ -14,6 +14,12 @@ class PredictionQuery(BaseModel):
         int | None, Field(ge=1, description="Return the k most likely classes only, most likely first.")
     ] = None
     explain: Annotated[bool, Field(description="Return `explanation` too: what the model saw of the image.")] = False
+    coverage: Annotated[
+        float | None,
+        Field(
+            gt=0, lt=1, description="Return `prediction_set` too, which holds the truth with at least this probability."
+        ),
+    ] = None
 
 
 class Model(BaseModel):
@@ -51,8 +57,35 @@ class Explanation(BaseModel):
     ]
 
 
-class Prediction(BaseModel):
-    """The answer to one image. ``probabilities`` are a softmax: over all classes they sum to 1."""
+class ImagePrediction(BaseModel):
+    """What the model says of one image. ``probabilities`` are a softmax: over all classes they sum to 1."""
+
+    class_id: Annotated[int, Field(description="Index of the most likely class.")]
+    class_name: Annotated[str, Field(description="Name of the most likely class.")]
+    probability: Annotated[float, Field(description="Probability of the most likely class.")]
+    probabilities: Annotated[
+        dict[str, float],
+        Field(description="Probability by class name, in label order; with `top_k` the k most likely, best first."),
+    ]
+    explanation: Annotated[Explanation | None, Field(description="With `explain`.")] = None
+    distance: Annotated[
+        float | None,
+        Field(description="How far the image is from the nearest class, of a model that tells; about 0 at the edge."),
+    ] = None
+    in_distribution: Annotated[
+        bool | None, Field(description="Whether the distance is one that images of the classes have.")
+    ] = None
+    prediction_set: Annotated[
+        list[str] | None,
+        Field(
+            description="With `coverage`, the classes that hold the truth with that probability, best first. "
+            "It is empty if none is likely enough."
+        ),
+    ] = None
+
+
+class Prediction(ImagePrediction):
+    """The answer to one image."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -66,15 +99,31 @@ class Prediction(BaseModel):
         }
     )
 
-    class_id: Annotated[int, Field(description="Index of the most likely class.")]
-    class_name: Annotated[str, Field(description="Name of the most likely class.")]
-    probability: Annotated[float, Field(description="Probability of the most likely class.")]
-    probabilities: Annotated[
-        dict[str, float],
-        Field(description="Probability by class name, in label order; with `top_k` the k most likely, best first."),
-    ]
     model: Model
-    explanation: Annotated[Explanation | None, Field(description="With `explain`.")] = None
+
+
+class Problem(BaseModel):
+    """An error, in the form of RFC 9457 (``application/problem+json``)."""
+
+    type: Annotated[str, Field(description="Stable name of this kind of error.")]
+    title: str
+    status: int
+    detail: Annotated[str, Field(description="What was got, what is allowed, what to do.")]
+    request_id: Annotated[str, Field(description="Also in the header X-Request-ID and in the service's log.")]
+
+
+class Failure(BaseModel):
+    """Why one image of a batch has no prediction."""
+
+    index: Annotated[int, Field(description="Place of the image in the batch, from 0.")]
+    problem: Problem
+
+
+class BatchPrediction(BaseModel):
+    """The answer to a batch: for each image, in the order that they came in, a prediction or a failure."""
+
+    model: Model
+    predictions: list[ImagePrediction | Failure]
 
 
 class ModelInput(BaseModel):
@@ -113,13 +162,3 @@ class Liveness(BaseModel):
     """The process runs."""
 
     status: Literal["alive"] = "alive"
-
-
-class Problem(BaseModel):
-    """An error, in the form of RFC 9457 (``application/problem+json``)."""
-
-    type: Annotated[str, Field(description="Stable name of this kind of error.")]
-    title: str
-    status: int
-    detail: Annotated[str, Field(description="What was got, what is allowed, what to do.")]
-    request_id: Annotated[str, Field(description="Also in the header X-Request-ID and in the service's log.")]

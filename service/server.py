@@ -33,7 +33,7 @@ def serve(settings: Settings) -> int:
     # uvicorn raises the signal that stopped it once more when it has finished; without this it would kill the process.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: None)
-    with _inherited_socket() or listen(settings) as listening:
+    with _inherited_socket() or listen(settings)[0] as listening:
         server.run([listening])
     exit_code = 0 if server.started and not server.failed else 1
     if server.is_decoding:

@@ -40,9 +40,13 @@ class Settings(BaseSettings):
         ),
     ] = "auto"
     threads: Annotated[
-        int | None, Field(ge=1, description="How many requests are decoded and inferred at a time; unset: one a core.")
+        int | None,
+        Field(ge=1, description="Images that a worker decodes, and infers, at a time; unset: its share of the cores."),
     ] = None
-    workers: Annotated[int, Field(ge=1, description="Processes that share the port.")] = 1
+    workers: Annotated[
+        int | None,
+        Field(ge=1, description="Processes that share the port; unset: one a core, at most 8, and one with a GPU."),
+    ] = None
     max_upload_bytes: Annotated[int, Field(ge=1, description="Largest request body, in bytes.")] = 10 * 1024 * 1024
     max_image_pixels: Annotated[
         int, Field(ge=1, le=PILLOW_MAX_PIXELS, description="Largest image, in pixels (width times height).")

@@ -6,12 +6,12 @@ import asyncio
 import json
 import logging
 import os
+import random
 import re
 import sys
 import time
-import uuid
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -52,7 +52,7 @@ class Record:
     """What is noted of one request while it is answered; routes fill it in through ``request.state.record``."""
 
     upload_bytes: int | None = None
-    answer: Answer | None = None
+    answers: list[Answer] = field(default_factory=list)
 
 
 class Metrics:
@@ -101,14 +101,14 @@ class Metrics:
             self.rejections.labels(problem).inc()
         if record.upload_bytes is not None:
             self.upload_bytes.observe(record.upload_bytes)
-        if record.answer is not None:
-            self.predictions.labels(record.answer.classification.class_name).inc()
-            self.confidence.observe(record.answer.classification.probability)
-            self.image_pixels.observe(record.answer.source.source_pixels)
-            self.batch_size.observe(record.answer.batch_size)
-            self.decode.observe(record.answer.decode_seconds)
-            self.queue.observe(record.answer.queue_seconds)
-            self.inference.observe(record.answer.inference_seconds)
+        for answer in record.answers:
+            self.predictions.labels(answer.classification.class_name).inc()
+            self.confidence.observe(answer.classification.probability)
+            self.image_pixels.observe(answer.source.source_pixels)
+            self.batch_size.observe(answer.batch_size)
+            self.decode.observe(answer.decode_seconds)
+            self.queue.observe(answer.queue_seconds)
+            self.inference.observe(answer.inference_seconds)
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
@@ -163,7 +163,7 @@ class Observe:
             return
         started = time.perf_counter()
         offered = Headers(scope=scope).get("x-request-id", "")
-        request_id = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
+        request_id = offered if REQUEST_ID.fullmatch(offered) else f"{random.getrandbits(128):032x}"
         record = Record()
         state = scope.setdefault("state", {})
         state["request_id"], state["record"] = request_id, record
@@ -175,9 +175,10 @@ class Observe:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
-                if record.answer is not None:
-                    headers["Server-Timing"] = _server_timing(record.answer, time.perf_counter() - started)
-                    trace_steps(record.answer.durations, {"request_id": request_id, **_outcome(record.answer)})
+                if len(record.answers) == 1:
+                    (answer,) = record.answers
+                    headers["Server-Timing"] = _server_timing(answer, time.perf_counter() - started)
+                    trace_steps(answer.durations, {"request_id": request_id, **_outcome(answer)})
             try:
                 await send(message)
             except RuntimeError as error:
@@ -259,9 +260,12 @@ def _log_entry(scope: Scope, route: str, status: int, seconds: float, record: Re
     entry |= {name: state[name] for name in ("client", "problem") if name in state}
     if record.upload_bytes is not None:
         entry["bytes"] = record.upload_bytes
-    if (answer := record.answer) is not None:
+    if len(record.answers) == 1:
+        (answer,) = record.answers
         entry |= {f"{name}_ms": round(duration * 1000, 3) for name, duration in answer.durations.items()}
         entry |= _outcome(answer)
+    elif record.answers:
+        entry["images"] = len(record.answers)
     return entry
 
 

@@ -27,12 +27,12 @@ LAYERS = (
     {"quota", "telemetry"},
     {"problems", "uploads"},
     {"schemas", "predictor"},
-    {"batching", "classifier", "imaging"},
-    {"bundle", "item", "keys", "listening", "tracing"},
+    {"batching", "classifier", "imaging", "tensors"},
+    {"bundle", "item", "keys", "listening", "sizing", "tracing"},
     {"errors", "nvidia", "resources", "settings"},
 )
 OWNERS = {
-    "fastapi": {"app", "routes", "problems", "tracing"},
+    "fastapi": {"app", "access", "routes", "problems", "tracing"},
     "starlette": {"app", "access", "routes", "problems", "limits", "quota", "telemetry", "tracing", "uploads"},
     "uvicorn": {"protocol", "server"},
     "onnxruntime": {"classifier"},

@@ -20,6 +20,7 @@ from service.bundle import MANIFEST_FILE, read_bundle
 from service.errors import ServiceError
 from training.architectures import ARCHITECTURES, find_architecture
 from training.augment import AUGMENTATIONS
+from training.calibration import calibrate as calibrate_run
 from training.data import open_source
 from training.errors import TrainingError
 from training.evaluate import evaluate as evaluate_run
@@ -35,6 +36,7 @@ from training.runs import read_config
 from training.train import plan
 from training.train import resume as resume_run
 from training.train import train as train_run
+from training.variants import make_and_compare, render_variants
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -68,6 +70,9 @@ def train(
     ] = "float32",
     weights: Annotated[Path | None, typer.Option(help="VGG19's ImageNet weights; without it Keras downloads.")] = None,
     start_from: Annotated[Path | None, typer.Option("--from", help="The run that this one continues.")] = None,
+    teacher: Annotated[
+        list[Path] | None, typer.Option(help="A run or bundle to be distilled from; several are averaged.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Finish this interrupted run; nothing else is needed.")] = None,
     runs: Annotated[Path, typer.Option(help="The folder of run folders.")] = Path("runs"),
 ) -> None:
@@ -84,7 +89,15 @@ def train(
     name = name or f"{architecture}-{recipe}-s{seed}"
     source = open_source(data, (size, size))
     config = plan(
-        architecture, recipe, chosen, source, name=name, seed=seed, precision=precision, start_from=start_from
+        architecture,
+        recipe,
+        chosen,
+        source,
+        name=name,
+        seed=seed,
+        precision=precision,
+        start_from=start_from,
+        teachers=teacher or (),
     )
     train_run(config, source, runs / name, start_from=start_from, weights=weights)
 
@@ -103,18 +116,34 @@ def list_architectures() -> None:
 
 
 @app.command()
+def calibrate(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    data: Data = None,
+    augmentation: Annotated[str, typer.Option(help="What counts as known: images changed like this.")] = "none",
+) -> None:
+    """Fit temperature, distance to the classes and prediction sets on validation, before the run is evaluated."""
+    calibration = calibrate_run(run, open_source(data, read_config(run).input_size), augmentation)
+    typer.echo(
+        f"{run}: temperature {calibration.temperature:.3f}, known up to a distance of {calibration.threshold:.3f}"
+    )
+
+
+@app.command()
 def evaluate(
     measured: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="The folder of a finished run or a bundle.")],
     data: Data = None,
     output: Annotated[Path | None, typer.Option(help="Where the figures of a bundle go.")] = None,
+    photos: Annotated[
+        Path | None, typer.Option(help="A folder of photos, some of other things, and labels.csv.")
+    ] = None,
 ) -> None:
     """Measure a run or a bundle on the test set and write metrics.json and pictures; a run is measured once."""
     if (measured / MANIFEST_FILE).exists():
         manifest = read_bundle(measured).manifest
         output = output or Path("evaluations") / f"{manifest.name}-{manifest.version}"
-        test = evaluate_bundle(measured, open_source(data, manifest.input_size), output)["test"]
+        test = evaluate_bundle(measured, open_source(data, manifest.input_size), output, photos)["test"]
     else:
-        test = evaluate_run(measured, open_source(data, read_config(measured).input_size))["test"]
+        test = evaluate_run(measured, open_source(data, read_config(measured).input_size), photos)["test"]
     low, high = test["wilson_95"]
     typer.echo(f"{test['accuracy']:.2%} of {test['count']:,} test images (95 %: {low:.2%} to {high:.2%})")
 
@@ -203,6 +232,20 @@ def report(
 ) -> None:
     """Render the page of results from all evaluated runs."""
     output.write_text(render_results(read_runs(runs), output), encoding="utf-8")
+    typer.echo(output)
+
+
+@app.command()
+def variants(
+    bundles: Annotated[list[Path], typer.Argument(help="The folders of bundles.")],
+    data: Data = None,
+    output: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/variants.md"),
+) -> None:
+    """Make int8 and float16 variants of bundles and measure them beside float32, on validation."""
+    read = [read_bundle(folder) for folder in bundles]
+    training = open_source(data, read[0].manifest.input_size).training()
+    measured = {f"{b.manifest.name}-{b.manifest.version}": make_and_compare(b, training) for b in read}
+    output.write_text(render_variants(measured), encoding="utf-8")
     typer.echo(output)
 
 

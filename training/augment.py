@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import keras
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from training.errors import TrainingError
 
@@ -115,13 +116,96 @@ def affine_matrices(
     )
 
 
-def transform(images: NDArray[np.float32], matrices: NDArray[np.float64]) -> NDArray[np.float32]:
+def pose(rotation_degrees: float, shift_share: float, smallest: float, largest: float) -> Step:
+    """Return a random rotation, shift and scale (``smallest`` to ``largest``, height and width apart) on black."""
+
+    def step(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+        count, height, width = images.shape
+        rotation = np.deg2rad(generator.uniform(-rotation_degrees, rotation_degrees, count))
+        moved = generator.uniform(-shift_share, shift_share, (count, 2)) * (height, width)
+        zoom = 1 / generator.uniform(smallest, largest, (count, 2))
+        matrices = affine_matrices((height, width), rotation, moved, np.zeros(count), zoom)
+        return transform(images, matrices, "constant"), targets
+
+    return step
+
+
+def tone(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+    """Change gamma (0.6 to 1.7) and gain (0.5 to 1.1), as exposure and cloth do."""
+    gamma = np.exp(generator.uniform(-0.5, 0.5, (len(images), 1, 1)))
+    gain = generator.uniform(0.5, 1.1, (len(images), 1, 1))
+    return (255 * gain * (images / 255) ** gamma).clip(0, 255).astype(np.float32), targets
+
+
+def shadow(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+    """Darken towards one side by up to a half."""
+    strength = generator.uniform(0, 0.5, (len(images), 1, 1))
+    return (images * (1 - strength * _ramps(images.shape, generator))).astype(np.float32), targets
+
+
+def blur(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+    """Blur a quarter of the images by 0.5 to 1 pixel, and show a tenth at half their resolution."""
+    kind = generator.random(len(images))
+    blurred, halved = images.copy(), kind > 0.9
+    soft = kind < 0.25
+    blurred[soft] = gaussian_filter(images[soft], (0, *(generator.uniform(0.5, 1, 1).repeat(2))))
+    rows, columns = (np.arange(size) // 2 * 2 for size in images.shape[1:])
+    blurred[halved] = images[halved][:, rows][:, :, columns]
+    return blurred, targets
+
+
+def residue(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+    """Leave an uneven rest of up to 40 and noise on the ground, as cutting a photo out does, in half of the images."""
+    level = generator.uniform(0, 40, (len(images), 1, 1)) * (generator.random((len(images), 1, 1)) < 0.5)
+    ground = level * _ramps(images.shape, generator) + generator.normal(0, 0.1, images.shape) * level
+    return np.maximum(images, ground).clip(0, 255).astype(np.float32), targets
+
+
+def lay_on_ground(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+    """Change the garment's tone and lay it on a ground of any grey up to 125, uneven, patchy and noisy.
+
+    125 because the service negates what has a lighter border.
+    """
+    count, height, width = images.shape
+    opacity = (images / 24).clip(0, 1)  # the data set's ground is 0
+    garments, targets = tone(images, targets, generator)
+    level, patchiness, noise = generator.uniform(0, ((125,), (25,), (8,)), (3, count))[..., None, None]
+    rows, columns = np.arange(height) * 8 // height, np.arange(width) * 8 // width
+    patches = generator.normal(size=(count, 8, 8))[:, rows][:, :, columns]
+    ground = level * (0.7 + 0.6 * _ramps(images.shape, generator))
+    ground += patchiness * gaussian_filter(patches, (0, 1.5, 1.5)) + noise * generator.normal(size=images.shape)
+    laid = opacity * garments + (1 - opacity) * ground
+    return laid.clip(0, 255).astype(np.float32), targets
+
+
+def sometimes(share: float, *steps: Step) -> Step:
+    """Return the steps for a random ``share`` of the images, which must leave targets as they are."""
+
+    def step(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+        chosen, changed = generator.random(len(images)) < share, images
+        for inner in steps:
+            changed, _ = inner(changed, targets, generator)
+        return np.where(chosen[:, None, None], changed, images), targets
+
+    return step
+
+
+def _ramps(shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.float64]:
+    """Draw a plane ``[N, H, W]`` from about 0 to about 1 in a random direction for each image."""
+    angle = generator.uniform(0, 2 * np.pi, (shape[0], 1, 1))
+    rows, columns = (np.linspace(-0.5, 0.5, size) for size in shape[1:])
+    return (0.5 + np.sin(angle) * rows[:, None] + np.cos(angle) * columns).clip(0, 1)
+
+
+def transform(
+    images: NDArray[np.float32], matrices: NDArray[np.float64], fill_mode: str = "nearest"
+) -> NDArray[np.float32]:
     """Resample images ``[N, H, W]`` by matrices ``[N, 3, 3]`` on whatever backend Keras has."""
     (a, b, c), (d, e, f) = np.moveaxis(matrices[:, :2], 0, -1)
     # Keras wants (x', y') from (x, y), the column first; the matrices are for (row, column).
     vectors = np.stack([e, d, f, b, a, c, 0 * a, 0 * a], axis=1).astype(np.float32)
     moved = keras.ops.image.affine_transform(
-        images[..., None], vectors, interpolation="bilinear", fill_mode="nearest", data_format="channels_last"
+        images[..., None], vectors, interpolation="bilinear", fill_mode=fill_mode, data_format="channels_last"
     )
     return np.asarray(keras.ops.convert_to_numpy(moved)[..., 0])
 
@@ -153,6 +237,14 @@ AUGMENTATIONS: Mapping[str, tuple[Step, ...]] = {
     "modern-cutout": (flip, shift(2), cutout(8)),
     "modern-mixup": (flip, shift(2), mixup(0.2)),
     "modern-cutmix": (flip, shift(2), cutmix(1.0)),
+    # What a photo of a garment that was cut out and scaled down has, and the images of the data set have not.
+    "deployment": (flip, pose(12, 0.1, 0.7, 1.1), tone, shadow, blur, residue),
+    # What one that was not cut out has; a quarter stays as it is, lest the data set's own images be unlearnt.
+    "photographic": (
+        flip,
+        shift(2),
+        sometimes(0.75, pose(12, 0.1, 0.7, 1.1), sometimes(0.8, lay_on_ground), shadow, blur),
+    ),
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +16,35 @@ from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, log_loss
 
-from service.bundle import read_bundle
+from service.bundle import PredictionSets, read_bundle
+from training.calibration import load_calibrated, load_calibration
+from training.corruptions import CORRUPTIONS, corrupt
 from training.errors import RunError
+from training.outliers import make_outliers, read_photos
 from training.pictures import plot_confusion, plot_reliability, plot_sheet
-from training.runs import METRICS_FILE, load_model, read_config
+from training.runs import METRICS_FILE, log_opening, read_config
 from training.samples import Images, Labels, Samples, Source
+from training.uncertainty import Distances, measure_distances, measure_prediction_sets
 
 Probabilities = NDArray[np.float32]
 CALIBRATION_BINS = 15
 MISTAKES_SHOWN = 40
+NO_DISTANCES = np.zeros(0, np.float32)
+SEED = 1  # of corruptions and outliers: every model is measured on the same
 
 
-def evaluate(folder: Path, source: Source) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Answers:
+    """What a model gives N images: probabilities ``[N, classes]``, distances ``[N]``, or none if not calibrated."""
+
+    probabilities: Probabilities
+    distances: Distances
+
+
+def evaluate(folder: Path, source: Source, photos: Path | None = None) -> dict[str, Any]:
     """Measure a finished run once on the test set and on validation; write ``metrics.json`` and pictures beside it.
+
+    ``photos`` is a folder of photos of other things, see ``training.outliers``.
 
     Raises:
         RunError: The run was evaluated before, has not ended, or was made with other data.
@@ -34,36 +52,88 @@ def evaluate(folder: Path, source: Source) -> dict[str, Any]:
     if (folder / METRICS_FILE).exists():
         raise RunError(f"{folder} was evaluated already: the test set is opened once for each run")
     config = read_config(folder)
-    model = load_model(folder)
+    model, calibration = load_calibrated(folder), load_calibration(folder)
     _, validation = config.split(source.training())
-    test = source.test()
-    probabilities = predict(model, test.images)
-    flipped = probabilities + predict(model, test.images[:, :, ::-1])
-    metrics = {
-        "test": measure(probabilities, test.labels, config.class_names),
-        "test_with_flips": {"accuracy": float(accuracy_score(test.labels, flipped.argmax(axis=1)))},
-        "validation": measure(predict(model, validation.images), validation.labels, config.class_names),
-    }
-    report(folder, metrics, probabilities, test, config.class_names)
-    return metrics
+    measured = Measured(
+        lambda images: answer(model, images),
+        config.class_names,
+        None if calibration is None else calibration.threshold,
+        None if calibration is None else calibration.prediction_sets,
+    )
+    log_opening(folder, "evaluation")
+    return _write(folder, measured, source.test(), validation, photos)
 
 
-def evaluate_bundle(folder: Path, source: Source, output: Path) -> dict[str, Any]:
-    """Measure a published bundle, as ONNX Runtime answers, on the test set; write ``metrics.json`` to ``output``.
+def evaluate_bundle(folder: Path, source: Source, output: Path, photos: Path | None = None) -> dict[str, Any]:
+    """Measure a published bundle, as ONNX Runtime answers, like a run; write ``metrics.json`` to ``output``.
 
     Raises:
         BundleError: The bundle is damaged.
-        RunError: ``output`` holds measurements already.
+        RunError: ``output`` holds measurements already, or the bundle was made with other data.
     """
     if (output / METRICS_FILE).exists():
         raise RunError(f"{output} holds measurements already: choose another --output")
     bundle = read_bundle(folder)
+    manifest = bundle.manifest
+    training = source.training()
+    if training.sha256() != manifest.data_sha256:
+        raise RunError(f"{folder} was made with training data of sha256 {manifest.data_sha256}: name it with --data")
+    recipe = manifest.training["recipe"]
+    _, validation = training.split(recipe["validation_fraction"], recipe["split_seed"])
     session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
-    test = source.test()
-    probabilities = run_graph(session, test.images, 500)
-    metrics = {"test": measure(probabilities, test.labels, bundle.manifest.class_names)}
+    measured = Measured(
+        lambda images: run_graph(session, images, 500),
+        manifest.class_names,
+        manifest.distance_threshold,
+        manifest.prediction_sets,
+    )
     output.mkdir(parents=True, exist_ok=True)
-    report(output, metrics, probabilities, test, bundle.manifest.class_names)
+    return _write(output, measured, source.test(), validation, photos)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The model that is measured, a run's or a bundle's: what it answers, and what was fitted to it on validation."""
+
+    answer: Callable[[Images], Answers]
+    class_names: tuple[str, ...]
+    distance_threshold: float | None
+    prediction_sets: PredictionSets | None
+
+
+def _write(folder: Path, measured: Measured, test: Samples, validation: Samples, photos: Path | None) -> dict[str, Any]:
+    """Measure on the test set and on validation; write ``metrics.json`` and pictures."""
+    names = measured.class_names
+    answers = measured.answer(test.images)
+    flipped = answers.probabilities + measured.answer(test.images[:, :, ::-1]).probabilities
+    metrics = {
+        "test": measure(answers.probabilities, test.labels, names),
+        "test_with_flips": {"accuracy": float(accuracy_score(test.labels, flipped.argmax(axis=1)))},
+        "validation": measure(measured.answer(validation.images).probabilities, validation.labels, names),
+        "corruptions": {
+            name: float(accuracy_score(test.labels, measured.answer(images).probabilities.argmax(axis=1)))
+            for name in CORRUPTIONS
+            for images in [corrupt(test.images, name, SEED)]
+        },
+    }
+    if measured.prediction_sets is not None:
+        metrics["prediction_sets"] = measure_prediction_sets(
+            answers.probabilities, test.labels, measured.prediction_sets, names
+        )
+    if measured.distance_threshold is not None:
+        kinds = make_outliers(test.images, photos, SEED)
+        metrics["distance"] = measure_distances(
+            answers.distances,
+            test.labels,
+            {kind: measured.answer(images).distances for kind, images in kinds.items()},
+            measured.distance_threshold,
+            names,
+        )
+    if measured.distance_threshold is not None and photos is not None:
+        known = measured.answer(read_photos(photos, test.input_size, of_classes=True)).distances
+        share = float((known <= measured.distance_threshold).mean())
+        metrics["distance"]["photos"] = {"count": len(known), "accepted": share}
+    report(folder, metrics, answers.probabilities, test, names)
     return metrics
 
 
@@ -84,17 +154,27 @@ def report(
     (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
 
 
-def run_graph(session: Any, images: Images, batch_size: int) -> Probabilities:
-    """Return the probabilities ``[N, classes]`` that a session of ONNX Runtime gives images ``[N, H, W]``."""
+def run_graph(session: Any, images: Images, batch_size: int) -> Answers:
+    """Return what a session of ONNX Runtime answers to images ``[N, H, W]``."""
+    names = [output.name for output in session.get_outputs()]
     starts = range(0, len(images), batch_size)
-    batches = [session.run(["probabilities"], {"image": images[i : i + batch_size]})[0] for i in starts]
-    return np.concatenate(batches)
+    batches = [session.run(None, {"image": images[i : i + batch_size]}) for i in starts]
+    outputs = {name: np.concatenate(parts) for name, parts in zip(names, zip(*batches, strict=True), strict=True)}
+    return Answers(outputs["probabilities"], outputs.get("distance", NO_DISTANCES))
+
+
+def answer(model: Any, images: Images) -> Answers:
+    """Return what a Keras model of logits, calibrated or not, answers to images ``[N, H, W]``."""
+    outputs = model.predict(images[..., None].astype(np.float32), batch_size=500, verbose=0)
+    logits, distances = (
+        (outputs["logits"], outputs["distance"]) if isinstance(outputs, dict) else (outputs, NO_DISTANCES)
+    )
+    return Answers(np.asarray(keras.ops.convert_to_numpy(keras.ops.softmax(logits)), dtype=np.float32), distances)
 
 
 def predict(model: Any, images: Images) -> Probabilities:
     """Return the probabilities ``[N, classes]`` that a Keras model of logits gives images ``[N, H, W]``."""
-    logits = model.predict(images[..., None].astype(np.float32), batch_size=500, verbose=0)
-    return np.asarray(keras.ops.convert_to_numpy(keras.ops.softmax(logits)), dtype=np.float32)
+    return answer(model, images).probabilities
 
 
 def measure(probabilities: Probabilities, labels: Labels, class_names: tuple[str, ...]) -> dict[str, Any]:
@@ -112,6 +192,7 @@ def measure(probabilities: Probabilities, labels: Labels, class_names: tuple[str
         "accuracy": correct / len(labels),
         "wilson_95": [float(interval.low), float(interval.high)],
         "loss": _loss(probabilities, labels),
+        "brier": float(((probabilities - np.eye(len(known))[labels]) ** 2).sum(axis=1).mean()),
         **_calibration(probabilities, labels),
         "per_class": {
             name: {key.replace("-score", ""): value for key, value in report[name].items()} for name in class_names

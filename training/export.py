@@ -19,15 +19,17 @@ from onnx import numpy_helper
 
 from service.bundle import CARD_FILE, MODEL_FILE, Bundle, Manifest, self_test_image, write_bundle
 from service.imaging import PREPROCESSING
+from training.calibration import Calibration, load_calibrated, load_calibration
 from training.card import render_card
 from training.errors import ExportError
-from training.evaluate import predict, run_graph
-from training.runs import Config, git_commit, load_model, read_config, read_history, read_metrics
+from training.evaluate import Answers, answer, predict, run_graph
+from training.runs import Config, git_commit, log_opening, read_config, read_history, read_metrics
 from training.samples import Samples, Source
 
 # The highest that tf2onnx 1.17 writes. ONNX Runtime reads it since 1.14, and for the operators used here its
 # kernels on the CPU and on CUDA are those of opset 13 to 14, so a higher one would gain nothing.
 OPSET = 18
+OUTPUTS = ("probabilities", "distance")
 # What metrics.json of the run has and the manifest does without.
 DETAILS = ("confusion_matrix", "reliability")
 PARITY_BATCH_SIZES = (1, 2, 7, 32)
@@ -43,10 +45,11 @@ def export(run: Path, source: Source, models: Path, name: str, version: str) -> 
         ExportError: The graph failed a check; nothing was written.
         BundleError: This version exists already.
     """
-    config, metrics, model = read_config(run), read_metrics(run), load_model(run)
+    config, metrics, model = read_config(run), read_metrics(run), load_calibrated(run)
     manifest = describe(run, config, metrics, model, name, version)
     graph = convert(model, config.input_size)
     add_metadata(graph, manifest)
+    log_opening(run, f"comparison of {name} version {version} with Keras")
     parity = check(graph, model, source.test(), metrics["test"]["accuracy"])
     manifest = manifest.model_copy(update={"metrics": {**manifest.metrics, "parity": parity}})
     contents = {MODEL_FILE: graph.SerializeToString(), CARD_FILE: render_card(manifest).encode()}
@@ -54,16 +57,22 @@ def export(run: Path, source: Source, models: Path, name: str, version: str) -> 
 
 
 def convert(model: Any, input_size: tuple[int, int]) -> onnx.ModelProto:
-    """Convert a Keras model of logits to a graph uint8 ``image`` -> float32 ``probabilities``."""
+    """Convert a Keras model of logits to a graph uint8 ``image`` -> float32 ``probabilities``.
+
+    A calibrated model gives ``distance`` too, float32 ``[N]``.
+    """
     signature = [tf.TensorSpec((None, *input_size), tf.uint8, name="image")]
 
     # A function that returns a dict names the outputs; from_keras of tf2onnx 1.17 cannot read a Keras 3 model.
     @tf.function(input_signature=signature)  # type: ignore[untyped-decorator] # TensorFlow has no types
     def classify(image: Any) -> dict[str, Any]:
-        logits = model(tf.expand_dims(tf.cast(image, tf.float32), -1), training=False)
-        return {"probabilities": tf.nn.softmax(logits)}
+        outputs = model(tf.expand_dims(tf.cast(image, tf.float32), -1), training=False)
+        if isinstance(outputs, dict):
+            return {"probabilities": tf.nn.softmax(outputs["logits"]), "distance": outputs["distance"]}
+        return {"probabilities": tf.nn.softmax(outputs)}
 
     graph, _ = tf2onnx.convert.from_function(classify, signature, opset=OPSET)
+    graph.graph.output.sort(key=lambda value: OUTPUTS.index(value.name))
     for value in (*graph.graph.input, *graph.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return fold_shapes(graph)
@@ -118,19 +127,13 @@ def check(graph: onnx.ModelProto, model: Any, test: Samples, accuracy: float) ->
     """
     check_graph(graph)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    expected = predict(model, test.images)
     compared = min(PARITY_IMAGES, len(test))
+    expected = answer(model, test.images[:compared])
     differences = []
     for batch_size in PARITY_BATCH_SIZES:
         actual = run_graph(session, test.images[:compared], batch_size)
-        differences.append(float(abs(actual - expected[:compared]).max()))
-        changed = int((actual.argmax(1) != expected[:compared].argmax(1)).sum())
-        if not differences[-1] <= PARITY_TOLERANCE or changed:
-            raise ExportError(
-                f"at batch size {batch_size} the graph differs from Keras by {differences[-1]:.2e} (allowed: "
-                f"{PARITY_TOLERANCE:.0e}) and in the class of {changed} of {compared} test images"
-            )
-    measured = float((run_graph(session, test.images, 500).argmax(1) == test.labels).mean())
+        differences.append(_compare(actual, expected, batch_size))
+    measured = float((run_graph(session, test.images, 500).probabilities.argmax(1) == test.labels).mean())
     if measured != accuracy:
         raise ExportError(f"the graph's accuracy on the test set is {measured:.4%}, the evaluated one {accuracy:.4%}")
     return {
@@ -140,6 +143,21 @@ def check(graph: onnx.ModelProto, model: Any, test: Samples, accuracy: float) ->
         "test_accuracy": measured,
         "onnxruntime": onnxruntime.__version__,
     }
+
+
+def _compare(actual: Answers, expected: Answers, batch_size: int) -> float:
+    """Return the largest difference of a probability from Keras, or of a distance in relation to their spread."""
+    difference = float(abs(actual.probabilities - expected.probabilities).max())
+    if len(expected.distances):
+        away = abs(actual.distances - expected.distances).max() / expected.distances.std()
+        difference = max(difference, float(away))
+    changed = int((actual.probabilities.argmax(1) != expected.probabilities.argmax(1)).sum())
+    if not difference <= PARITY_TOLERANCE or changed:
+        raise ExportError(
+            f"at batch size {batch_size} the graph differs from Keras by {difference:.2e} (allowed: "
+            f"{PARITY_TOLERANCE:.0e}) and in the class of {changed} of {len(expected.probabilities)} test images"
+        )
+    return difference
 
 
 def check_graph(graph: onnx.ModelProto) -> None:
@@ -160,14 +178,17 @@ def check_graph(graph: onnx.ModelProto) -> None:
         (value.name, value.type.tensor_type.elem_type, value.type.tensor_type.shape.dim[0].dim_param)
         for value in (*graph.graph.input, *graph.graph.output)
     ]
-    agreed = [("image", onnx.TensorProto.UINT8, "batch"), ("probabilities", onnx.TensorProto.FLOAT, "batch")]
-    if found != agreed:
-        raise ExportError(f"the graph has the inputs and outputs {found}, agreed are {agreed}")
+    agreed = [
+        ("image", onnx.TensorProto.UINT8, "batch"),
+        *((name, onnx.TensorProto.FLOAT, "batch") for name in OUTPUTS),
+    ]
+    if found not in (agreed, agreed[:2]):
+        raise ExportError(f"the graph has the inputs and outputs {found}, agreed are {agreed}, the last if calibrated")
 
 
 def describe(run: Path, config: Config, metrics: dict[str, Any], model: Any, name: str, version: str) -> Manifest:
     """Compose the manifest of a run's bundle; ``write_bundle`` adds the hashes of the files."""
-    history = read_history(run)
+    history, calibration = read_history(run), load_calibration(run)
     return Manifest(
         name=name,
         version=version,
@@ -177,6 +198,8 @@ def describe(run: Path, config: Config, metrics: dict[str, Any], model: Any, nam
         class_names=config.class_names,
         opset=OPSET,
         self_test=tuple(predict(model, self_test_image(config.input_size)[None])[0].tolist()),
+        distance_threshold=None if calibration is None else calibration.threshold,
+        prediction_sets=None if calibration is None else calibration.prediction_sets,
         training={
             "run": config.name,
             "architecture": config.architecture,
@@ -188,9 +211,16 @@ def describe(run: Path, config: Config, metrics: dict[str, Any], model: Any, nam
             "precision": config.precision,
             "data_source": config.data_source,
             "seconds": round(sum(row["seconds"] for row in history), 1),
+            **_describe_calibration(calibration),
             **config.made_by,
         },
         metrics={part: {k: v for k, v in values.items() if k not in DETAILS} for part, values in metrics.items()},
         data_sha256=config.data_sha256,
         git_commit=git_commit(),
     )
+
+
+def _describe_calibration(calibration: Calibration | None) -> dict[str, Any]:
+    if calibration is None:
+        return {}
+    return {"temperature": calibration.temperature, "known_augmentation": calibration.augmentation}

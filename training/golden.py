@@ -7,8 +7,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from training.calibration import load_calibrated
 from training.evaluate import predict
-from training.runs import load_model
 from training.samples import Source
 from training.sources.idx import write_idx
 
@@ -26,6 +26,6 @@ def write_golden(run: Path, source: Source, folder: Path, count: int, png_count:
     labels = sample.labels.astype(np.uint8)
     write_idx(folder / "images-idx3-ubyte.gz", sample.images)
     write_idx(folder / "labels-idx1-ubyte.gz", labels)
-    np.save(folder / "probabilities.npy", predict(load_model(run), sample.images))
+    np.save(folder / "probabilities.npy", predict(load_calibrated(run), sample.images))
     for number, (image, label) in enumerate(zip(sample.images[:png_count], labels, strict=False)):
         keras.utils.save_img(folder / f"{number:04}_{label}.png", image[..., None], scale=False)

@@ -8,6 +8,15 @@ from typing import Any, Literal
 
 import keras
 
+NAMED_WHERE_CHANGED = (
+    "momentum",
+    "weight_decay",
+    "label_smoothing",
+    "distillation_temperature",
+    "augmentation",
+    "ema_momentum",
+)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -15,7 +24,9 @@ class Recipe:
 
     ``steps_per_epoch``: None means one pass over the training part; a number means batches from an endless
     stream of reshuffled passes, as ``tf.data`` repeats them.
+    ``distillation_temperature``: the recipe takes its targets from teachers, softened by it like its own answers.
     ``continues``: the recipe starts from the last epoch of another run, optimizer state included.
+    ``fine_tunes``: the recipe starts from the final weights of another run, with an optimizer of its own.
     ``published``: the test accuracy that the source of the recipe reports, None where nobody did.
     """
 
@@ -28,12 +39,14 @@ class Recipe:
     epochs: int = 10
     steps_per_epoch: int | None = None
     label_smoothing: float = 0.0
+    distillation_temperature: float | None = None
     augmentation: str = "none"
     ema_momentum: float | None = None
     early_stopping_patience: int | None = None
     validation_fraction: float = 1 / 12
     split_seed: int = 13
     continues: bool = False
+    fine_tunes: bool = False
     published: float | None = None
 
     def __str__(self) -> str:
@@ -42,7 +55,14 @@ class Recipe:
         words = [f"{self.epochs} {'more ' if self.continues else ''}epochs{batches}"]
         words += [f"{self.optimizer} {self.learning_rate:g} {self.schedule}", f"batch {self.batch_size}"]
         plain = Recipe()
-        for name in ("momentum", "weight_decay", "label_smoothing", "augmentation", "ema_momentum"):
+        for name in (
+            "momentum",
+            "weight_decay",
+            "label_smoothing",
+            "distillation_temperature",
+            "augmentation",
+            "ema_momentum",
+        ):
             value = getattr(self, name)
             if value != getattr(plain, name):
                 words.append(f"{name.replace('_', ' ')} {value}")

@@ -1,7 +1,8 @@
 """Own the run folder: what a run was asked to do, how it was made, its history. Must never know how to train.
 
 ``runs/NAME/`` holds ``config.json`` (this module's ``Config``), ``history.csv`` (one row an epoch),
-``model.keras`` (the last epoch; not in git), ``checkpoints/`` (to resume from; not in git) and what ``evaluate`` adds.
+``model.keras`` (the last epoch; not in git), ``checkpoints/`` (to resume from; not in git), what ``evaluate`` adds, and
+``test-openings.csv``: when the test set was opened for this run, and what for.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import platform
 import subprocess
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ CONFIG_FILE = "config.json"
 HISTORY_FILE = "history.csv"
 METRICS_FILE = "metrics.json"
 MODEL_FILE = "model.keras"
+OPENINGS_FILE = "test-openings.csv"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Config:
     data_sha256: str
     earlier_epochs: int = 0
     continued_from: str | None = None
+    teachers: tuple[str, ...] = ()
     made_by: dict[str, Any] = field(default_factory=dict)
 
     def build(self) -> Any:
@@ -83,6 +87,7 @@ def read_config(folder: Path) -> Config:
         values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         values["recipe"] = Recipe(**values["recipe"])
         values["class_names"], values["input_size"] = tuple(values["class_names"]), tuple(values["input_size"])
+        values["teachers"] = tuple(values.get("teachers", ()))
         return Config(**values)
     except OSError as error:
         raise RunError(f"{folder} is not a run: {CONFIG_FILE} cannot be read ({error.strerror})") from error
@@ -120,6 +125,15 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return metrics
 
 
+def log_opening(folder: Path, purpose: str) -> None:
+    """Note in a run's folder that the test set is opened for it."""
+    path = folder / OPENINGS_FILE
+    new = not path.exists()
+    with path.open("a", encoding="utf-8") as file:
+        file.write("time,purpose,git_commit\n" if new else "")
+        file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')},{purpose},{git_commit()}\n")
+
+
 def load_model(folder: Path) -> Any:
     """Build the network of a finished run in float32 and load its last weights.
 
@@ -141,7 +155,7 @@ def describe_making() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("keras", keras.backend.backend(), "numpy")},
         "keras_backend": keras.backend.backend(),
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "machine": processor(),
     }
 
 
@@ -167,10 +181,11 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def _processor() -> str:
-    """Name the processor's model: Linux tells it in /proc/cpuinfo, elsewhere ``platform`` does."""
+def processor() -> str:
+    """Name the processor's model and cores: Linux tells it in /proc/cpuinfo, elsewhere ``platform`` does."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+        lines = []
+    named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return f"{named or platform.processor() or platform.machine()}, {os.cpu_count()} cores"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from training.architectures import find_architecture
 from training.augment import find_augmentation
+from training.distillation import DistillationLoss, Teachers
 from training.errors import RunError
 from training.pictures import plot_history
 from training.recipes import Recipe
@@ -25,6 +27,7 @@ from training.runs import (
     MODEL_FILE,
     Config,
     describe_making,
+    load_model,
     read_config,
     read_history,
     write_config,
@@ -34,7 +37,7 @@ from training.samples import Samples, Source
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
-    """The batches of one epoch: images float32 ``[N, H, W, 1]`` of 0..255 and one-hot targets, shuffled, augmented."""
+    """The batches of one epoch: images float32 ``[N, H, W, 1]`` of 0..255 and targets, shuffled, augmented."""
 
     def __init__(self, samples: Samples, config: Config) -> None:
         super().__init__()
@@ -45,6 +48,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
         self._count = config.recipe.steps_per_epoch or math.ceil(len(samples) / self._batch_size)
         self._augmentation = find_augmentation(config.recipe.augmentation)
         self._class_count = len(config.class_names)
+        self._teachers = _find_teachers(config)
         self.epoch = config.earlier_epochs
 
     def __len__(self) -> int:
@@ -57,6 +61,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
         generator = np.random.default_rng((self._seed, self.epoch, index))
         for step in self._augmentation:
             images, targets = step(images, targets, generator)
+        if self._teachers is not None:
+            targets = self._teachers.answer(images)
         return images[..., None], targets
 
     def _indices(self, index: int) -> NDArray[np.intp]:
@@ -79,6 +85,13 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
 def _shuffle(seed: int, number: int, count: int) -> NDArray[np.intp]:
     """Order the samples of one pass through the data."""
     return np.random.default_rng((seed, number)).permutation(count)
+
+
+def _find_teachers(config: Config) -> Teachers | None:
+    temperature = config.recipe.distillation_temperature
+    if temperature is None:
+        return None
+    return Teachers([Path(folder) for folder in config.teachers], config.class_names, temperature)
 
 
 class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
@@ -127,16 +140,19 @@ def plan(
     seed: int,
     precision: str = "float32",
     start_from: Path | None = None,
+    teachers: Sequence[Path] = (),
 ) -> Config:
-    """Compose the configuration of a run on ``source``; ``start_from`` is the folder of the run that it continues.
+    """Compose the configuration of a run on ``source``.
+
+    ``start_from`` is the folder of the run that it continues, ``teachers`` are folders of runs or bundles that it is
+    distilled from.
 
     Raises:
-        RunError: The recipe continues another run and none is given.
+        RunError: The recipe starts from another run, or has teachers, and none is given; or the other way about.
         TrainingError: There is no architecture or augmentation of this name.
     """
     find_augmentation(recipe.augmentation)
-    if recipe.continues and start_from is None:
-        raise RunError(f"recipe {recipe_name} continues another run: name its folder with --from")
+    _check_needs(recipe_name, recipe, start_from, teachers)
     samples = source.training()
     model = find_architecture(architecture).build(samples.input_size, len(source.class_names))
     earlier = 0
@@ -156,8 +172,21 @@ def plan(
         data_sha256=samples.sha256(),
         earlier_epochs=earlier,
         continued_from=None if start_from is None else start_from.name,
+        teachers=tuple(teacher.as_posix() for teacher in teachers),
         made_by=describe_making(),
     )
+
+
+def _check_needs(recipe_name: str, recipe: Recipe, start_from: Path | None, teachers: Sequence[Path]) -> None:
+    needs_start, needs_teacher = recipe.continues or recipe.fine_tunes, recipe.distillation_temperature is not None
+    if needs_start and start_from is None:
+        raise RunError(f"recipe {recipe_name} continues another run: name its folder with --from")
+    if start_from is not None and not needs_start:
+        raise RunError(f"recipe {recipe_name} starts from a new network: leave --from out")
+    if needs_teacher and not teachers:
+        raise RunError(f"recipe {recipe_name} needs a teacher: name a run or bundle with --teacher")
+    if teachers and not needs_teacher:
+        raise RunError(f"recipe {recipe_name} takes no teacher: leave --teacher out")
 
 
 def train(
@@ -165,22 +194,23 @@ def train(
 ) -> None:
     """Train a new run in ``folder``.
 
-    ``start_from`` is the folder of the run that it continues, ``weights`` the file of pretrained ones where the
-    architecture takes any.
+    ``start_from`` is the folder of the run that it continues or fine-tunes, ``weights`` the file of pretrained ones
+    where the architecture takes any.
 
     Raises:
-        RunError: The folder exists already, or the run to start from has no checkpoint.
+        RunError: The folder exists already, or the run to start from has not what is needed of it.
         TrainingError: Pretrained weights are needed and cannot be had.
     """
     if folder.exists():
         raise RunError(f"{folder} exists already: finish it with --resume {folder}, or choose another --name")
     keras.utils.set_random_seed(config.seed)
     samples = source.training()
-    model = (
-        _compile(config, samples, weights)
-        if start_from is None
-        else keras.saving.load_model(_find_checkpoint(start_from)[1])
-    )
+    if start_from is not None and config.recipe.continues:
+        model = keras.saving.load_model(_find_checkpoint(start_from)[1])
+    else:
+        model = _compile(config, samples, weights)
+    if start_from is not None and config.recipe.fine_tunes:
+        model.set_weights(load_model(start_from).get_weights())
     write_config(folder, config)
     _fit(model, config, samples, folder, 0)
 
@@ -224,9 +254,15 @@ def _compile(config: Config, samples: Samples, weights: Path | None) -> Any:
     if load_pretrained is not None:
         load_pretrained(model, weights)
     steps = len(Batches(config.split(samples)[0], config)) * config.recipe.epochs
+    temperature = config.recipe.distillation_temperature
+    loss = (
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.recipe.label_smoothing)
+        if temperature is None
+        else DistillationLoss(temperature)
+    )
     model.compile(
         config.recipe.make_optimizer(steps),
-        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.recipe.label_smoothing),
+        loss,
         metrics=["accuracy"],
         jit_compile=keras.backend.backend() != "tensorflow",  # XLA halved TensorFlow's speed on two CPU cores
     )

@@ -67,7 +67,7 @@ def serving(**settings: object) -> Iterator[Server]:
     port = free_port()
     # Not a pipe: nobody reads it, and a full one would stop the server.
     with TemporaryFile("w+") as log:
-        process = start(log, port=port, **settings)
+        process = start(log, port=port, **{"workers": 1} | settings)
         try:
             server = Server(process, f"http://127.0.0.1:{port}", log)
             server.wait_until_ready()

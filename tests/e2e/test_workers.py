@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -41,6 +44,17 @@ def test_killed_worker_is_replaced(linear_folder: Path) -> None:
         assert len(supervisor.children()) == 2
         assert survivor in supervisor.children()
     assert server.process.returncode == 0
+
+
+def test_connections_are_shared_out(linear_folder: Path) -> None:
+    """Connections that are opened all at once do not all end up at one worker."""
+    with serving(model=linear_folder, workers=2, device="cpu") as server, ExitStack() as stack:
+        address = urlsplit(server.url).hostname, urlsplit(server.url).port
+        for _ in range(40):  # all at one of two by chance: once in 5e11 times
+            stack.enter_context(socket.create_connection(address))
+        assert server.get("/health").status_code == 200  # so the last has been accepted
+        for worker in psutil.Process(server.process.pid).children():
+            assert [connection for connection in worker.net_connections() if connection.raddr]
 
 
 def test_metrics_are_summed_over_workers(linear_folder: Path) -> None:

@@ -14,8 +14,10 @@ import pytest
 from service.bundle import Bundle, read_bundle, self_test_image
 from tests.training.fashion_mnist import ROOT, SAMPLE, fashion_mnist, sample
 from training.card import render_card
+from training.evaluate import Answers, measure, run_graph
 from training.export import check_graph
 from training.sources.idx import CLASS_NAMES
+from training.uncertainty import measure_distances, measure_prediction_sets
 
 
 @pytest.fixture(scope="module", params=sorted((ROOT / "models").glob("*/*/manifest.json")), ids=lambda p: p.parts[-3])
@@ -68,14 +70,34 @@ def test_golden_probabilities_are_answered() -> None:
         np.testing.assert_allclose(np.concatenate(answers), golden, atol=1e-4)
 
 
-def test_accuracy_is_the_stated_one(bundle: Bundle, session: Any) -> None:
+@pytest.fixture(scope="module")
+def answers(session: Any) -> Answers:
+    """What the bundle answers to all 10,000 test images."""
+    return run_graph(session, fashion_mnist().test().images, 500)
+
+
+def test_accuracy_is_the_stated_one(bundle: Bundle, answers: Answers) -> None:
     """The accuracy on all 10,000 test images is to the image what manifest and card say, and at least 92 %."""
-    test = fashion_mnist().test()
-    batches = [session.run(None, {"image": test.images[i : i + 500]})[0] for i in range(0, 10_000, 500)]
-    correct = int((np.concatenate(batches).argmax(axis=1) == test.labels).sum())
+    correct = int((answers.probabilities.argmax(axis=1) == fashion_mnist().test().labels).sum())
     assert correct == bundle.manifest.metrics["test"]["correct"]
     assert correct >= 9_200
     assert bundle.manifest.data_sha256 == fashion_mnist().training().sha256()
+
+
+def test_calibration_is_the_stated_one(bundle: Bundle, answers: Answers) -> None:
+    """Calibration error, acceptance and coverage on the test images are what manifest and card say."""
+    manifest, labels = bundle.manifest, fashion_mnist().test().labels
+    if manifest.prediction_sets is None or manifest.distance_threshold is None:
+        pytest.skip(f"{manifest.name} was not calibrated")
+    measured = measure(answers.probabilities, labels, manifest.class_names)
+    for figure in ("loss", "brier", "expected_calibration_error"):
+        assert measured[figure] == pytest.approx(manifest.metrics["test"][figure], abs=1e-4)
+    known = measure_distances(answers.distances, labels, {}, manifest.distance_threshold, manifest.class_names)
+    assert known["accepted"] == pytest.approx(manifest.metrics["distance"]["accepted"], abs=2e-4)
+    sets = measure_prediction_sets(answers.probabilities, labels, manifest.prediction_sets, manifest.class_names)
+    for coverage, stated in manifest.metrics["prediction_sets"].items():
+        assert sets[coverage]["coverage"] == pytest.approx(stated["coverage"], abs=2e-4)
+        assert sets[coverage]["mean_size"] == pytest.approx(stated["mean_size"], abs=2e-4)
 
 
 def test_run_of_the_bundle_is_in_the_repository(bundle: Bundle) -> None:

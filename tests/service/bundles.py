@@ -13,8 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 from service.bundle import CARD_FILE, MODEL_FILE, Bundle, Manifest, self_test_image, write_bundle
 
 
-def linear_model(classes: int, height: int, width: int, *, input_name: str = "image") -> bytes:
-    """Serialize softmax(W x / 255 + b) over uint8 ``[N, height, width]``."""
+def linear_model(
+    classes: int, height: int, width: int, *, input_name: str = "image", with_distance: bool = False
+) -> bytes:
+    """Serialize softmax(W x / 255 + b) over uint8 ``[N, height, width]``.
+
+    The distance, if there is to be one, is the mean of x / 255.
+    """
     weights, bias = _parameters(classes, height, width)
     nodes = [
         helper.make_node("Cast", [input_name], ["float"], to=TensorProto.FLOAT),
@@ -23,7 +28,12 @@ def linear_model(classes: int, height: int, width: int, *, input_name: str = "im
         helper.make_node("Gemm", ["vector", "weights", "bias"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
+    outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", classes])]
+    if with_distance:
+        nodes.append(helper.make_node("ReduceMean", ["vector", "columns"], ["distance"], keepdims=0))
+        outputs.append(helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["batch"]))
     constants = {
+        "columns": np.array([1]),
         "scale": np.float32(1 / 255),
         "flat": np.array([-1, height * width]),
         "weights": weights,
@@ -33,7 +43,7 @@ def linear_model(classes: int, height: int, width: int, *, input_name: str = "im
         nodes,
         "linear",
         [helper.make_tensor_value_info(input_name, TensorProto.UINT8, ["batch", height, width])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", classes])],
+        outputs,
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

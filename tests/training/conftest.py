@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.training.fashion_mnist import SampleSource
 from tests.training.making import make_config
+from training.calibration import calibrate
 from training.evaluate import evaluate
 from training.train import train
 
@@ -29,4 +31,14 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = SampleSource()
     train(make_config(source, name="small", epochs=3), source, folder)
     evaluate(folder, source)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def calibrated_run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the same run, calibrated before it was evaluated."""
+    folder = tmp_path_factory.mktemp("runs") / "calibrated"
+    shutil.copytree(small_run, folder, ignore=shutil.ignore_patterns("metrics.json", "test-openings.csv"))
+    calibrate(folder, SampleSource())
+    evaluate(folder, SampleSource())
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,19 @@ def make_config(
     seed: int = 1,
     precision: str = "float32",
     start_from: Path | None = None,
+    teachers: Sequence[Path] = (),
     **recipe: Any,
 ) -> Config:
     """Compose the configuration of a run of a small recipe, changed by ``recipe``."""
     changed = replace(SMALL, **recipe)
     return plan(
-        architecture, "small", changed, source, name=name, seed=seed, precision=precision, start_from=start_from
+        architecture,
+        "small",
+        changed,
+        source,
+        name=name,
+        seed=seed,
+        precision=precision,
+        start_from=start_from,
+        teachers=teachers,
     )

@@ -76,3 +76,12 @@ def test_unknown_names_are_answered_with_the_known() -> None:
         find_architecture("resnet")
     with pytest.raises(TrainingError, match=r"choose one of .*plain"):
         find_architecture("cnn-1conv").find_recipe("fancy")
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("resnet-8", 3_000_000), ("resnet-8-tiny", 100_000)])
+def test_served_networks_are_cheap_on_a_cpu(name: str, parameters: int) -> None:
+    """The networks for serving stay below their budgets of parameters and of 60 M multiply-adds, odd sizes work too."""
+    model = find_architecture(name).build((28, 28), 10)
+    assert model.count_params() < parameters
+    assert count_multiplications(model) < 60_000_000
+    assert find_architecture(name).build((25, 31), 4).output_shape == (None, 4)

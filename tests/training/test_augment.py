@@ -13,7 +13,18 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from tests.training.fashion_mnist import sample
-from training.augment import AUGMENTATIONS, affine, affine_matrices, cutmix, cutout, flip, mixup, shift, transform
+from training.augment import (
+    AUGMENTATIONS,
+    affine,
+    affine_matrices,
+    cutmix,
+    cutout,
+    flip,
+    mixup,
+    shift,
+    sometimes,
+    transform,
+)
 
 IMAGES = sample().images.astype(np.float32)
 TARGETS = np.eye(10, dtype=np.float32)[sample().labels]
@@ -148,3 +159,39 @@ def test_affine_is_fast() -> None:
     for start in range(500):
         step(images[start : start + 1], TARGETS, generator())
     assert together < 20 * (time.monotonic() - started) / 3
+
+
+def test_photographic_leaves_a_quarter_and_lays_the_rest_on_grounds() -> None:
+    """About a quarter of the images is only mirrored and moved, so its ground is black; most others' is some grey."""
+    images, targets, random = IMAGES, TARGETS, generator()
+    for step in AUGMENTATIONS["photographic"]:
+        images, targets = step(images, targets, random)
+    assert (images.dtype, images.shape) == (IMAGES.dtype, IMAGES.shape)
+    assert images.min() >= 0
+    assert images.max() <= 255
+    assert (targets == TARGETS).all()
+    corners = images[:, :3, :3].mean(axis=(1, 2))
+    assert 0.45 < (corners > 3).mean() < 0.85
+    assert corners.max() < 255
+
+
+def test_sometimes_changes_its_share() -> None:
+    """The share of images that is changed is the one asked for, and the others are left to the last bit."""
+    step = sometimes(0.3, lambda images, targets, _: (images + 1, targets))
+    images, _ = step(np.zeros((5_000, 2, 2), np.float32), np.zeros((5_000, 1), np.float32), generator())
+    assert (images == images[:, :1, :1]).all()
+    assert images.mean() == pytest.approx(0.3, abs=0.03)
+
+
+def test_deployment_keeps_garments_on_black() -> None:
+    """What photos have is added within the range of pixels, targets stay, and small garments have black around them."""
+    images, targets, random = IMAGES, TARGETS, generator()
+    for step in AUGMENTATIONS["deployment"]:
+        images, targets = step(images, targets, random)
+        assert images.dtype == np.float32
+        assert images.shape == IMAGES.shape
+        assert images.min() >= 0
+        assert images.max() <= 255
+    assert (targets == TARGETS).all()
+    assert np.median(images[:, 0]) < 40
+    assert images.mean() < IMAGES.mean()

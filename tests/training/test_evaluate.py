@@ -72,6 +72,15 @@ def test_test_set_is_opened_once(small_run: Path) -> None:
         evaluate(small_run, SampleSource())
 
 
+def test_openings_of_the_test_set_are_logged(calibrated_run: Path, tmp_path: Path) -> None:
+    """A run's folder tells when the test set was opened for it: by its evaluation, and by each export."""
+    export(calibrated_run, SampleSource(), tmp_path, "small", "7")
+    header, *rows = (calibrated_run / "test-openings.csv").read_text().splitlines()
+    assert header == "time,purpose,git_commit"
+    assert rows[0].split(",")[1] == "evaluation"
+    assert rows[-1].split(",")[1] == "comparison of small version 7 with Keras"
+
+
 def test_bundle_is_measured_like_its_run(small_run: Path, tmp_path: Path) -> None:
     """ONNX Runtime's figures of a bundle are Keras' of its run; measurements are not overwritten."""
     bundle = export(small_run, SampleSource(), tmp_path, "small", "1").folder

@@ -16,6 +16,7 @@ import keras
 
 from training.architectures.convnet import cnn_2x128, convnet_tf1
 from training.architectures.mlp import mlp_64_64
+from training.architectures.resnet import resnet_8, resnet_8_tiny
 from training.architectures.stacked import cnn_1conv, cnn_3conv, cnn_4conv
 from training.architectures.vgg import load_imagenet_weights, vgg19_double_preprocessing, vgg19_transfer, vgg_like
 from training.errors import TrainingError
@@ -67,6 +68,23 @@ def _series(plain: float, augmented: float) -> dict[str, Recipe]:
 _SGD = Recipe("sgd", batch_size=400, steps_per_epoch=100, epochs=20)
 _WIDE = Recipe(batch_size=128, validation_fraction=0.1, augmentation="tutorial-degrees")
 _VGG19 = Recipe(batch_size=256, epochs=10)
+# Keras' decay acts outside the momentum, so 5e-3 here is the 5e-4 of recipes that add it to the gradient.
+_RESNET = Recipe(
+    "sgd",
+    0.2,
+    "onecycle",
+    momentum=0.9,
+    weight_decay=5e-3,
+    batch_size=256,
+    epochs=50,
+    label_smoothing=0.1,
+    augmentation="modern-cutout",
+    ema_momentum=0.995,
+)
+_ROBUST = replace(_RESNET, learning_rate=0.04, epochs=10, augmentation="deployment", fine_tunes=True)
+_PHOTOGRAPHIC = replace(_ROBUST, epochs=8, augmentation="photographic")
+# A small network underfits: it is spared cutout, and the teacher's answers take the place of smoothing.
+_DISTILLED = replace(_RESNET, epochs=24, augmentation="flip-shift", label_smoothing=0.0, distillation_temperature=1.0)
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "mlp-64-64": Architecture(mlp_64_64, 55_050, {"adam": Recipe(batch_size=32, epochs=5, published=0.8725)}),
@@ -103,6 +121,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "augmented-50": replace(_WIDE, epochs=50, continues=True, published=0.9159),
         },
     ),
+    "resnet-8": Architecture(resnet_8, 586_666, {"cutout": _RESNET, "robust": _ROBUST, "photographic": _PHOTOGRAPHIC}),
+    "resnet-8-tiny": Architecture(resnet_8_tiny, 93_946, {"cutout": _RESNET, "distilled": _DISTILLED}),
 }
 
 

@@ -1,0 +1,46 @@
+"""Own ``POST /predict/batch``: many images in one request, each answered, or failing, by itself."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+
+from service.predictor import Answer, Predictor
+from service.problems import describe as describe_problem
+from service.routes.predict import REFUSALS, describe, name_model
+from service.routes.upload_route import UploadRoute
+from service.schemas import BatchPrediction, Failure, ImagePrediction, PredictionQuery
+from service.telemetry import Record
+from service.uploads import OPENAPI_BATCH, read_batch
+
+router = APIRouter(route_class=UploadRoute)
+
+SHAPE = {"name": "X-Shape", "in": "header", "schema": {"type": "string"}, "description": "Of a raw tensor: N,28,28."}
+
+
+@router.post(
+    "/predict/batch",
+    summary="Classify many images",
+    responses=REFUSALS,
+    openapi_extra=OPENAPI_BATCH | {"parameters": [SHAPE]},
+)
+async def predict_batch(request: Request, query: Annotated[PredictionQuery, Query()]) -> BatchPrediction:
+    """Classify up to 1024 images: a form's file parts ``file``; or, as ``application/octet-stream``, uint8 pixels of
+    images in the model's form, ``[N, height, width]``, as a file in NumPy's format or with their shape in ``X-Shape``.
+    """
+    predictor: Predictor = request.app.state.predictor
+    record: Record = request.state.record
+    upload = await read_batch(request)
+    if isinstance(upload, bytes):
+        record.upload_bytes = len(upload)
+        batch = await predictor.predict_tensor(upload, request.headers.get("x-shape"))
+    else:
+        record.upload_bytes = sum(map(len, upload))
+        batch = await predictor.predict_files(upload)
+    record.answers += batch.answers
+    predictions = [
+        ImagePrediction(**describe(item, query))
+        if isinstance(item, Answer)
+        else Failure(index=index, problem=describe_problem(request.scope, item))
+        for index, item in enumerate(batch.items)
+    ]
+    return BatchPrediction(model=name_model(batch.manifest), predictions=predictions)

@@ -1,0 +1,57 @@
+"""Own the way from raw bytes to a batch of images that are in the model's form already. Must know nothing of HTTP."""
+
+from __future__ import annotations
+
+import math
+from io import BytesIO
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from service.errors import UnreadableTensorError
+
+MAX_SHAPE_CHARACTERS = 50
+
+
+def read_tensor(data: bytes, shape: str | None, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the images in ``data``, uint8 ``[N, height, width]`` for a model that takes ``size`` (height, width).
+
+    ``data`` is a file in NumPy's format (.npy), or, if ``shape`` is given as "N,height,width", the pixels alone.
+
+    Raises:
+        UnreadableTensorError: It is neither, or of another type or shape.
+    """
+    start, sizes = (0, _parse(shape)) if shape is not None else _read_header(data)
+    wanted = f"uint8 [N, {size[0]}, {size[1]}] with N of at least 1"
+    if len(sizes) != 3 or sizes[1:] != size or sizes[0] < 1:
+        raise UnreadableTensorError(f"the tensor's shape is {list(sizes)}; send {wanted}")
+    if math.prod(sizes) != len(data) - start:
+        raise UnreadableTensorError(f"{len(data) - start} bytes are no tensor of shape {list(sizes)}; send {wanted}")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(sizes)
+
+
+def _parse(shape: str) -> tuple[int, ...]:
+    numbers = shape.split(",") if len(shape) <= MAX_SHAPE_CHARACTERS else []
+    if not all(number.strip().isdecimal() for number in numbers) or not numbers:
+        raise UnreadableTensorError(f"the shape {shape[:MAX_SHAPE_CHARACTERS]!r} is no list of numbers; send N,28,28")
+    return tuple(int(number) for number in numbers)
+
+
+def _read_header(data: bytes) -> tuple[int, tuple[int, ...]]:
+    """Return where the pixels begin, and the shape; numpy.load would reserve the memory that a header asks for."""
+    file = BytesIO(data)
+    try:
+        version = npy.read_magic(file)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, by_columns, kind = read(file)
+    except Exception as error:  # a damaged header makes NumPy raise anything
+        raise UnreadableTensorError(
+            f"the {len(data)} bytes are no file in NumPy's format; save uint8 by numpy.save, or send the pixels alone "
+            "and their shape in the header X-Shape"
+        ) from error
+    if kind != np.uint8 or by_columns:
+        raise UnreadableTensorError(
+            f"the tensor is {kind}{' by columns' if by_columns else ''}; send uint8 in the order of C"
+        )
+    return file.tell(), shape
