@@ -188,8 +188,11 @@ def _to_lab(image: Image.Image) -> NDArray[np.float32]:
     The image is blurred a little before: what is sought is larger than a pixel, and noise is not.
     """
     blurred = image.convert("RGB").filter(ImageFilter.BoxBlur(1))
-    lab = np.asarray(ImageCms.applyTransform(blurred, _lab_transform()))
-    return np.dstack([lab[..., 0] * np.float32(100 / 255), lab[..., 1:].view(np.int8).astype(np.float32)])
+    encoded = np.asarray(ImageCms.applyTransform(blurred, _lab_transform()))
+    lab = np.empty(encoded.shape, np.float32)
+    np.multiply(encoded[..., 0], 100 / 255, out=lab[..., 0])
+    lab[..., 1:] = encoded[..., 1:].view(np.int8)
+    return lab
 
 
 @cache

