@@ -61,7 +61,7 @@ def evaluate(folder: Path, source: Source, photos: Path | None = None) -> dict[s
         None if calibration is None else calibration.prediction_sets,
     )
     log_opening(folder, "evaluation")
-    return _write(folder, measured, source.test(), validation, photos)
+    return _measure_and_write(folder, measured, source.test(), validation, photos)
 
 
 def evaluate_bundle(folder: Path, source: Source, output: Path, photos: Path | None = None) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def evaluate_bundle(folder: Path, source: Source, output: Path, photos: Path | N
         manifest.prediction_sets,
     )
     output.mkdir(parents=True, exist_ok=True)
-    return _write(output, measured, source.test(), validation, photos)
+    return _measure_and_write(output, measured, source.test(), validation, photos)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ class Measured:
     prediction_sets: PredictionSets | None
 
 
-def _write(folder: Path, measured: Measured, test: Samples, validation: Samples, photos: Path | None) -> dict[str, Any]:
+def _measure_and_write(
+    folder: Path, measured: Measured, test: Samples, validation: Samples, photos: Path | None
+) -> dict[str, Any]:
     """Measure on the test set and on validation; write ``metrics.json`` and pictures."""
     names = measured.class_names
     answers = measured.answer(test.images)
@@ -121,20 +123,22 @@ def _write(folder: Path, measured: Measured, test: Samples, validation: Samples,
             answers.probabilities, test.labels, measured.prediction_sets, names
         )
     if measured.distance_threshold is not None:
-        kinds = make_outliers(test.images, photos, SEED)
-        metrics["distance"] = measure_distances(
-            answers.distances,
-            test.labels,
-            {kind: measured.answer(images).distances for kind, images in kinds.items()},
-            measured.distance_threshold,
-            names,
-        )
-    if measured.distance_threshold is not None and photos is not None:
-        known = measured.answer(read_photos(photos, test.input_size, of_classes=True)).distances
-        share = float((known <= measured.distance_threshold).mean())
-        metrics["distance"]["photos"] = {"count": len(known), "accepted": share}
+        metrics["distance"] = _measure_refusals(measured, measured.distance_threshold, answers, test, photos)
     report(folder, metrics, answers.probabilities, test, names)
     return metrics
+
+
+def _measure_refusals(
+    measured: Measured, threshold: float, answers: Answers, test: Samples, photos: Path | None
+) -> dict[str, Any]:
+    """Measure what is refused of the test set, of outliers and of photos of the model's own classes."""
+    kinds = make_outliers(test.images, photos, SEED)
+    outliers = {kind: measured.answer(images).distances for kind, images in kinds.items()}
+    refusals = measure_distances(answers.distances, test.labels, outliers, threshold, measured.class_names)
+    if photos is not None:
+        known = measured.answer(read_photos(photos, test.input_size, of_classes=True)).distances
+        refusals["photos"] = {"count": len(known), "accepted": float((known <= threshold).mean())}
+    return refusals
 
 
 def report(

@@ -88,6 +88,9 @@ each channel, calibrated on {CALIBRATION_IMAGES} training images; float16 by con
 Accuracy on validation; agreement is the share of validation images that get float32's class. Times on one thread, the
 median of {ROUNDS} runs in turns; in brackets, how many times as fast as float32.
 
+None is shipped. A bundle promises to answer like the network that was trained, and the export's gate and the service's
+self-test hold it to that; int8 is faster where convolutions are the work, but does not keep it for every image.
+
 | bundle | variant | bytes | accuracy | agreement | largest difference of a probability | {headings} |
 |---|---|---|---|---|---|---|---|
 {rows}

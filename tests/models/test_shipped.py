@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 
 from service.bundle import Bundle, read_bundle, self_test_image
+from service.settings import Settings
 from tests.training.fashion_mnist import ROOT, SAMPLE, fashion_mnist, sample
 from training.card import render_card
 from training.evaluate import Answers, measure, run_graph
@@ -62,7 +63,7 @@ def test_self_test_is_answered(bundle: Bundle, session: Any) -> None:
 
 def test_golden_probabilities_are_answered() -> None:
     """ONNX Runtime gives Keras' probabilities for the golden set, whatever the batch."""
-    model = read_bundle(ROOT / "models" / "convnet-tf1" / "1").model
+    model = read_bundle(Settings().model).model
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     golden = np.load(SAMPLE / "probabilities.npy")
     for size in (1, 7, 300):
