@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,10 +38,9 @@ ImageBatcher = Batcher[NDArray[np.uint8], Classification]
 
 MAX_BATCH_IMAGES = 1024  # of one request; its images come before those of later ones
 MAX_BATCH = 32  # past this a CPU gains nothing an image, and a caller waits longer
-# What is this small is decoded in less time than a hop to another thread takes; at worst, by text that is compressed a
-# thousand times, in some 10 ms.
+# What is this small, and no larger than the model's input, is decoded in less time than a hop to a thread takes;
+# at worst, by text that is compressed a thousand times, in some 10 ms.
 SMALL_UPLOAD_BYTES = 4 * 1024
-SMALL_IMAGE_PIXELS = 64 * 64
 SHORT_RUN_SECONDS = 0.001
 SELF_TEST_TIMEOUT_SECONDS = 30  # a device that hangs never raises
 
@@ -296,7 +296,9 @@ class Predictor:
     async def _decode(self, classifier: Classifier, upload: bytes) -> tuple[ModelInput, float]:
         if len(upload) <= SMALL_UPLOAD_BYTES:
             try:
-                return self._decode_here(classifier, upload, min(SMALL_IMAGE_PIXELS, self._settings.max_image_pixels))
+                return self._decode_here(
+                    classifier, upload, min(math.prod(classifier.manifest.input_size), self._settings.max_image_pixels)
+                )
             except ImageTooLargeError:
                 pass  # for this thread, which would do nothing else meanwhile; only its header was read
         loop = asyncio.get_running_loop()

@@ -36,6 +36,7 @@ from tests.e2e.server import ROOT, Server, free_port, serving
 from tests.service.images import encode
 
 BUNDLE = ROOT / "models" / "convnet-tf1" / "1"
+DEFAULT = Settings().model
 SIZE = (28, 28)
 BOUNDARY = "bench"
 CONNECTIONS = (1, 16, 64)
@@ -86,10 +87,10 @@ def request(path: str, upload: bytes, content_type: str, expected: bytes) -> Req
     return Request(head.encode() + body, expected)
 
 
-def png_requests() -> list[Request]:
+def png_requests(bundle: Path = BUNDLE) -> list[Request]:
     """Make requests for the golden set; an answer must name the class that the session itself names."""
-    images, names = golden.images(), read_bundle(BUNDLE).manifest.class_names
-    answers = open_session().run(["probabilities"], {"image": images})[0].argmax(axis=1)
+    images, names = golden.images(), read_bundle(bundle).manifest.class_names
+    answers = open_session(bundle).run(["probabilities"], {"image": images})[0].argmax(axis=1)
     return [
         request("/predict", encode(image), "image/png", f'"class_name":"{names[answer]}"'.encode())
         for image, answer in zip(images, answers, strict=True)
@@ -209,11 +210,11 @@ class Bench:
         ]
 
 
-def open_session() -> onnxruntime.InferenceSession:
+def open_session(bundle: Path = BUNDLE) -> onnxruntime.InferenceSession:
     """Open the model as the service does: one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(BUNDLE / "model.onnx", options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(bundle / "model.onnx", options, providers=["CPUExecutionProvider"])
 
 
 def run_in_batches(session: onnxruntime.InferenceSession, tensor: NDArray[np.uint8]) -> None:
@@ -294,6 +295,10 @@ async def measure(seconds: float) -> dict[str, str]:
         overload = await bench.overload(cells[2].ours.rate)
         batches = bench.batches()
         ceilings = bench.ceilings()
+        with serving(**SERVED | {"model": DEFAULT}) as default:
+            bench.port = int(default.url.rsplit(":", 1)[1])
+            work, requests = f"28x28 PNG, `{DEFAULT.parent.name}`", png_requests(DEFAULT)
+            cells += [await bench.compare(work, requests, count) for count in CONNECTIONS]
     return {
         "cells": "\n".join(map(str, cells)),
         "overload": overload,

@@ -32,11 +32,12 @@ from PIL import Image, PngImagePlugin
 
 from service.bundle import MODEL_FILE, read_bundle, write_bundle
 from service.protocol import HEAD_TIMEOUT_SECONDS
+from service.settings import Settings
 from tests.benchmarks.load import BROKEN, Connection, Load, Tally, Upload, connected, golden_uploads, head, until
-from tests.e2e.server import ROOT, Server, serving
+from tests.e2e.server import Server, serving
 from tests.service.images import encode, fault, noise
 
-BUNDLE = ROOT / "models" / "convnet-tf1" / "1"
+BUNDLE = Settings().model  # whose answers the golden set has
 UPLOADS_IN_FLIGHT = 16
 USERS = 2 * UPLOADS_IN_FLIGHT
 UPLOAD_TIMEOUT_SECONDS = 2
