@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import urllib.request
 
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     # The heavy packages are loaded by the commands that need them: a probe runs every few seconds.
     if arguments.command == "doctor":
         return examine(settings)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to load again
     workers = count_workers(settings)
     if workers > 1:
         from service.supervisor import supervise

@@ -35,5 +35,6 @@ def listen(settings: Settings, count: int = 1) -> list[socket.socket]:
             f"cannot listen on {settings.host}:{settings.port} ({reason}): "
             "stop what listens there, or set SERVICE_PORT or SERVICE_HOST"
         ) from error
-    log.info("listening on http://%s:%d", *address)
+    host, port = address
+    log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
     return listening

@@ -74,6 +74,11 @@ class BatchAnswer:
         """The classifications."""
         return [item for item in self.items if isinstance(item, Answer)]
 
+    @property
+    def failures(self) -> list[ImageError]:
+        """The failures."""
+        return [item for item in self.items if isinstance(item, ImageError)]
+
 
 class Predictor:
     """Loads a model and answers uploads with it, on threads of its own.
@@ -159,9 +164,12 @@ class Predictor:
         """
         classifier, batcher = self._ready()
 
+        decoding = asyncio.Semaphore(self._threads)  # so that others' images wait for a few of these, and not for all
+
         async def answer(upload: bytes) -> Answer | ImageError:
             try:
-                source, decode_seconds = await self._decode(classifier, upload)
+                async with decoding:
+                    source, decode_seconds = await self._decode(classifier, upload)
             except ImageError as error:
                 return error
             return await self._classify(classifier, batcher, source, decode_seconds)

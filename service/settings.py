@@ -45,7 +45,10 @@ class Settings(BaseSettings):
     ] = None
     workers: Annotated[
         int | None,
-        Field(ge=1, description="Processes that share the port; unset: one a core, at most 8, and one with a GPU."),
+        Field(
+            ge=1,
+            description="Processes that share the port; unset: one a core, 8 at most and as memory allows; one on a GPU.",
+        ),
     ] = None
     max_upload_bytes: Annotated[int, Field(ge=1, description="Largest request body, in bytes.")] = 10 * 1024 * 1024
     max_image_pixels: Annotated[

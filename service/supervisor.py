@@ -46,14 +46,17 @@ class _Workers:
     def __init__(self, sockets: list[socket.socket], environment: dict[str, str]) -> None:
         self._environment = os.environ | environment
         self._stopping = False
+        self._signals: list[int] = []  # handled between the steps of run(): one may come while a worker is started
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda number, _: self._pass_on(number))
+            signal.signal(number, lambda number, _: self._signals.append(number))
         self._sockets = {self._start(listening): listening for listening in sockets}
 
     def run(self) -> int:
         exit_code = 0
         while self._sockets:
             time.sleep(POLL_SECONDS)
+            while self._signals:
+                self._pass_on(self._signals.pop(0))
             for process in [process for process in self._sockets if process.poll() is not None]:
                 listening = self._sockets.pop(process)
                 forget_worker(process.pid, self._environment[MULTIPROCESS_FOLDER])
@@ -70,13 +73,18 @@ class _Workers:
         command = [sys.executable, "-m", "service", "serve"]
         # A session of its own, so that Ctrl-C reaches the supervisor alone, and each worker once. Nothing is written to
         # the pipe: it ends when this process does, and a worker takes that as its sign to stop.
-        return subprocess.Popen(  # noqa: S603  our own interpreter
-            command,
-            env=self._environment | {SOCKET_VARIABLE: str(listening.fileno())},
-            pass_fds=[listening.fileno()],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
+        # Until it has a handler of its own, SIGHUP would kill it; what is ignored stays so in a child.
+        handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            return subprocess.Popen(  # noqa: S603  our own interpreter
+                command,
+                env=self._environment | {SOCKET_VARIABLE: str(listening.fileno())},
+                pass_fds=[listening.fileno()],
+                stdin=subprocess.PIPE,
+                start_new_session=True,
+            )
+        finally:
+            signal.signal(signal.SIGHUP, handler)
 
     def kill(self) -> None:
         for process in self._sockets:

@@ -22,6 +22,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.errors import ImageError
 from service.predictor import Answer, Predictor
 from service.problems import TABLE, internal_error
 from service.tracing import trace_id, trace_steps
@@ -53,6 +54,7 @@ class Record:
 
     upload_bytes: int | None = None
     answers: list[Answer] = field(default_factory=list)
+    failures: list[ImageError] = field(default_factory=list)
 
 
 class Metrics:
@@ -101,6 +103,8 @@ class Metrics:
             self.rejections.labels(problem).inc()
         if record.upload_bytes is not None:
             self.upload_bytes.observe(record.upload_bytes)
+        for failure in record.failures:
+            self.rejections.labels(TABLE[type(failure)][1]).inc()
         for answer in record.answers:
             self.predictions.labels(answer.classification.class_name).inc()
             self.confidence.observe(answer.classification.probability)
@@ -260,12 +264,12 @@ def _log_entry(scope: Scope, route: str, status: int, seconds: float, record: Re
     entry |= {name: state[name] for name in ("client", "problem") if name in state}
     if record.upload_bytes is not None:
         entry["bytes"] = record.upload_bytes
-    if len(record.answers) == 1:
+    if record.failures or len(record.answers) > 1:
+        entry |= {"images": len(record.answers) + len(record.failures), "failed": len(record.failures)}
+    elif record.answers:
         (answer,) = record.answers
         entry |= {f"{name}_ms": round(duration * 1000, 3) for name, duration in answer.durations.items()}
         entry |= _outcome(answer)
-    elif record.answers:
-        entry["images"] = len(record.answers)
     return entry
 
 

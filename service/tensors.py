@@ -24,7 +24,7 @@ def read_tensor(data: bytes, shape: str | None, size: tuple[int, int]) -> NDArra
     """
     start, sizes = (0, _parse(shape)) if shape is not None else _read_header(data)
     wanted = f"uint8 [N, {size[0]}, {size[1]}] with N of at least 1"
-    if len(sizes) != 3 or sizes[1:] != size or sizes[0] < 1:
+    if len(sizes) != 3 or sizes[1:] != size or type(sizes[0]) is not int or sizes[0] < 1:
         raise UnreadableTensorError(f"the tensor's shape is {list(sizes)}; send {wanted}")
     if math.prod(sizes) != len(data) - start:
         raise UnreadableTensorError(f"{len(data) - start} bytes are no tensor of shape {list(sizes)}; send {wanted}")
@@ -42,8 +42,7 @@ def _read_header(data: bytes) -> tuple[int, tuple[int, ...]]:
     """Return where the pixels begin, and the shape; numpy.load would reserve the memory that a header asks for."""
     file = BytesIO(data)
     try:
-        version = npy.read_magic(file)
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(file)]
         shape, by_columns, kind = read(file)
     except Exception as error:  # a damaged header makes NumPy raise anything
         raise UnreadableTensorError(

@@ -15,6 +15,7 @@ FORM = "multipart/form-data"
 FIELD = "file"
 MAX_PARTS = 8
 MAX_PART_HEAD_BYTES = 4096
+MAX_PART_OPTIONS = 16
 
 _BINARY = {"type": "string", "format": "binary"}
 
@@ -57,16 +58,18 @@ async def read_batch(request: Request) -> list[bytes] | bytes:
     body = await request.body()
     if boundary is None:
         return body
-    files = _read_files(body, boundary, MAX_BATCH_IMAGES)
-    if not files:
-        raise MalformedFormError(f"the form has no file part named {FIELD!r}; send at least one")
+    files = _read_files(body, boundary, MAX_BATCH_IMAGES + MAX_PARTS - 1)
+    if not 1 <= len(files) <= MAX_BATCH_IMAGES:
+        raise MalformedFormError(
+            f"the form has {len(files)} file parts named {FIELD!r}; send at least one and at most {MAX_BATCH_IMAGES}"
+        )
     return files
 
 
 def _read_boundary(request: Request, *types: str) -> bytes | None:
     """Return the boundary of the form that the request's head announces; None for a raw body of one of ``types``."""
     encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
+    if encoding.lower() != "identity":
         raise UnsupportedTypeError(f"the content encoding is {encoding[:100]!r}; send the image as it is")
     header = request.headers.get("content-type", "")
     content_type, options = parse_options_header(header)
@@ -118,7 +121,10 @@ def _read_part(segment: bytes) -> _Part:
     if len(head) > MAX_PART_HEAD_BYTES:
         raise MalformedFormError(f"the form has a part with a head of {len(head)} bytes; send {MAX_PART_HEAD_BYTES}")
     headers = {name.lower(): value for name, _, value in (line.partition(b":") for line in head.split(b"\r\n"))}
-    _, options = parse_options_header(headers.get(b"content-disposition", b""))
+    disposition = headers.get(b"content-disposition", b"")
+    if disposition.count(b";") > MAX_PART_OPTIONS:  # on many of which the parser of options is slow
+        raise MalformedFormError(f"the form has a part with more than {MAX_PART_OPTIONS} options; send its name alone")
+    _, options = parse_options_header(disposition)
     return _Part(options.get(b"name", b"").decode("utf-8", "replace"), b"filename" in options, content)
 
 

@@ -37,6 +37,7 @@ async def predict_batch(request: Request, query: Annotated[PredictionQuery, Quer
         record.upload_bytes = sum(map(len, upload))
         batch = await predictor.predict_files(upload)
     record.answers += batch.answers
+    record.failures += batch.failures
     predictions = [
         ImagePrediction(**describe(item, query))
         if isinstance(item, Answer)

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
+from service.errors import InvalidParameterError
 from service.schemas import PredictionQuery
 
 
@@ -36,7 +37,11 @@ class UploadRoute(APIRoute):
 
 
 def _read_query(request: Request) -> PredictionQuery:
+    given = request.query_params
+    for name in given:
+        if len(given.getlist(name)) > 1:
+            raise InvalidParameterError(f"{name[:40]} is given {len(given.getlist(name))} times; send it once")
     try:
-        return PredictionQuery.model_validate(dict(request.query_params))
+        return PredictionQuery.model_validate(dict(given))
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error

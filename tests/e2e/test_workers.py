@@ -133,3 +133,21 @@ def log(server: Server) -> str:
     """Read the server's log so far."""
     server.log.seek(0)
     return server.log.read()
+
+
+def test_signal_while_a_worker_is_replaced_stops_all(linear_folder: Path) -> None:
+    """SIGTERM that comes as a worker is started, at first or as a replacement, ends the supervisor and every worker."""
+    with serving(model=linear_folder, workers=2, device="cpu", grace_seconds=0) as server:
+        supervisor = psutil.Process(server.process.pid)
+        before = supervisor.children()
+        before[0].kill()
+        wait_until(lambda: bool(set(supervisor.children()) - set(before)))
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=30) == 0
+    process = start(port=free_port(), model=linear_folder, workers=2, device="cpu", grace_seconds=0)
+    wait_until(lambda: bool(psutil.Process(process.pid).children()))
+    workers = psutil.Process(process.pid).children()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert not psutil.wait_procs(workers, timeout=30)[1]
+    assert process.returncode == 0

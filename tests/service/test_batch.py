@@ -70,6 +70,21 @@ def test_tensor_gives_the_answers_of_its_images(linear: TestClient, saved: bool)
     assert answer.json() == linear.post("/predict/batch", files=form([encode(image) for image in tensor])).json()
 
 
+def test_failures_are_counted_and_logged(linear: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    """What failed in a batch is counted by its reason, and the log tells how many failed of how many."""
+    series = 'service_rejections_total{reason="unreadable-image"}'
+
+    def counted() -> float:
+        return next(float(line.split()[-1]) for line in linear.get("/metrics").text.splitlines() if series in line)
+
+    before = counted()
+    with caplog.at_level("INFO", "service.access"):
+        linear.post("/predict/batch", files=form([encode(images(1)[0]), b"no image", b"nor this"]))
+    entry = caplog.records[-1].__dict__["request"]
+    assert (entry["images"], entry["failed"]) == (3, 2)
+    assert counted() == before + 2
+
+
 def test_metrics_count_each_image(linear: TestClient) -> None:
     """A batch counts as one request, and each of its images as a prediction."""
 
@@ -94,6 +109,8 @@ def test_metrics_count_each_image(linear: TestClient) -> None:
         (bytes(1200), "two,20,30", "no list of numbers"),
         (bytes(1200), "-2,20,30", "no list of numbers"),
         (in_numpy_format(np.zeros((2, 20, 30), np.float32)), None, "float32"),
+        (in_numpy_format(np.zeros((1, 20, 30), np.uint8)).replace(b"(1,", b"(True,", 1), None, ""),
+        (in_numpy_format(np.zeros((1, 20, 30), np.uint8)).replace(b"\x01\x00", b"\x09\x09", 1), None, "numpy.save"),
         (in_numpy_format(np.asfortranarray(np.zeros((2, 20, 30), np.uint8))), None, "by columns"),
         (in_numpy_format(np.zeros((2, 20, 30), np.uint8))[:-1], None, "1199 bytes"),
     ],

@@ -289,3 +289,9 @@ def test_explanation_warns(shipped: TestClient) -> None:
     assert told[0] == ["no item"]
     assert "cut off" in told[1]
     assert "cluttered" in told[2]
+
+
+def test_parameter_is_given_once(linear: TestClient) -> None:
+    """A parameter that is given twice is refused, not chosen from."""
+    response = linear.post("/predict?top_k=1&top_k=2", files={"file": IMAGE})
+    assert "top_k is given 2 times" in assert_problem(response, 422, "invalid-parameter")["detail"]

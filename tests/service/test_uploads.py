@@ -67,6 +67,13 @@ def test_form_has_eight_parts_at_most(fields: int) -> None:
             upload(request.read(), request.headers["content-type"])
 
 
+def test_options_of_a_part_are_few() -> None:
+    """A part's header with so many options that they would keep the parser busy is refused."""
+    head = b'--b\r\nContent-Disposition: form-data; name="file"' + b";" * 20
+    with pytest.raises(MalformedFormError, match="more than 16 options"):
+        upload(head + b"\r\n\r\nx\r\n--b--\r\n", "multipart/form-data; boundary=b")
+
+
 def test_lines_like_delimiters_are_refused_unparsed() -> None:
     """A file all of whose lines begin like the boundary, which the parser is slow on, is refused before."""
     head = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
