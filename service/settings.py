@@ -47,7 +47,7 @@ class Settings(BaseSettings):
         int | None,
         Field(
             ge=1,
-            description="Processes that share the port; unset: one a core, 8 at most and as memory allows; one on a GPU.",
+            description="Processes that share the port; unset: one a core, at most 8, as memory allows; one on a GPU.",
         ),
     ] = None
     max_upload_bytes: Annotated[int, Field(ge=1, description="Largest request body, in bytes.")] = 10 * 1024 * 1024
