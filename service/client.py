@@ -108,6 +108,7 @@ class Prediction:
     """The service's answer for one image; probabilities lie in [0, 1] and keep the model's label order.
 
     ``explanation``, where it was asked for, is what the model saw, as the service's documentation describes it.
+    ``distance`` from the classes, and whether it is one that their images have, are None where the model does not tell.
     """
 
     class_id: int
@@ -117,6 +118,8 @@ class Prediction:
     model_name: str
     model_version: str
     explanation: Mapping[str, Any] | None = None
+    distance: float | None = None
+    in_distribution: bool | None = None
 
 
 @dataclass(eq=False)
@@ -168,7 +171,8 @@ def _parse_prediction(response: httpx.Response) -> Prediction:
         probabilities = {str(name): float(value) for name, value in body["probabilities"].items()}
         head = int(body["class_id"]), str(body["class_name"]), float(body["probability"])
         model = str(body["model"]["name"]), str(body["model"]["version"])
-        return Prediction(*head, probabilities, *model, body.get("explanation"))
+        extras = {name: body.get(name) for name in ("explanation", "distance", "in_distribution")}
+        return Prediction(*head, probabilities, *model, **extras)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UnexpectedAnswerError(f"{response.url} answered 200 with no prediction: {response.text[:200]}") from error
 
@@ -298,10 +302,13 @@ class Row:
     error_detail: str | None = None
     request_id: str | None = None
     explanation: Mapping[str, Any] | None = None
+    distance: float | None = None
+    in_distribution: bool | None = None
 
 
 COLUMNS = tuple(column.name for column in fields(Row))
-_JSON_COLUMNS = ("class_id", "probability", "probabilities", "explanation")  # the others are text
+_TEXT_COLUMNS = ("path", "class_name", "model", "error_type", "error_title", "error_detail", "request_id")
+_JSON_COLUMNS = tuple(name for name in COLUMNS if name not in _TEXT_COLUMNS)
 
 
 async def classify_files(
@@ -327,7 +334,8 @@ async def classify_files(
             else:
                 answer = found.class_id, found.class_name, found.probability, found.probabilities
                 model = f"{found.model_name}/{found.model_version}"
-                on_row(Row(str(path), *answer, model, explanation=found.explanation))
+                extras = found.explanation, found.distance, found.in_distribution
+                on_row(Row(str(path), *answer, model, None, None, None, None, *extras))
 
     try:
         async with asyncio.TaskGroup() as workers:

@@ -517,9 +517,9 @@ def test_a_missing_extra_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_the_real_service_answers(linear_folder: Path, tmp_path: Path) -> None:
-    """Against the real service, images are answered with its classes and a text named .png is a row with its 422."""
-    config = uvicorn.Config(create_app(Settings(model=linear_folder, device="cpu")), port=0, log_config=None)
+def test_the_real_service_answers(tmp_path: Path) -> None:
+    """The real service tells of an image all that the shipped model does, and of a text named .png its 422."""
+    config = uvicorn.Config(create_app(Settings(device="cpu")), port=0, log_config=None)
     service = uvicorn.Server(config)
     thread = threading.Thread(target=service.run)
     thread.start()
@@ -542,3 +542,5 @@ def test_the_real_service_answers(linear_folder: Path, tmp_path: Path) -> None:
     assert len(rows) == 10
     assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-3) for row in rows.values())
     assert all(row["explanation"]["image"] for row in rows.values())
+    assert all(isinstance(row["distance"], float) for row in rows.values())
+    assert {row["in_distribution"] for row in rows.values()} <= {True, False}
