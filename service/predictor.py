@@ -24,7 +24,6 @@ from service.errors import (
     InferenceError,
     NotReadyError,
     ServiceError,
-    UnreadableTensorError,
 )
 from service.imaging import PREPROCESSING, SUPERSEDED, ModelInput, read_image
 from service.resources import available_cores
@@ -36,7 +35,6 @@ log = logging.getLogger(__name__)
 Status = Literal["starting", "ready", "draining", "failed"]
 ImageBatcher = Batcher[NDArray[np.uint8], Classification]
 
-MAX_BATCH_IMAGES = 1024  # of one request; its images come before those of later ones
 MAX_BATCH = 32  # past this a CPU gains nothing an image, and a caller waits longer
 # What is this small, and no larger than the model's input, is decoded in less time than a hop to a thread takes;
 # at worst, by text that is compressed a thousand times, in some 10 ms.
@@ -184,13 +182,11 @@ class Predictor:
 
         Raises:
             NotReadyError: No model is loaded.
-            UnreadableTensorError: See ``read_tensor``, or it has more than ``MAX_BATCH_IMAGES``.
+            UnreadableTensorError: See ``read_tensor``.
             InferenceError: The model failed on one of the images.
         """
         classifier, batcher = self._ready()
         images = read_tensor(data, shape, classifier.manifest.input_size)
-        if len(images) > MAX_BATCH_IMAGES:
-            raise UnreadableTensorError(f"the tensor has {len(images)} images; send {MAX_BATCH_IMAGES} at most")
         sources = [ModelInput(image, image.size) for image in images]
         answers = await asyncio.gather(*(self._classify(classifier, batcher, source, 0.0) for source in sources))
         return BatchAnswer(classifier.manifest, answers)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from service.errors import UnreadableTensorError
 
+MAX_BATCH_IMAGES = 1024  # of one request; its images come before those of later ones
 MAX_SHAPE_CHARACTERS = 50
 
 
@@ -20,12 +21,14 @@ def read_tensor(data: bytes, shape: str | None, size: tuple[int, int]) -> NDArra
     ``data`` is a file in NumPy's format (.npy), or, if ``shape`` is given as "N,height,width", the pixels alone.
 
     Raises:
-        UnreadableTensorError: It is neither, or of another type or shape.
+        UnreadableTensorError: It is neither, or of another type or shape, or of more than ``MAX_BATCH_IMAGES`` images.
     """
     start, sizes = (0, _parse(shape)) if shape is not None else _read_header(data)
     wanted = f"uint8 [N, {size[0]}, {size[1]}] with N of at least 1"
     if len(sizes) != 3 or sizes[1:] != size or type(sizes[0]) is not int or sizes[0] < 1:
         raise UnreadableTensorError(f"the tensor's shape is {list(sizes)}; send {wanted}")
+    if sizes[0] > MAX_BATCH_IMAGES:
+        raise UnreadableTensorError(f"the tensor has {sizes[0]} images; send {MAX_BATCH_IMAGES} at most")
     if math.prod(sizes) != len(data) - start:
         raise UnreadableTensorError(f"{len(data) - start} bytes are no tensor of shape {list(sizes)}; send {wanted}")
     return np.frombuffer(data, np.uint8, offset=start).reshape(sizes)

@@ -9,7 +9,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from service.errors import MalformedFormError, UnsupportedTypeError
-from service.predictor import MAX_BATCH_IMAGES
+from service.tensors import MAX_BATCH_IMAGES
 
 FORM = "multipart/form-data"
 FIELD = "file"

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from service.errors import UnreadableTensorError
-from service.predictor import MAX_BATCH_IMAGES
-from service.tensors import read_tensor
+from service.tensors import MAX_BATCH_IMAGES, read_tensor
 from tests.service.images import encode, noise
 from tests.service.test_predict import assert_problem
 
