@@ -70,7 +70,7 @@ class ImagePrediction(BaseModel):
     explanation: Annotated[Explanation | None, Field(description="With `explain`.")] = None
     distance: Annotated[
         float | None,
-        Field(description="How far the image is from the nearest class, of a model that tells: only its order means something."),
+        Field(description="How far the image is from the nearest class, of a model that tells; only its order counts."),
     ] = None
     in_distribution: Annotated[
         bool | None, Field(description="Whether the distance is one that images of the classes have.")
