@@ -73,12 +73,17 @@ def train(
     teacher: Annotated[
         list[Path] | None, typer.Option(help="A run or bundle to be distilled from; several are averaged.")
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Finish this interrupted run; nothing else is needed.")] = None,
+    photos: Annotated[
+        Path | None, typer.Option(help="Photos with a labels.csv, for recipes that learn from them.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Finish this interrupted run, with its --data and --photos.")
+    ] = None,
     runs: Annotated[Path, typer.Option(help="The folder of run folders.")] = Path("runs"),
 ) -> None:
     """Train a network and leave a run folder with its weights, history and curves."""
     if resume is not None:
-        resume_run(resume, open_source(data, read_config(resume).input_size))
+        resume_run(resume, open_source(data, read_config(resume).input_size), photos)
         return
     found = find_architecture(architecture)
     recipe = recipe or next(iter(found.recipes))
@@ -98,8 +103,9 @@ def train(
         precision=precision,
         start_from=start_from,
         teachers=teacher or (),
+        photos=photos,
     )
-    train_run(config, source, runs / name, start_from=start_from, weights=weights)
+    train_run(config, source, runs / name, start_from=start_from, weights=weights, photos=photos)
 
 
 @app.command("list")

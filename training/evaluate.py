@@ -20,7 +20,7 @@ from service.bundle import PredictionSets, read_bundle
 from training.calibration import load_calibrated, load_calibration
 from training.corruptions import CORRUPTIONS, corrupt
 from training.errors import RunError
-from training.outliers import make_outliers, read_photos
+from training.outliers import make_outliers, see_photos
 from training.pictures import plot_confusion, plot_reliability, plot_sheet
 from training.runs import METRICS_FILE, log_opening, read_config
 from training.samples import Images, Labels, Samples, Source
@@ -136,7 +136,7 @@ def _measure_refusals(
     outliers = {kind: measured.answer(images).distances for kind, images in kinds.items()}
     refusals = measure_distances(answers.distances, test.labels, outliers, threshold, measured.class_names)
     if photos is not None:
-        known = measured.answer(read_photos(photos, test.input_size, of_classes=True)).distances
+        known = measured.answer(see_photos(photos, test.input_size, of_classes=True)).distances
         refusals["photos"] = {"count": len(known), "accepted": float((known <= threshold).mean())}
     return refusals
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from service.errors import InvalidRequestError
 from service.imaging import read_image
 from training.errors import DataError
+from training.labelled import MAX_PIXELS, read_photos
 from training.samples import Images
-
-LABELS_FILE = "labels.csv"
-MAX_PHOTO_PIXELS = 50_000_000
 
 
 def make_outliers(images: Images, photos: Path | None, seed: int) -> dict[str, Images]:
@@ -33,7 +30,7 @@ def make_outliers(images: Images, photos: Path | None, seed: int) -> dict[str, I
         "inverted images": 255 - images,
     }
     if photos is not None:
-        kinds["photos of other things"] = read_photos(photos, (height, width), of_classes=False)
+        kinds["photos of other things"] = see_photos(photos, (height, width), of_classes=False)
     return kinds
 
 
@@ -50,17 +47,14 @@ def render_digits(count: int, size: tuple[int, int], generator: np.random.Genera
     return np.stack(pictures)
 
 
-def read_photos(folder: Path, size: tuple[int, int], *, of_classes: bool) -> Images:
-    """Read the photos that ``labels.csv`` gives a class, or no class, as the service reads uploads: ``[N, H, W]``.
+def see_photos(folder: Path, size: tuple[int, int], *, of_classes: bool) -> Images:
+    """See the photos that ``labels.csv`` gives a class, or no class, as the service sees uploads: ``[N, H, W]``.
 
     Raises:
         DataError: The table or a photo cannot be read.
     """
+    names = [photo.file for photo in read_photos(folder) if bool(photo.classes) == of_classes]
     try:
-        with (folder / LABELS_FILE).open(newline="", encoding="utf-8") as file:
-            names = [row["file"] for row in csv.DictReader(file) if bool(row["class_id"]) == of_classes]
-        return np.stack([read_image((folder / name).read_bytes(), size, MAX_PHOTO_PIXELS).image for name in names])
-    except (OSError, KeyError, ValueError, InvalidRequestError) as error:
-        raise DataError(
-            f"{folder} is not a folder of photos with a {LABELS_FILE} of the columns file and class_id: {error}"
-        ) from error
+        return np.stack([read_image((folder / name).read_bytes(), size, MAX_PIXELS).image for name in names])
+    except (OSError, ValueError, InvalidRequestError) as error:
+        raise DataError(f"{folder} is not a folder of photos of things with and without a class: {error}") from error

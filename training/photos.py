@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -19,8 +17,8 @@ from scipy.stats import binomtest
 
 from service.bundle import Bundle
 from service.imaging import ModelInput, read_image
-from training.errors import DataError
 from training.evaluate import run_graph
+from training.labelled import MAX_PIXELS, Photo, read_photos
 from training.pictures import plot_pairs
 from training.samples import Images, Samples, Source
 from training.uploads import GROUNDS, make_uploads
@@ -29,29 +27,12 @@ Mask = NDArray[np.bool_]
 Classify = Callable[[Images], tuple[NDArray[np.int64], Mask]]
 """Images to class ids, and whether the model knows them."""
 
-LABELS_FILE = "labels.csv"
-MAX_PIXELS = 100_000_000
 UPLOADS = 500
 UPLOAD_SEED = 7
 SHOWN = 120
 GROUPS = {"top": (0, 2, 4, 6), "trouser": (1,), "dress": (3,), "shoe": (5, 7, 9), "bag": (8,)}
 GARMENTS, BAG = (0, 1, 2, 3, 4, 6), 8
 HOME, SHOP, WORN = "clothing-dataset", "retail-demo-store", "B"
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A labelled photo: ``classes`` are those that it may be, none for a thing of no class."""
-
-    file: str
-    classes: tuple[int, ...]
-    tier: str
-    source: str
-
-    @property
-    def is_developed_on(self) -> bool:
-        """Whether it is of the half of the photos that the rules of ``service.item`` were chosen on."""
-        return zlib.crc32(self.file.encode()) % 2 == 0
 
 
 @dataclass(frozen=True)
@@ -85,31 +66,6 @@ class Row:
     is_limit: bool = False
 
 
-def read_photos(folder: Path) -> list[Photo]:
-    """Read ``labels.csv`` of a folder of photos: ``file, class_id, tier, source`` and more.
-
-    ``class_id`` is empty for a thing of no class, and several joined by ``|`` where the class is one of them.
-
-    Raises:
-        DataError: There is no such file, or it lacks a column.
-    """
-    try:
-        with (folder / LABELS_FILE).open(encoding="utf-8", newline="") as file:
-            return [
-                Photo(
-                    row["file"],
-                    tuple(int(class_id) for class_id in row["class_id"].split("|") if class_id),
-                    row["tier"],
-                    row["source"],
-                )
-                for row in csv.DictReader(file)
-            ]
-    except OSError as error:
-        raise DataError(f"{folder / LABELS_FILE} cannot be read: {error.strerror}") from error
-    except (KeyError, ValueError) as error:
-        raise DataError(f"{folder / LABELS_FILE} is not a table of photos: {error!r}") from error
-
-
 def write_photos(bundle: Bundle, folder: Path, source: Source, sheet: Path, output: Path) -> str:
     """Measure a bundle, write its figures beside ``output`` and there the page of all bundles measured so far.
 
@@ -117,7 +73,7 @@ def write_photos(bundle: Bundle, folder: Path, source: Source, sheet: Path, outp
         The page.
 
     Raises:
-        DataError: See ``read_photos``.
+        DataError: See ``training.labelled.read_photos``.
     """
     recipe = bundle.manifest.training["recipe"]
     _, validation = source.training().split(recipe["validation_fraction"], recipe["split_seed"])
@@ -137,7 +93,7 @@ def measure_photos(bundle: Bundle, folder: Path, validation: Samples, sheet: Pat
     """Measure a bundle on a folder of photos, and on uploads made of ``validation``; draw some photos to ``sheet``.
 
     Raises:
-        DataError: See ``read_photos``.
+        DataError: See ``training.labelled.read_photos``.
     """
     photos = read_photos(folder)
     classify = _classify_with(bundle)

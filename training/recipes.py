@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import keras
 
+from training.labelled import Part
+
 NAMED_WHERE_CHANGED = (
     "momentum",
     "weight_decay",
@@ -25,6 +27,8 @@ class Recipe:
     ``steps_per_epoch``: None means one pass over the training part; a number means batches from an endless
     stream of reshuffled passes, as ``tf.data`` repeats them.
     ``distillation_temperature``: the recipe takes its targets from teachers, softened by it like its own answers.
+    ``photos_from``: which of the photos named for the run it learns from as well, ``photos_per_batch`` of their views
+    beside each batch.
     ``continues``: the recipe starts from the last epoch of another run, optimizer state included.
     ``fine_tunes``: the recipe starts from the final weights of another run, with an optimizer of its own.
     ``published``: the test accuracy that the source of the recipe reports, None where nobody did.
@@ -45,6 +49,8 @@ class Recipe:
     early_stopping_patience: int | None = None
     validation_fraction: float = 1 / 12
     split_seed: int = 13
+    photos_from: Part = "none"
+    photos_per_batch: int = 0
     continues: bool = False
     fine_tunes: bool = False
     published: float | None = None
@@ -68,6 +74,8 @@ class Recipe:
                 words.append(f"{name.replace('_', ' ')} {value}")
         if self.early_stopping_patience is not None:
             words.append(f"stops after {self.early_stopping_patience} epochs without gain")
+        if self.photos_from != "none":
+            words.append(f"{self.photos_from} of the photos, {self.photos_per_batch} beside each batch")
         return ", ".join([*words, f"{self.validation_fraction:.0%} validation"])
 
     def make_optimizer(self, total_steps: int) -> Any:

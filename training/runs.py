@@ -51,6 +51,7 @@ class Config:
     earlier_epochs: int = 0
     continued_from: str | None = None
     teachers: tuple[str, ...] = ()
+    photos_sha256: str | None = None
     made_by: dict[str, Any] = field(default_factory=dict)
 
     def build(self) -> Any:

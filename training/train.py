@@ -21,6 +21,7 @@ from training.architectures import find_architecture
 from training.augment import find_augmentation
 from training.distillation import DistillationLoss, Teachers
 from training.errors import RunError
+from training.labelled import Views, hash_photos, see_photos
 from training.pictures import plot_history
 from training.recipes import Recipe
 from training.runs import (
@@ -37,11 +38,16 @@ from training.samples import Samples, Source
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
-    """The batches of one epoch: images float32 ``[N, H, W, 1]`` of 0..255 and targets, shuffled, augmented."""
+    """The batches of one epoch: images float32 ``[N, H, W, 1]`` of 0..255 and targets, shuffled, augmented.
 
-    def __init__(self, samples: Samples, config: Config) -> None:
+    Views of photos are drawn beside the samples where the recipe learns from photos; teachers are not asked about them.
+    """
+
+    def __init__(self, samples: Samples, config: Config, views: Views | None = None) -> None:
         super().__init__()
         self._samples = samples
+        self._views = views
+        self._views_per_batch = config.recipe.photos_per_batch
         self._seed = config.seed
         self._batch_size = config.recipe.batch_size
         self._endless = config.recipe.steps_per_epoch is not None
@@ -59,10 +65,14 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
         images = self._samples.images[chosen].astype(np.float32)
         targets = np.eye(self._class_count, dtype=np.float32)[self._samples.labels[chosen]]
         generator = np.random.default_rng((self._seed, self.epoch, index))
+        if self._views is not None:
+            drawn = generator.integers(0, len(self._views.images), self._views_per_batch)
+            images = np.concatenate([images, self._views.images[drawn]])
+            targets = np.concatenate([targets, self._views.targets[drawn]])
         for step in self._augmentation:
             images, targets = step(images, targets, generator)
         if self._teachers is not None:
-            targets = self._teachers.answer(images)
+            targets[: len(chosen)] = self._teachers.answer(images[: len(chosen)])
         return images[..., None], targets
 
     def _indices(self, index: int) -> NDArray[np.intp]:
@@ -141,18 +151,21 @@ def plan(
     precision: str = "float32",
     start_from: Path | None = None,
     teachers: Sequence[Path] = (),
+    photos: Path | None = None,
 ) -> Config:
     """Compose the configuration of a run on ``source``.
 
     ``start_from`` is the folder of the run that it continues, ``teachers`` are folders of runs or bundles that it is
-    distilled from.
+    distilled from, ``photos`` is the folder of those that it learns from as well.
 
     Raises:
-        RunError: The recipe starts from another run, or has teachers, and none is given; or the other way about.
+        RunError: The recipe starts from another run, or has teachers or photos, and none is given; or the other way
+            about.
+        DataError: The photos cannot be read.
         TrainingError: There is no architecture or augmentation of this name.
     """
     find_augmentation(recipe.augmentation)
-    _check_needs(recipe_name, recipe, start_from, teachers)
+    _check_needs(recipe_name, recipe, start_from, teachers, photos)
     samples = source.training()
     model = find_architecture(architecture).build(samples.input_size, len(source.class_names))
     earlier = 0
@@ -173,11 +186,14 @@ def plan(
         earlier_epochs=earlier,
         continued_from=None if start_from is None else start_from.name,
         teachers=tuple(teacher.as_posix() for teacher in teachers),
+        photos_sha256=None if photos is None else hash_photos(photos),
         made_by=describe_making(),
     )
 
 
-def _check_needs(recipe_name: str, recipe: Recipe, start_from: Path | None, teachers: Sequence[Path]) -> None:
+def _check_needs(
+    recipe_name: str, recipe: Recipe, start_from: Path | None, teachers: Sequence[Path], photos: Path | None
+) -> None:
     needs_start, needs_teacher = recipe.continues or recipe.fine_tunes, recipe.distillation_temperature is not None
     if needs_start and start_from is None:
         raise RunError(f"recipe {recipe_name} continues another run: name its folder with --from")
@@ -187,15 +203,25 @@ def _check_needs(recipe_name: str, recipe: Recipe, start_from: Path | None, teac
         raise RunError(f"recipe {recipe_name} needs a teacher: name a run or bundle with --teacher")
     if teachers and not needs_teacher:
         raise RunError(f"recipe {recipe_name} takes no teacher: leave --teacher out")
+    if recipe.photos_from != "none" and photos is None:
+        raise RunError(f"recipe {recipe_name} learns from photos: name their folder with --photos")
+    if photos is not None and recipe.photos_from == "none":
+        raise RunError(f"recipe {recipe_name} learns from no photos: leave --photos out")
 
 
 def train(
-    config: Config, source: Source, folder: Path, *, start_from: Path | None = None, weights: Path | None = None
+    config: Config,
+    source: Source,
+    folder: Path,
+    *,
+    start_from: Path | None = None,
+    weights: Path | None = None,
+    photos: Path | None = None,
 ) -> None:
     """Train a new run in ``folder``.
 
     ``start_from`` is the folder of the run that it continues or fine-tunes, ``weights`` the file of pretrained ones
-    where the architecture takes any.
+    where the architecture takes any, ``photos`` the folder of those that it learns from.
 
     Raises:
         RunError: The folder exists already, or the run to start from has not what is needed of it.
@@ -212,27 +238,31 @@ def train(
     if start_from is not None and config.recipe.fine_tunes:
         model.set_weights(load_model(start_from).get_weights())
     write_config(folder, config)
-    _fit(model, config, samples, folder, 0)
+    _fit(model, config, samples, folder, 0, photos)
 
 
-def resume(folder: Path, source: Source) -> None:
+def resume(folder: Path, source: Source, photos: Path | None = None) -> None:
     """Finish an interrupted run from the end of its last whole epoch.
 
     Raises:
-        RunError: The run has ended, or there is no checkpoint to resume from.
+        RunError: The run has ended, there is no checkpoint to resume from, or the photos are not those it began with.
     """
     if (folder / MODEL_FILE).exists():
         raise RunError(f"{folder} has ended already: there is nothing to resume")
     done, checkpoint = _find_checkpoint(folder)
     config = read_config(folder)
+    if config.photos_sha256 != (None if photos is None else hash_photos(photos)):
+        raise RunError(f"{folder} learns from other photos, or from none: name the folder that it began with")
     keras.utils.set_random_seed(config.seed)
-    _fit(keras.saving.load_model(checkpoint), config, source.training(), folder, done)
+    _fit(keras.saving.load_model(checkpoint), config, source.training(), folder, done, photos)
 
 
-def _fit(model: Any, config: Config, samples: Samples, folder: Path, done: int) -> None:
+def _fit(model: Any, config: Config, samples: Samples, folder: Path, done: int, photos: Path | None) -> None:
     part, validation = config.split(samples)
-    batches = Batches(part, config)
-    targets = np.eye(len(config.class_names), dtype=np.float32)[validation.labels]
+    class_count = len(config.class_names)
+    views = None if photos is None else see_photos(photos, config.recipe.photos_from, part, class_count, config.seed)
+    batches = Batches(part, config, views)
+    targets = np.eye(class_count, dtype=np.float32)[validation.labels]
     model.fit(
         batches,
         shuffle=False,  # Keras would shuffle the order of the batches by a state that no checkpoint holds

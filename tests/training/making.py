@@ -24,6 +24,7 @@ def make_config(
     precision: str = "float32",
     start_from: Path | None = None,
     teachers: Sequence[Path] = (),
+    photos: Path | None = None,
     **recipe: Any,
 ) -> Config:
     """Compose the configuration of a run of a small recipe, changed by ``recipe``."""
@@ -38,4 +39,5 @@ def make_config(
         precision=precision,
         start_from=start_from,
         teachers=teachers,
+        photos=photos,
     )

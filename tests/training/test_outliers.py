@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.training.fashion_mnist import ROOT, sample
 from training.errors import DataError
-from training.outliers import make_outliers, read_photos, render_digits
+from training.outliers import make_outliers, render_digits, see_photos
 
 PHOTOS = ROOT.parent / "shared" / "photos"
 
@@ -39,17 +39,17 @@ def test_photos_without_a_class_are_read(tmp_path: Path) -> None:
     for name in ("hat.png", "shirt.png"):
         Image.new("RGB", (60, 90), "white").save(tmp_path / name)
     (tmp_path / "labels.csv").write_text("file,class_id\nhat.png,\nshirt.png,6\n")
-    assert read_photos(tmp_path, (28, 28), of_classes=False).shape == (1, 28, 28)
-    assert len(read_photos(tmp_path, (28, 28), of_classes=True)) == 1
+    assert see_photos(tmp_path, (28, 28), of_classes=False).shape == (1, 28, 28)
+    assert len(see_photos(tmp_path, (28, 28), of_classes=True)) == 1
     (tmp_path / "labels.csv").write_text("file,class_id\nnowhere.png,\n")
     with pytest.raises(DataError, match=r"nowhere\.png"):
-        read_photos(tmp_path, (28, 28), of_classes=False)
+        see_photos(tmp_path, (28, 28), of_classes=False)
     (tmp_path / "labels.csv").write_text("name\nhat.png\n")
     with pytest.raises(DataError, match="columns file and class_id"):
-        read_photos(tmp_path, (28, 28), of_classes=False)
+        see_photos(tmp_path, (28, 28), of_classes=False)
 
 
 @pytest.mark.skipif(not PHOTOS.exists(), reason=f"{PHOTOS} is not here")
 def test_photos_for_development_are_read() -> None:
     """The photos of other things for development all become model inputs."""
-    assert len(read_photos(PHOTOS, (28, 28), of_classes=False)) > 100
+    assert len(see_photos(PHOTOS, (28, 28), of_classes=False)) > 100

@@ -12,7 +12,8 @@ from service.bundle import read_bundle
 from service.imaging import read_image
 from tests.training.fashion_mnist import ROOT, SampleSource, sample
 from training.errors import DataError
-from training.photos import read_photos, render_photos, write_photos
+from training.labelled import read_photos
+from training.photos import render_photos, write_photos
 from training.uploads import GROUNDS, Ground, make_uploads
 
 HEAD = "file,class_id,tier,source\n"
