@@ -34,14 +34,15 @@ SUPERSEDED = frozenset({"fit-pad"})
 class ModelInput:
     """``image`` is uint8 ``[height, width]`` of the model; ``source_pixels`` counts those of the upload.
 
-    ``item`` is what was found in a photo, and ``negated`` whether it was: both say nothing of an image that was taken
-    as it is.
+    ``item`` is what was found in a photo, ``negated`` and ``mirrored`` whether it was: they say nothing of an image
+    that was taken as it is.
     """
 
     image: NDArray[np.uint8]
     source_pixels: int
     item: Item | None = None
     negated: bool = False
+    mirrored: bool = False
 
     def to_png(self) -> bytes:
         """Encode what the model sees."""
@@ -71,7 +72,8 @@ def read_image(data: bytes, size: tuple[int, int], max_pixels: int) -> ModelInpu
     size is then taken as it is, pixel for pixel. In any other the item is found (``service.item``), and what happened
     to the data set's photos is done to it (Xiao et al. 2017, section 2, without the sharpening): cropped, its longer
     edge brought to ``size`` (height, width), centred, made grey and negated. The ground is black, and an item on a dark
-    ground is not negated if it is lighter than that.
+    ground is not negated if it is lighter than that. An item that is heavier on its left is mirrored: the data set's
+    shoes all point to the left, and so a mirrored photo gets the same answer.
 
     Raises:
         ImageTooLargeError: The header declares more than ``max_pixels``; nothing was decoded.
@@ -86,7 +88,9 @@ def read_image(data: bytes, size: tuple[int, int], max_pixels: int) -> ModelInpu
     item = find_item(_to_lab(_scale(image, ITEM_SIDE_PIXELS)))
     negated = item.is_darker_than_ground or item.ground[0] > DARK_GROUND
     grey = image.convert("L")
-    return ModelInput(_fit(ImageOps.invert(grey) if negated else grey, item, size), source_pixels, item, negated)
+    cut = _cut_out(ImageOps.invert(grey) if negated else grey, item, size)
+    mirrored = _is_heavier_on_its_left(cut)
+    return ModelInput(_centre(cut[:, ::-1] if mirrored else cut, size), source_pixels, item, negated, mirrored)
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
@@ -209,8 +213,8 @@ def _to_hex(lab: NDArray[np.float32]) -> str:
     return f"#{bytes(np.asarray(ImageCms.applyTransform(pixel, to_srgb))).hex()}"
 
 
-def _fit(grey: Image.Image, item: Item, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Cut the item out of ``grey`` and centre it on black, its longer edge that of ``size``."""
+def _cut_out(grey: Image.Image, item: Item, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Cut the item out of ``grey``, on black, as large as fits into ``size``."""
     height, width = size
     left, top, right, bottom = item.box
     rows, columns = item.mask.shape
@@ -220,8 +224,19 @@ def _fit(grey: Image.Image, item: Item, size: tuple[int, int]) -> NDArray[np.uin
     photo_box = left * across, top * down, right * across, bottom * down
     values = np.asarray(grey.resize(inner, Image.Resampling.LANCZOS, photo_box, reducing_gap=2.0))
     smooth = Image.Resampling.BOX if right - left > inner[0] else Image.Resampling.BILINEAR
-    opacity = Image.fromarray(item.opacity).resize(inner, smooth, item.box)
-    fitted = np.zeros(size, np.uint8)
-    row, column = (height - inner[1]) // 2, (width - inner[0]) // 2
-    fitted[row : row + inner[1], column : column + inner[0]] = np.rint(values * np.asarray(opacity))
-    return fitted
+    opacity = np.asarray(Image.fromarray(item.opacity).resize(inner, smooth, item.box))
+    return np.asarray(np.rint(values * opacity).astype(np.uint8))
+
+
+def _is_heavier_on_its_left(cut: NDArray[np.uint8]) -> bool:
+    columns = cut.sum(axis=0, dtype=np.int64)
+    return bool(columns @ (2 * np.arange(len(columns)) - len(columns) + 1) < 0)
+
+
+def _centre(cut: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Lay ``cut`` on the middle of black of ``size``."""
+    (height, width), (rows, columns) = size, cut.shape
+    centred = np.zeros(size, np.uint8)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    centred[top : top + rows, left : left + columns] = cut
+    return centred

@@ -37,6 +37,9 @@ class Explanation(BaseModel):
         Literal["negated", "kept"],
         Field(description="Whether dark and light were exchanged; the models know a bright item on black."),
     ]
+    mirrored: Annotated[
+        bool, Field(description="Whether the item was mirrored, which is done to what is heavier on its left.")
+    ]
     background: Annotated[str | None, Field(description="Colour of the ground, #rrggbb.")] = None
     item_box: Annotated[
         tuple[float, float, float, float] | None,

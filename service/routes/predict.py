@@ -56,6 +56,7 @@ def explain(source: ModelInput) -> Explanation:
     return Explanation(
         image=b64encode(source.to_png()).decode(),
         polarity="negated" if source.negated else "kept",
+        mirrored=source.mirrored,
         background=source.ground_hex,
         item_box=source.item_box,
         mask_quality=source.item.quality if source.item else None,

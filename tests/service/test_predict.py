@@ -258,6 +258,7 @@ def test_explanation_shows_what_the_model_saw(shipped: TestClient) -> None:
     """With explain, the answer holds the very image that the model was given and how it came about, else nothing."""
     photo = np.full((300, 400, 3), (244, 240, 232), np.uint8)
     photo[60:260, 100:200] = (20, 30, 90)
+    photo[80:260, 100:110] = (120, 130, 190)
     body = post(shipped, encode(photo), explain=True).json()
     explanation = body.pop("explanation")
     png = base64.b64decode(explanation.pop("image"))
@@ -266,7 +267,7 @@ def test_explanation_shows_what_the_model_saw(shipped: TestClient) -> None:
     assert 0.8 < explanation.pop("mask_quality") <= 1
     ground = bytes.fromhex(explanation.pop("background").removeprefix("#"))
     np.testing.assert_allclose(list(ground), [244, 240, 232], atol=5)
-    assert explanation == {"polarity": "negated", "warnings": []}
+    assert explanation == {"polarity": "negated", "mirrored": False, "warnings": []}
     assert post(shipped, png).json() == body == post(shipped, encode(photo)).json()
 
 
@@ -274,7 +275,7 @@ def test_explanation_of_an_image_taken_as_it_is(linear: TestClient) -> None:
     """Of an image that the model takes as it is there is nothing to tell but that."""
     explanation = post(linear, IMAGE, explain=True).json()["explanation"]
     np.testing.assert_array_equal(Image.open(BytesIO(base64.b64decode(explanation.pop("image")))), PIXELS)
-    assert explanation == {"polarity": "kept", "warnings": []}
+    assert explanation == {"polarity": "kept", "mirrored": False, "warnings": []}
 
 
 def test_explanation_warns(shipped: TestClient) -> None:
