@@ -22,6 +22,7 @@ from service.predictor import Status
 from service.problems import answer
 from service.settings import Settings
 
+GUARD_AFTER_SECONDS = 0.1  # most are answered before that, and a task for each would cost a tenth of an answer
 DURATION_WEIGHT = 0.05  # of the latest upload in the running mean
 
 
@@ -91,22 +92,19 @@ class _Upload:
 
     def __init__(self, settings: Settings, started: float) -> None:
         self._settings = settings
-        self._upload_deadline = started + settings.upload_timeout_seconds
+        self._started = started
         self._received = 0
         self._complete = asyncio.Event()
         self._given_up = False
         self._gone = False
         self._answering = False
+        # Without one the server has waited for as long as it may after SIGTERM.
+        self._reason: ServiceError = NotReadyError("the service stopped before it could answer; try again later")
+        self._guard: asyncio.Task[None] | None = None
 
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         async def receive_within_limits() -> Message:
-            try:
-                async with asyncio.timeout_at(self._upload_deadline):
-                    message = await receive()
-            except TimeoutError as error:
-                self._given_up = True
-                seconds = self._settings.upload_timeout_seconds
-                raise UploadTimeoutError(f"the body did not arrive within {seconds:g} s; send it faster") from error
+            message = await receive()
             self._received += len(message.get("body", b""))
             if self._received > self._settings.max_upload_bytes:
                 self._given_up = True
@@ -125,34 +123,44 @@ class _Upload:
 
         request = asyncio.current_task()
         assert request is not None  # noqa: S101  a coroutine runs in a task
-        watcher = asyncio.create_task(self._cancel_when_gone(receive, request))
-        timeout = asyncio.timeout(self._settings.request_timeout_seconds)
+        timer = asyncio.get_running_loop().call_later(GUARD_AFTER_SECONDS, self._start_guard, receive, request)
         try:
-            async with timeout:
-                await app(scope, receive_within_limits, send_and_note)
-        except TimeoutError:
-            if self._answering or not timeout.expired():
-                raise
-            seconds = self._settings.request_timeout_seconds
-            error = DeadlineExceededError(f"the request was not answered within {seconds:g} s; try again later")
-            await answer(scope, error)(scope, receive, send_and_note)
+            await app(scope, receive_within_limits, send_and_note)
         except ClientDisconnect:
             pass
         except asyncio.CancelledError:
             request.uncancel()
             if not self._gone and not self._answering:
-                # The server has waited for as long as it may after SIGTERM.
-                stopped = NotReadyError("the service stopped before it could answer; try again later")
-                await answer(scope, stopped)(scope, receive, send_and_note)
+                await answer(scope, self._reason)(scope, receive, send_and_note)
         finally:
-            watcher.cancel()
+            timer.cancel()
+            if self._guard is not None:
+                self._guard.cancel()
 
-    async def _cancel_when_gone(self, receive: Receive, request: asyncio.Task[None]) -> None:
-        await self._complete.wait()
-        message = await receive()
-        if message["type"] == "http.disconnect" and not self._answering:
-            self._gone = True
-            request.cancel()
+    def _start_guard(self, receive: Receive, request: asyncio.Task[None]) -> None:
+        self._guard = asyncio.create_task(self._cancel_in_time(receive, request))
+
+    async def _cancel_in_time(self, receive: Receive, request: asyncio.Task[None]) -> None:
+        """Cancel a request whose body does not come, whose answer takes too long, or whose client has gone."""
+        for_upload, for_all = self._settings.upload_timeout_seconds, self._settings.request_timeout_seconds
+        try:
+            async with asyncio.timeout_at(self._started + for_all):
+                try:
+                    async with asyncio.timeout_at(self._started + for_upload):
+                        await self._complete.wait()
+                except TimeoutError:
+                    self._given_up = True
+                    self._reason = UploadTimeoutError(
+                        f"the body did not arrive within {for_upload:g} s; send it faster"
+                    )
+                else:
+                    await receive()  # after the body there is but the end of the connection
+                    if self._answering:
+                        return
+                    self._gone = True
+        except TimeoutError:
+            self._reason = DeadlineExceededError(f"the request was not answered within {for_all:g} s; try again later")
+        request.cancel()
 
 
 def _too_large(size: str, limit: int) -> UploadTooLargeError:

@@ -103,14 +103,14 @@ def test_upload_of_a_client_that_has_gone_is_not_run() -> None:
     """While the only thread is busy, clients leave that wait for it: their images are never classified."""
     gone = 'service_requests_total{route="/predict",status="499"}'
     with serving(device="cpu", threads=1, max_upload_bytes=100_000_000) as server, ThreadPoolExecutor() as threads:
-        stayed = [threads.submit(server.predict, SLOW_IMAGE) for _ in range(4)]
-        wait_until(lambda: in_flight(server) == 4)
+        stayed = [threads.submit(server.predict, SLOW_IMAGE) for _ in range(6)]
+        wait_until(lambda: metric(server, "service_batch_size_count") > 0)  # by now the others' bodies are here
         for _ in range(3):
             with upload_begun(server, len(PHOTO), PHOTO):
                 pass
         wait_until(lambda: metric(server, gone) == 3)
-        assert [future.result().status_code for future in stayed] == [200] * 4
-        assert metric(server, "service_batch_size_count") == 4
+        assert [future.result().status_code for future in stayed] == [200] * 6
+        assert metric(server, "service_batch_size_count") == 6
 
 
 def test_client_that_leaves_in_the_middle_of_its_body_costs_nothing() -> None:
