@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,6 +35,8 @@ PAGE_POLICY = (
     "img-src 'self' data: https://fastapi.tiangolo.com/img/favicon.png; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+SECURITY_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+PAGE_HEADERS = ((b"content-security-policy", PAGE_POLICY.encode()),)
 
 
 def install(app: FastAPI, settings: Settings) -> None:
@@ -140,11 +142,8 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers["Referrer-Policy"] = "no-referrer"
-                if headers.get("content-type", "").startswith("text/html"):
-                    headers["Content-Security-Policy"] = PAGE_POLICY
+                is_page = Headers(raw=message["headers"]).get("content-type", "").startswith("text/html")
+                message["headers"] = [*message["headers"], *SECURITY_HEADERS, *(PAGE_HEADERS if is_page else ())]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

@@ -131,8 +131,11 @@ def _decode(image: Image.Image, shortest: int, upload_bytes: int) -> Image.Image
         # A JPEG is then decoded at a half, a quarter or an eighth; others take no notice.
         image.draft("RGB", (shortest, shortest))
     try:
+        image.load()
         orientation = image.getexif().get(Base.Orientation)
         small = _flatten(_shrink(_to_8_bit(image), shortest))
+        if orientation is None:
+            return small
         small.getexif()[Base.Orientation] = orientation
         return ImageOps.exif_transpose(small)
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to, not only OSError

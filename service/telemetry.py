@@ -18,7 +18,7 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -63,6 +63,7 @@ class Metrics:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self._model: tuple[str, ...] | None = None
+        self.requests_in_flight = 0
         self._registry = CollectorRegistry()
         disable_created_metrics()  # type: ignore[no-untyped-call]  # as many series again, and several workers have none
         self.requests = self._counter("requests", "Requests answered.", "route", "status")
@@ -131,6 +132,7 @@ class Metrics:
 
     def _note_state(self) -> None:
         self.ready.set(self._predictor.status == "ready")
+        self.in_flight.set(self.requests_in_flight)
         self.queue_depth.set(self._predictor.queue_depth)
         classifier = self._predictor.classifier
         if classifier is None:
@@ -177,20 +179,15 @@ class Observe:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
+                headers = [(b"x-request-id", request_id.encode())]
                 if len(record.answers) == 1:
                     (answer,) = record.answers
-                    headers["Server-Timing"] = _server_timing(answer, time.perf_counter() - started)
+                    headers.append((b"server-timing", _server_timing(answer, time.perf_counter() - started).encode()))
                     trace_steps(answer.durations, {"request_id": request_id, **_outcome(answer)})
-            try:
-                await send(message)
-            except RuntimeError as error:
-                if "closed" not in str(error):
-                    raise
-                raise ClientDisconnect from error  # uvloop's word for a client that left with answers outstanding
+                message["headers"] = [*message["headers"], *headers]
+            await send(message)
 
-        self.metrics.in_flight.inc()
+        self.metrics.requests_in_flight += 1
         try:
             await self.app(scope, receive, send_and_note)
         except ClientDisconnect:
@@ -201,14 +198,17 @@ class Observe:
                 raise
             await internal_error(scope)(scope, receive, send_and_note)
         finally:
-            self.metrics.in_flight.dec()
+            self.metrics.requests_in_flight -= 1
             # What was refused on its way has no route yet.
             path: str = scope["path"] if scope["path"] in self.paths else "unmatched"
             route = getattr(scope.get("route"), "path", path)
             seconds = time.perf_counter() - started
             self.metrics.observe(route, status, state.get("problem"), seconds, record)
             if access_log.isEnabledFor(logging.INFO):
-                access_log.info("", extra={"request": _log_entry(scope, route, status, seconds, record)})
+                # Not by info(), which would look for the line of code that called it.
+                line = logging.LogRecord(access_log.name, logging.INFO, "", 0, "", (), None)
+                line.request = _log_entry(scope, route, status, seconds, record)
+                access_log.handle(line)
 
 
 def forget_worker(process_id: int, folder: str) -> None:

@@ -13,6 +13,8 @@ from starlette.types import Receive, Scope, Send
 from service.errors import InvalidParameterError
 from service.schemas import PredictionQuery
 
+NOTHING_ASKED = PredictionQuery()
+
 
 class UploadRoute(APIRoute):
     """A route whose endpoint takes (request, query) and returns a model of the answer.
@@ -37,6 +39,8 @@ class UploadRoute(APIRoute):
 
 
 def _read_query(request: Request) -> PredictionQuery:
+    if not request.scope["query_string"]:
+        return NOTHING_ASKED
     given = request.query_params
     for name in given:
         if len(given.getlist(name)) > 1:
