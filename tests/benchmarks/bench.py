@@ -327,11 +327,11 @@ def main() -> None:
 
 
 def replace_part(path: Path, name: str, text: str) -> None:
-    """Put ``text`` between the document's marks of a part."""
-    begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-    before, _, rest = path.read_text(encoding="utf-8").partition(begin)
-    _, _, after = rest.partition(end)
-    path.write_text(before + begin + text + end + after, encoding="utf-8")
+    """Put ``text`` between the document's marks of a part; a document without them is an error (ValueError)."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, rest = path.read_text(encoding="utf-8").split(begin)
+    _, after = rest.split(end)
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
-from tests.benchmarks.bench import BUNDLE, png_requests
+import pytest
+
+from tests.benchmarks.bench import BUNDLE, png_requests, replace_part
 from tests.benchmarks.pace import closed_loop, open_loop
 from tests.e2e.server import serving
 
@@ -23,6 +26,18 @@ def test_every_answer_is_checked() -> None:
         assert not result.wrong
     assert noticed.wrong
     assert not noticed.seconds
+
+
+def test_figures_go_between_their_marks(tmp_path: Path) -> None:
+    """A part is replaced whether it was empty or not, and nothing beside it; a document without its marks is kept."""
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- cells -->\n<!-- end of cells -->\nbelow\n")
+    for text in ("| 1 |", "| 2 |\n| 3 |"):
+        replace_part(page, "cells", text)
+        assert page.read_text() == f"above\n<!-- cells -->\n{text}\n<!-- end of cells -->\nbelow\n"
+    with pytest.raises(ValueError, match="unpack"):
+        replace_part(page, "start", "| 4 |")
+    assert page.read_text().endswith("below\n")
 
 
 def test_overload_is_refused_and_counted() -> None:
