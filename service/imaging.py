@@ -20,7 +20,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_SIDE_PIXELS = 32_768
 MAX_JPEG_SCANS = 100  # ten are usual
 MAX_STRIPS = 16_384  # of a TIFF, or tiles
-JPEG_SCAN = b"\xff\xda"
+JPEG_START, JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
 REDUCED_SCALE = 4  # large images are first brought down to no less than this times the model's size
 ITEM_SIDE_PIXELS = 96  # of the longer side, for the search for the item
 DARK_GROUND = 40  # of Lab's lightness of 100: on a lighter ground the data set's authors always negate
@@ -116,7 +116,7 @@ def _check(image: Image.Image, data: bytes, max_pixels: int) -> None:
         )
     # Each scan of a progressive JPEG goes over all its pixels, and may be of a few bytes. In an image's data the first
     # byte of a marker is escaped, so what is counted is markers.
-    scans = data.count(JPEG_SCAN) if image.format == "JPEG" else 0
+    scans = data.count(JPEG_SCAN) if data.startswith(JPEG_START) else 0  # Pillow calls some by other names
     strips = len(getattr(image, "tile", ()))
     if scans > MAX_JPEG_SCANS or strips > MAX_STRIPS:
         raise UnreadableImageError(

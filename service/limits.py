@@ -159,6 +159,9 @@ class _Upload:
                         return
                     self._gone = True
         except TimeoutError:
+            if self._answering:
+                return
+            self._given_up = not self._complete.is_set()
             self._reason = DeadlineExceededError(f"the request was not answered within {for_all:g} s; try again later")
         request.cancel()
 

@@ -98,6 +98,7 @@ class Predictor:
         self._decoding_since: dict[object, float] = {}
         self._serving: tuple[Classifier, ImageBatcher] | None = None
         self._changing = asyncio.Lock()
+        self._recovering: set[asyncio.Task[None]] = set()  # the event loop alone would let them be collected
         self._threads = settings.threads or available_cores()
         self._decoding = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
         self._inferring = ThreadPoolExecutor(self._threads, thread_name_prefix="infer")
@@ -203,7 +204,11 @@ class Predictor:
             batched = await batcher.submit(source.image)
         except Exception as error:
             log.exception("inference failed")
-            await self.self_test(classifier)
+            # In a task of its own: a client that leaves now, or a deadline, must not leave the service without a model.
+            recovering = asyncio.create_task(self.self_test(classifier))
+            self._recovering.add(recovering)
+            recovering.add_done_callback(self._recovering.discard)
+            await asyncio.shield(recovering)
             raise InferenceError("the model failed on this image; try again later") from error
         self._last_success = time.monotonic()
         return Answer(

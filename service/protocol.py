@@ -15,7 +15,10 @@ log = logging.getLogger(__name__)
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 100
 HEAD_TIMEOUT_SECONDS = 10.0
+REST_TIMEOUT_SECONDS = 10.0  # for the rest of a body that was answered already
 MAX_CONNECTIONS = 4096
+MAX_PIPELINED = 64  # requests that wait for the answer to another on their connection
+MAX_KEPT_BYTES = 64 * 1024  # of an answer; more is sent as it comes, so that a client that does not read holds it up
 
 
 class _JoinedWrites:
@@ -25,22 +28,27 @@ class _JoinedWrites:
         self._transport = transport
         self._loop = loop
         self._parts: list[bytes] = []
+        self._kept_bytes = 0
 
     def write(self, data: bytes) -> None:
         """Keep ``data`` until the end of the turn."""
         if not self._parts:
-            self._loop.call_soon(self._send)
+            self._loop.call_soon(self.flush)
         self._parts.append(data)
+        self._kept_bytes += len(data)
+        if self._kept_bytes > MAX_KEPT_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is kept."""
+        parts, self._parts, self._kept_bytes = self._parts, [], 0
+        if parts and not self._transport.is_closing():
+            self._transport.write(b"".join(parts))
 
     def close(self) -> None:
         """Send what is kept, and close."""
-        self._send()
+        self.flush()
         self._transport.close()
-
-    def _send(self) -> None:
-        parts, self._parts = self._parts, []
-        if parts and not self._transport.is_closing():
-            self._transport.write(b"".join(parts))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -50,23 +58,30 @@ class LimitedProtocol(HttpToolsProtocol):
     """One connection. A request's line and headers must be small and come soon; httptools would take any."""
 
     _in_head = True
+    _in_body = False
     _began = False
     _pending_bytes = 0
     _header_bytes = 0
-    _head_timer: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request, unless there are too many connections already."""
-        super().connection_made(_JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
+        self._writes = _JoinedWrites(transport, self.loop)
+        super().connection_made(self._writes)  # type: ignore[arg-type]
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(503, "overloaded", f"{MAX_CONNECTIONS} connections are open, which is all; try again later")
         else:
-            self._start_timer()
+            self._start_timer(HEAD_TIMEOUT_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Forget the connection, and what waits on it."""
         self._stop_timer()
+        self.pipeline.clear()
         super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """Send what is answered already to a client that sends no more; the connection is then closed."""
+        self._writes.flush()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; give up on a head that goes on for too long."""
@@ -83,8 +98,8 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._began, self._in_head = True, True
         self._pending_bytes = self._header_bytes = 0
-        if self._head_timer is None:
-            self._start_timer()
+        if self._timer is None:
+            self._start_timer(HEAD_TIMEOUT_SECONDS)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header in."""
@@ -95,10 +110,31 @@ class LimitedProtocol(HttpToolsProtocol):
             raise ValueError  # the parser stops
 
     def on_headers_complete(self) -> None:
-        """Hand the request over."""
+        """Hand the request over, unless too many wait for their turn: the server reads on whenever one is answered."""
         self._stop_timer()
-        self._in_head = False
+        if len(self.pipeline) >= MAX_PIPELINED:
+            log.warning("connection of %s closed: %d requests wait on it", self.client, MAX_PIPELINED)
+            self.transport.close()
+            raise ValueError  # the parser stops
+        self._in_head, self._in_body = False, True
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """End a body; if it was answered before, wait for the next request from now on."""
+        self._in_body = False
+        super().on_message_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self._stop_timer()
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def on_response_complete(self) -> None:
+        """Go on to the next request; the rest of a body that nobody waits for must come soon."""
+        super().on_response_complete()
+        if self._in_body and self.cycle.response_complete and self._timer is None:
+            self._start_timer(REST_TIMEOUT_SECONDS)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP request."""
@@ -116,10 +152,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self.transport.write(refuse_connection(status, name, detail))
         self.transport.close()
 
-    def _start_timer(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self.transport.close)
+    def _start_timer(self, seconds: float) -> None:
+        self._timer = self.loop.call_later(seconds, self.transport.close)
 
     def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.protocol import HEAD_TIMEOUT_SECONDS, MAX_HEAD_BYTES, MAX_HEADERS
+from service.protocol import HEAD_TIMEOUT_SECONDS, MAX_HEAD_BYTES, MAX_HEADERS, REST_TIMEOUT_SECONDS
 from tests.e2e.server import Server, serving
 from tests.service.images import fault
 
@@ -24,12 +24,15 @@ def server() -> Iterator[Server]:
         yield running
 
 
+def connect(server: Server) -> socket.socket:
+    """Open a connection."""
+    address = urlsplit(server.url)
+    return socket.create_connection((str(address.hostname), address.port or 0), timeout=HEAD_TIMEOUT_SECONDS * 2)
+
+
 def exchange(server: Server, *parts: bytes) -> bytes:
     """Send ``parts`` one after the other and read until the server closes the connection, or has been silent."""
-    address = urlsplit(server.url)
-    with socket.create_connection(
-        (str(address.hostname), address.port or 0), timeout=HEAD_TIMEOUT_SECONDS * 2
-    ) as client:
+    with connect(server) as client:
         received = b""
         try:
             for part in parts:
@@ -115,3 +118,33 @@ def test_client_that_leaves_while_it_is_answered_leaves_no_traceback(server: Ser
     time.sleep(0.5)
     server.log.seek(0)
     assert "Traceback" not in server.log.read()
+
+
+def test_client_that_sends_no_more_gets_its_answers(server: Server) -> None:
+    """A client that half-closes its connection right after the request, as ``nc -N`` does, is still answered."""
+    for request, status in (
+        (START + b"\r\n", b"200"),
+        (b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 1\r\n\r\nx", b"415"),
+    ):
+        for _ in range(10):
+            with connect(server) as client:
+                client.sendall(request)
+                time.sleep(0.01)  # it is answered, or about to be
+                client.shutdown(socket.SHUT_WR)
+                assert client.recv(65536).startswith(b"HTTP/1.1 " + status)
+
+
+def test_pipelined_requests_are_bounded(server: Server) -> None:
+    """A few requests sent together are all answered; thousands on one connection end it, and the service goes on."""
+    assert exchange(server, (START + b"\r\n") * 8 + START + b"Connection: close\r\n\r\n").count(b"HTTP/1.1 200") == 9
+    assert exchange(server, (START + b"\r\n") * 5000).count(b"HTTP/1.1 200") < 5000
+    assert server.get("/health/live").status_code == 200
+
+
+@pytest.mark.parametrize("rest", [b"", b"x", b"x" * 9], ids=["nothing more", "a part", "all"])
+def test_client_that_was_answered_early_does_not_stay(server: Server, rest: bytes) -> None:
+    """A connection whose upload was refused before its body had come is closed, whatever comes of it then."""
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n"
+    started = time.monotonic()
+    assert exchange(server, head, rest).startswith(b"HTTP/1.1 415")
+    assert time.monotonic() - started < REST_TIMEOUT_SECONDS + 5

@@ -238,6 +238,20 @@ def test_pixels_are_counted_before_decoding() -> None:
         read_image(fault("bomb-30000x30000.png"), SIZE, MAX_PIXELS)
 
 
+def test_scans_are_counted_whatever_a_jpeg_is_called() -> None:
+    """A JPEG of too many scans is refused, also as the first of the two pictures of a stereo photo (MPO)."""
+    photo, stereo = BytesIO(), BytesIO()
+    picture = Image.fromarray(noise(64, 64))
+    picture.save(photo, "JPEG")
+    picture.save(stereo, "MPO", save_all=True, append_images=[picture])
+    for jpeg in (photo.getvalue(), stereo.getvalue()):
+        assert read_image(jpeg, SIZE, MAX_PIXELS).image.shape == SIZE
+        start = jpeg.index(b"\xff\xda")
+        scan = jpeg[start : jpeg.index(b"\xff\xd9")]
+        with pytest.raises(UnreadableImageError, match="scans"):
+            read_image(jpeg[:start] + scan * 101 + jpeg[start:], SIZE, MAX_PIXELS)
+
+
 def test_images_that_cost_more_than_they_are_worth_are_refused() -> None:
     """Very long edges, and images in very many scans or strips, are refused by their header."""
     with pytest.raises(ImageTooLargeError, match="32768 a side"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,34 @@ def test_broken_device_is_replaced_once(linear_folder: Path) -> None:
         with pytest.raises(InferenceError):
             await predictor.predict(GOOD)
         assert len(loaded) == 2
+        assert predictor.status == "ready"
+        await predictor.predict(GOOD)
+
+    run(Settings(), test, load=load)
+
+
+def test_client_that_leaves_does_not_stop_the_replacement(linear_folder: Path) -> None:
+    """When the one whose image failed leaves while the model is loaded again, the service is ready all the same."""
+    loaded: list[BreakableClassifier] = []
+    leaves, left = threading.Event(), threading.Event()
+
+    def load() -> Classifier:
+        if loaded:
+            leaves.set()
+            assert left.wait(30)
+        loaded.append(BreakableClassifier(read_bundle(linear_folder), "cpu"))
+        return loaded[-1]
+
+    async def test(predictor: Predictor) -> None:
+        loaded[0].broken = True
+        request = asyncio.create_task(predictor.predict(GOOD))
+        await asyncio.to_thread(leaves.wait, 30)
+        request.cancel()
+        await asyncio.gather(request, return_exceptions=True)
+        assert request.cancelled()
+        assert predictor.status == "failed"
+        left.set()
+        await predictor.self_test(loaded[0])  # which waits for the replacement
         assert predictor.status == "ready"
         await predictor.predict(GOOD)
 
