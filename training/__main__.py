@@ -126,9 +126,10 @@ def calibrate(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     data: Data = None,
     augmentation: Annotated[str, typer.Option(help="What counts as known: images changed like this.")] = "none",
+    photos: Annotated[Path | None, typer.Option(help="The photos that the run learnt from.")] = None,
 ) -> None:
     """Fit temperature, distance to the classes and prediction sets on validation, before the run is evaluated."""
-    calibration = calibrate_run(run, open_source(data, read_config(run).input_size), augmentation)
+    calibration = calibrate_run(run, open_source(data, read_config(run).input_size), augmentation, photos)
     typer.echo(
         f"{run}: temperature {calibration.temperature:.3f}, known up to a distance of {calibration.threshold:.3f}"
     )

@@ -20,6 +20,7 @@ from service.bundle import PredictionSets
 from training.architectures.resnet import EARLIER_FEATURES
 from training.augment import find_augmentation
 from training.errors import RunError
+from training.labelled import see_photos
 from training.runs import METRICS_FILE, load_model, read_config
 from training.samples import Images, Labels, Samples, Source
 
@@ -85,24 +86,36 @@ class Calibration:
         return keras.Model(model.input, {"logits": logits, "distance": keras.ops.min(distances, axis=1)})
 
 
-def calibrate(run: Path, source: Source, augmentation: str = "none") -> Calibration:
+def calibrate(run: Path, source: Source, augmentation: str = "none", photos: Path | None = None) -> Calibration:
     """Fit the calibration of a finished run on its parts for training and validation, and write it into its folder.
 
     The distance is fitted to images changed by ``augmentation``, so that what the network was taught to know counts as
-    known; temperature and prediction sets to the images as they are.
+    known; if it learnt from ``photos``, to as many views of those as there are images. Temperature, prediction sets and
+    the threshold are fitted to images of validation.
 
     Raises:
-        RunError: The run has not ended, was made with other data, or was evaluated already.
+        RunError: The run has not ended, was made with other data or photos, or was evaluated already.
+        DataError: The photos cannot be read.
     """
     if (run / METRICS_FILE).exists():
         raise RunError(f"{run} was evaluated already: what is fitted afterwards would not be what was measured")
+    config = read_config(run)
+    config.check_photos(photos)
     model = load_model(run)
-    training, validation = read_config(run).split(source.training())
+    training, validation = config.split(source.training())
     both = keras.Model(model.input, {"logits": model.output, "features": _features(model)})
     held_out = _predict(both, validation.images)
     seen, shown = (_predict(both, augment(part, augmentation))["features"] for part in (training, validation))
+    known = training.labels
+    if photos is not None:
+        views = see_photos(photos, config.recipe.photos_from, training, len(config.class_names), config.seed)
+        answers = _predict(both, views.images)
+        labels = np.where(views.targets > 0, answers["logits"], -np.inf).argmax(axis=1)
+        times = max(1, round(len(training) / len(labels)))
+        seen = np.concatenate([seen, *[answers["features"]] * times])
+        known = np.concatenate([known, *[labels] * times])
     temperature = fit_temperature(held_out["logits"], validation.labels)
-    space = fit_offsets(fit_space(seen, training.labels), shown, validation.labels)
+    space = fit_offsets(fit_space(seen, known), shown, validation.labels)
     distances = keras.ops.convert_to_numpy(space.measure(shown)).min(axis=1)
     calibration = Calibration(
         temperature=temperature,

@@ -108,16 +108,18 @@ The threshold accepts 95 % of validation{shown}. Of the test images it accepts {
 | against | images | AUROC | refused |
 |---|---|---|---|
 {outliers}
-{_photos(measured)}
+{_photos(measured, manifest)}
 """
 
 
-def _photos(measured: dict[str, Any]) -> str:
+def _photos(measured: dict[str, Any], manifest: Manifest) -> str:
     if "photos" not in measured:
         return ""
+    learnt_from = manifest.training["recipe"].get("photos_from", "none")
+    learnt = "" if learnt_from == "none" else f" It learnt from {learnt_from} of them, so this is no test."
     return f"""
 Of {measured["photos"]["count"]:,} photos of its own classes, which it should know, it accepts
-{measured["photos"]["accepted"]:.1%}.
+{measured["photos"]["accepted"]:.1%}.{learnt}
 """
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 
 from service.imaging import read_image
 from training.errors import DataError
@@ -87,7 +87,7 @@ def read_photos(folder: Path) -> list[Photo]:
             ]
     except OSError as error:
         raise DataError(f"{folder / LABELS_FILE} cannot be read: {error.strerror}") from error
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, AttributeError) as error:
         raise DataError(f"{folder / LABELS_FILE} is not a table of photos: {error!r}") from error
 
 
@@ -107,10 +107,12 @@ def see_photos(folder: Path, part: Part, samples: Samples, class_count: int, see
         if not photo.classes or (part == "half" and not photo.is_developed_on):
             continue
         try:
-            upload = Image.open(folder / photo.file).convert("RGB")
+            upload = _open(folder / photo.file)
         except OSError as error:
             raise DataError(f"{folder / photo.file} cannot be read: {error}") from error
         images += [_see(_vary(upload, generator), size) for _ in range(VIEWS)]
+        if max(photo.classes) >= class_count:
+            raise DataError(f"{folder / LABELS_FILE}: {photo.file} is of class {max(photo.classes)} of {class_count}")
         targets += [np.eye(class_count)[list(photo.classes)].mean(axis=0)] * VIEWS
     for number, ground in enumerate(GROUNDS):
         chosen = generator.permutation(len(samples))[:UPLOADS_A_GROUND]
@@ -121,6 +123,12 @@ def see_photos(folder: Path, part: Part, samples: Samples, class_count: int, see
 
 def _see(upload: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
     return read_image(upload, size, MAX_PIXELS).image
+
+
+def _open(path: Path) -> Image.Image:
+    """Read a photo upright, and flattened over white, as the service does."""
+    rgba = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def _vary(photo: Image.Image, generator: np.random.Generator) -> bytes:

@@ -23,6 +23,7 @@ import keras
 
 from training.architectures import find_architecture
 from training.errors import RunError
+from training.labelled import hash_photos
 from training.recipes import Recipe
 from training.samples import Samples
 
@@ -57,6 +58,20 @@ class Config:
     def build(self) -> Any:
         """Build the network of this run with fresh weights."""
         return find_architecture(self.architecture).build(self.input_size, len(self.class_names))
+
+    def check_photos(self, photos: Path | None) -> None:
+        """Make sure that ``photos`` is the folder that this run learns from, or None where it learns from none.
+
+        Raises:
+            RunError: It is not.
+            DataError: The photos cannot be read.
+        """
+        if photos is None and self.photos_sha256 is not None:
+            raise RunError(f"run {self.name} learns from photos: name their folder with --photos")
+        if photos is not None and self.photos_sha256 is None:
+            raise RunError(f"run {self.name} learns from no photos: leave --photos out")
+        if photos is not None and self.photos_sha256 != hash_photos(photos):
+            raise RunError(f"run {self.name} learns from other photos than those in {photos}: name their folder")
 
     def split(self, samples: Samples) -> tuple[Samples, Samples]:
         """Split the training set into the part for training and the part for validation, as the recipe says.

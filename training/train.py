@@ -224,11 +224,13 @@ def train(
     where the architecture takes any, ``photos`` the folder of those that it learns from.
 
     Raises:
-        RunError: The folder exists already, or the run to start from has not what is needed of it.
+        RunError: The folder exists already, the run to start from has not what is needed of it, or the photos are not
+            those of ``config``.
         TrainingError: Pretrained weights are needed and cannot be had.
     """
     if folder.exists():
         raise RunError(f"{folder} exists already: finish it with --resume {folder}, or choose another --name")
+    config.check_photos(photos)
     keras.utils.set_random_seed(config.seed)
     samples = source.training()
     if start_from is not None and config.recipe.continues:
@@ -251,8 +253,7 @@ def resume(folder: Path, source: Source, photos: Path | None = None) -> None:
         raise RunError(f"{folder} has ended already: there is nothing to resume")
     done, checkpoint = _find_checkpoint(folder)
     config = read_config(folder)
-    if config.photos_sha256 != (None if photos is None else hash_photos(photos)):
-        raise RunError(f"{folder} learns from other photos, or from none: name the folder that it began with")
+    config.check_photos(photos)
     keras.utils.set_random_seed(config.seed)
     _fit(keras.saving.load_model(checkpoint), config, source.training(), folder, done, photos)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.training.fashion_mnist import SampleSource, sample
 from tests.training.making import make_config
+from training.calibration import calibrate, load_calibrated, load_calibration
 from training.errors import DataError, RunError
 from training.evaluate import predict
 from training.labelled import VIEWS, read_photos, see_photos
-from training.runs import load_model, read_config, read_history
+from training.runs import load_model, read_config, read_history, write_config
 from training.train import Batches, resume, train
 from training.uploads import GROUNDS, make_uploads
 
@@ -73,17 +76,20 @@ def test_photos_come_beside_each_batch_and_teachers_are_not_asked_about_them(pho
 
 
 def test_run_knows_its_photos_again(photos: Path, tmp_path: Path) -> None:
-    """A run on photos is resumed with these alone; a recipe with photos needs some, and one without takes none."""
+    """A run on photos is calibrated and resumed with these alone; a recipe with photos needs some, one without none."""
     config = make_config(SOURCE, name="shoes", photos=photos, photos_from="all", photos_per_batch=5)
     run = tmp_path / "shoes"
     train(config, SOURCE, run, photos=photos)
     assert len(read_history(run)) == config.recipe.epochs
     assert read_config(run).photos_sha256 == config.photos_sha256
+    with pytest.raises(RunError, match="name their folder with --photos"):
+        calibrate(run, SOURCE)
+    calibrate(run, SOURCE, photos=photos)
     (run / "model.keras").unlink()
-    with pytest.raises(RunError, match="other photos"):
+    with pytest.raises(RunError, match="name their folder with --photos"):
         resume(run, SOURCE)
     (photos / "0.jpg").write_bytes((photos / "1.jpg").read_bytes())
-    with pytest.raises(RunError, match="other photos"):
+    with pytest.raises(RunError, match="learns from other photos"):
         resume(run, SOURCE, photos)
     with pytest.raises(RunError, match="leave --photos out"):
         make_config(SOURCE, name="none", photos=photos)
@@ -92,3 +98,31 @@ def test_run_knows_its_photos_again(photos: Path, tmp_path: Path) -> None:
     (photos / "1.jpg").unlink()
     with pytest.raises(DataError, match=r"1\.jpg cannot be read"):
         make_config(SOURCE, name="shoes", photos=photos, photos_from="all")
+
+
+def test_photos_learnt_from_count_as_known(tmp_path: Path) -> None:
+    """Photos unlike anything in the data set are nearer to what a run knows if it is calibrated with them."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    stripes = np.tile(np.array([[20], [230]], np.uint8).repeat(30, axis=0), (5, 300))
+    stripes[:, :40] = stripes[:, -40:] = 255
+    for number in range(8):
+        Image.fromarray(np.roll(stripes, number, axis=0)).save(photos / f"{number}.png")
+    (photos / "labels.csv").write_text("file,class_id\n" + "".join(f"{number}.png,0\n" for number in range(8)))
+    config = make_config(SOURCE, name="stripes", photos=photos, photos_from="all", photos_per_batch=5)
+    run, without = tmp_path / "stripes", tmp_path / "without"
+    train(config, SOURCE, run, photos=photos)
+    shutil.copytree(run, without)
+    write_config(without, replace(config, photos_sha256=None))
+    calibrate(run, SOURCE, photos=photos)
+    calibrate(without, SOURCE)
+    views = see_photos(photos, "all", FOUR, 10, seed=1).images[: 8 * VIEWS]
+    assert excess(run, views) < excess(without, views)
+
+
+def excess(run: Path, images: np.ndarray) -> float:
+    """Return how far images ``[N, H, W]`` are on average beyond what a calibrated run takes for known."""
+    calibration = load_calibration(run)
+    assert calibration is not None
+    distances = load_calibrated(run).predict(images[..., None].astype(np.float32), verbose=0)["distance"]
+    return float(distances.mean() - calibration.threshold)
