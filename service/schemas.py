@@ -97,7 +97,7 @@ class Prediction(ImagePrediction):
                 "class_name": "Ankle boot",
                 "probability": 0.997,
                 "probabilities": {"Ankle boot": 0.997, "Sneaker": 0.003},
-                "model": {"name": "resnet-8", "version": "1"},
+                "model": {"name": "resnet-8-photos", "version": "1"},
             }
         }
     )

@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8000
     model: Annotated[Path, Field(description="Folder of a bundle, or of its versions: the newest is served.")] = (
-        Path(__file__).parents[1] / "models" / "resnet-8" / "1"
+        Path(__file__).parents[1] / "models" / "resnet-8-photos" / "1"
     )
     device: Annotated[
         Device,

@@ -97,8 +97,8 @@ The tutorials say `shear_range=0.3`, which Keras read as radians until December 
 
 ## Not run, or on fewer epochs than the source
 
-RUN is the run that is continued, fine-tuned or distilled from, FILE Keras' ImageNet weights of VGG19 where they cannot
-be downloaded.
+RUN is the run that is continued, fine-tuned or distilled from, FOLDER one of labelled photos, FILE Keras' ImageNet
+weights of VGG19 where they cannot be downloaded.
 
 {missing or "Every recipe was run in full."}
 
@@ -225,8 +225,9 @@ def _full(run: Evaluated) -> bool:
 def _command(name: str, recipe_name: str, recipe: Recipe) -> str:
     start = " --from runs/RUN" if recipe.continues or recipe.fine_tunes else ""
     teacher = "" if recipe.distillation_temperature is None else " --teacher runs/RUN"
+    photos = "" if recipe.photos_from == "none" else " --photos FOLDER"
     weights = " --weights FILE" if _takes_weights(find_architecture(name)) else ""
-    return f"python -m training train {name} --recipe {recipe_name}{start}{teacher}{weights}"
+    return f"python -m training train {name} --recipe {recipe_name}{start}{teacher}{photos}{weights}"
 
 
 def _takes_weights(found: Architecture) -> bool:
