@@ -45,7 +45,7 @@ def test_photos_without_a_class_are_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.png"):
         see_photos(tmp_path, (28, 28), of_classes=False)
     (tmp_path / "labels.csv").write_text("name\nhat.png\n")
-    with pytest.raises(DataError, match="columns file and class_id"):
+    with pytest.raises(DataError, match="is not a table of photos"):
         see_photos(tmp_path, (28, 28), of_classes=False)
 
 
