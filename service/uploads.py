@@ -1,4 +1,4 @@
-"""Own the way from a request's body to the bytes of the one file in it, in memory: a file name never meets the disk."""
+"""Own the way from a request's body to the bytes of the files in it, in memory: a file name never meets the disk."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def project(
 @app.command()
 def photos(
     folder: Annotated[Path, typer.Argument(help="Photos with a labels.csv: file, class_id, tier, source.")],
-    model: Annotated[Path, typer.Option(help="The bundle that is measured.")] = Path("models/convnet-tf1/1"),
+    model: Annotated[Path, typer.Option(help="The bundle that is measured.")] = Path("models/resnet-8-photos/1"),
     data: Data = None,
     sheet: Annotated[Path, typer.Option(help="Picture to draw: photos, what the model saw, its answers.")] = Path(
         "evaluations/photos.png"

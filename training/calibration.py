@@ -169,7 +169,7 @@ def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> float:
 
 
 def fit_space(features: NDArray[np.float32], labels: Labels) -> Space:
-    """Fit centre, projections and class means to the features ``[N, D]`` of the training part; offsets are zero."""
+    """Fit centre, projections and class means to the features ``[N, D]`` of what was learnt from; offsets are zero."""
     exact = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     means = np.stack([exact[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
     projection = _whiten(exact - means[labels])

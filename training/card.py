@@ -13,7 +13,7 @@ def render_card(manifest: Manifest) -> str:
     parity = manifest.metrics["parity"]
     low, high = test["wilson_95"]
     height, width = manifest.input_size
-    recipe = ", ".join(f"{key} {value}" for key, value in training["recipe"].items() if value not in (None, False))
+    recipe = ", ".join(f"{key} {value}" for key, value in _used(training["recipe"]).items())
     rows = "\n".join(
         f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} | {row['support']:.0f} |"
         for name, row in test["per_class"].items()
@@ -29,7 +29,7 @@ Input `image`: uint8 `[batch, {height}, {width}]`, grey, a bright item on black.
 Output `probabilities`: float32 `[batch, {len(manifest.class_names)}]`; scaling and softmax are in the graph.
 {_distance(manifest)}\
 Other images are brought into this form by the rule `{manifest.preprocessing}` of `service/imaging.py`.
-The model knows one centred item on an even ground, seen as its training data shows it; {_limit(manifest)}
+The model knows one item at a time, seen as its training data shows it; {_limit(manifest)}
 
 ## Figures
 
@@ -49,10 +49,11 @@ The graph was compared with Keras on {parity["images"]:,} test images at batch s
 
 {"".join(_sections(manifest))}## Training
 
-- Network `{training["architecture"]}`, {training["parameters"]:,} parameters, epochs: {training["epochs"]}, \
+- Network `{training["architecture"]}`, {training["parameters"]:,} parameters, \
+epochs: {training["epochs"]}{_earlier(training)}, \
 seed {training["seed"]}, {training["precision"]}, {training["seconds"] / 60:.1f} minutes on {training["machine"]}.
 - Recipe `{training["recipe_name"]}`: {recipe}.
-- Data: {training["data_source"]}; sha256 of the training tensors `{manifest.data_sha256}`.
+- Data: {training["data_source"]}; sha256 of the training tensors `{manifest.data_sha256}`.{_origins(training)}
 - The last epoch is published; choices were made on the validation part, the test set was opened afterwards.
 - Trained at commit `{training["git_commit"]}`, exported at `{manifest.git_commit}`, opset {manifest.opset}.
 """
@@ -110,6 +111,31 @@ The threshold accepts 95 % of validation{shown}. Of the test images it accepts {
 {outliers}
 {_photos(measured, manifest)}
 """
+
+
+def _used(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what a recipe does not use: labels are not smoothed where teachers give the targets."""
+    unused = () if recipe.get("distillation_temperature") is None else ("label_smoothing",)
+    return {name: value for name, value in recipe.items() if value not in (None, False) and name not in unused}
+
+
+def _earlier(training: dict[str, Any]) -> str:
+    earlier = training["continued_from"]
+    return "" if earlier is None else f" after {training['earlier_epochs']} of the run `{earlier}`"
+
+
+def _origins(training: dict[str, Any]) -> str:
+    """Say what else the network learnt from."""
+    teachers, photos = training["teachers"], training["photos_sha256"]
+    taught = f"\n- Taught by {' and '.join(f'`{teacher}`' for teacher in teachers)}." if teachers else ""
+    part = training["recipe"].get("photos_from")
+    shown = (
+        ""
+        if photos is None
+        else f"\n- Learnt from {part} of the labelled photos of a class too, sha256 `{photos}`, and from uploads made "
+        "of training images; `docs/photos.md` has what it makes of photos."
+    )
+    return taught + shown
 
 
 def _photos(measured: dict[str, Any], manifest: Manifest) -> str:

@@ -44,7 +44,7 @@ class Answers:
 def evaluate(folder: Path, source: Source, photos: Path | None = None) -> dict[str, Any]:
     """Measure a finished run once on the test set and on validation; write ``metrics.json`` and pictures beside it.
 
-    ``photos`` is a folder of photos of other things, see ``training.outliers``.
+    ``photos`` is a folder of labelled photos, some of other things: see ``training.labelled``.
 
     Raises:
         RunError: The run was evaluated before, has not ended, or was made with other data.

@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 from service.bundle import Bundle
 from service.imaging import ModelInput, read_image
 from training.evaluate import run_graph
-from training.labelled import MAX_PIXELS, Photo, read_photos
+from training.labelled import MAX_PIXELS, Part, Photo, read_photos
 from training.pictures import plot_pairs
 from training.samples import Images, Samples, Source
 from training.uploads import GROUNDS, make_uploads
@@ -32,6 +32,8 @@ UPLOAD_SEED = 7
 SHOWN = 120
 GROUPS = {"top": (0, 2, 4, 6), "trouser": (1,), "dress": (3,), "shoe": (5, 7, 9), "bag": (8,)}
 GARMENTS, BAG = (0, 1, 2, 3, 4, 6), 8
+FIRST_HALF, OTHER_HALF = "home, half that rules were chosen on", "home, the other half"
+NO_CLASS, MADE = "things of no class", "made of Fashion-MNIST"
 HOME, SHOP, WORN = "clothing-dataset", "retail-demo-store", "B"
 
 
@@ -180,22 +182,21 @@ def _rows_of_photos(photos: Sequence[Photo], seen: Seen) -> list[Row]:
     bag = np.array([found == {BAG} for found in classes])
     chosen_on = np.array([photo.is_developed_on for photo in photos])
     accepted = seen.known & [not (found.item and found.item.warnings) for found in seen.inputs]
-    first_half, other_half = "home, half that rules were chosen on", "home, the other half"
     return [
         _row("home, six garment classes", "top-1", garment, right, naive, 0.55),
         _row("home, six garment classes", "right group", garment, right_group, naive_group, 0.78),
-        _row(f"{first_half}, six garment classes", "top-1", garment & chosen_on, right, naive),
-        _row(f"{other_half}, six garment classes", "top-1", garment & ~chosen_on, right, naive),
-        _row(f"{first_half}, six garment classes", "right group", garment & chosen_on, right_group, naive_group),
-        _row(f"{other_half}, six garment classes", "right group", garment & ~chosen_on, right_group, naive_group),
+        _row(f"{FIRST_HALF}, six garment classes", "top-1", garment & chosen_on, right, naive),
+        _row(f"{OTHER_HALF}, six garment classes", "top-1", garment & ~chosen_on, right, naive),
+        _row(f"{FIRST_HALF}, six garment classes", "right group", garment & chosen_on, right_group, naive_group),
+        _row(f"{OTHER_HALF}, six garment classes", "right group", garment & ~chosen_on, right_group, naive_group),
         _row("home, shoes of any kind, mostly pairs from above", "shoe group", home & shoe, right_group, naive_group),
-        _row(f"{other_half}, shoes", "shoe group", home & shoe & ~chosen_on, right_group, naive_group),
+        _row(f"{OTHER_HALF}, shoes", "shoe group", home & shoe & ~chosen_on, right_group, naive_group),
         _row("shop, shoes", "top-1 in either orientation", shop & shoe, right | right_mirrored, naive, 0.85),
         _row("shop, shoes", "shoe group", shop & shoe, right_group, naive_group, 0.97),
         _row("shop, bags", "top-1", shop & bag, right, naive, 0.9),
         _row("all but bags", "called Bag", known & ~bag, seen.answers == BAG, seen.squashed == BAG, 0.1, is_limit=True),
         _row(
-            f"{other_half}, all but bags",
+            f"{OTHER_HALF}, all but bags",
             "called Bag",
             known & ~bag & ~chosen_on,
             seen.answers == BAG,
@@ -205,7 +206,7 @@ def _rows_of_photos(photos: Sequence[Photo], seen: Seen) -> list[Row]:
         _row("all", "right answers lost by mirroring", known, right & ~right_mirrored, None, 0.02, is_limit=True),
         _row("all", "right", known, right, naive),
         _row("all, mirrored", "right", known, right_mirrored, None),
-        _row("things of no class", "accepted without a warning", ~known, accepted, None, 0.3, is_limit=True),
+        _row(NO_CLASS, "accepted without a warning", ~known, accepted, None, 0.3, is_limit=True),
         _row("home, of a class", "accepted without a warning", home & known, accepted, None),
         _row("worn by a model", "accepted without a warning", known & _are_worn(photos), accepted, None),
     ]
@@ -216,7 +217,7 @@ def _rows_of_uploads(validation: Samples, bundle: Bundle, classify: Classify) ->
     rows = []
     for ground in GROUNDS:
         seen = _look_at(make_uploads(validation.images, ground, UPLOAD_SEED), bundle, classify)
-        name = f"made of Fashion-MNIST, on {ground}"
+        name = f"{MADE}, on {ground}"
         same, naive = seen.answers == known, seen.squashed == known
         rows.append(_row(name, "still right", right, same, naive, 0.95))
         if ground == "white":
@@ -273,12 +274,13 @@ def render_photos(folder: Path) -> str:
     names = [f"{found['name']}/{found['version']}" for found in figures]
     tables = [[Row(**row) for row in found["rows"]] for found in figures]
     heads = " | ".join(f"`{name}` squashed | `{name}`" for name in names)
-    lines = "\n".join(_line(rows) for rows in zip(*tables, strict=True))
+    lines = "\n".join(_line(rows, [found["photos_from"] for found in figures]) for rows in zip(*tables, strict=True))
     pictures = "\n".join(f"![{path.stem}]({folder.name}/{path.stem}.png)" for path in files)
+    made_uploads = "and on uploads made of training images"
     learnt_from = {
         "none": "trained on Fashion-MNIST alone",
-        "half": "trained on Fashion-MNIST and on the half of these photos that rules were chosen on",
-        "all": "trained on Fashion-MNIST and on all of these photos, so its figures for photos are no test of it",
+        "half": f"trained on Fashion-MNIST, on half of the photos of a class, that of the rules, {made_uploads}",
+        "all": f"trained on Fashion-MNIST, on all photos of a class, {made_uploads}",
     }
     made = "\n".join(
         f"- `{name}`: augmentation `{found['augmentation']}`, {learnt_from[found['photos_from']]}."
@@ -291,7 +293,8 @@ Written by `python -m training photos`; do not edit. `docs/photos/` holds the fi
 What a model makes of {figures[0]["photos"]:,} photos of clothing and of other things, and of photos made of images of
 Fashion-MNIST's validation part, as the service shows them to it: the item found, cut out and set on black (rule
 `item-on-black`, `docs/decisions/0004-find-the-item.md`). Beside it, the same model on the same photo squashed to the
-model's size in grey, as everyone does at first. In brackets the 95 % Wilson interval.
+model's size in grey, as everyone does at first. In brackets the 95 % Wilson interval. A figure with a star is of photos
+that the model learnt from, some or all of them, and so no test of it.
 
 {made}
 
@@ -314,12 +317,21 @@ Photos made of images of Fashion-MNIST, what a model sees of each, and its answe
 """
 
 
-def _line(rows: Sequence[Row]) -> str:
+def _line(rows: Sequence[Row], learnt_from: Sequence[Part]) -> str:
     first = rows[0]
     goal = "" if first.goal is None else f"{'at most' if first.is_limit else 'at least'} {first.goal:.0%}"
     counts = " / ".join(dict.fromkeys(str(row.count) for row in rows))
-    cells = " | ".join(f"{_share(row.naive_hits, row.count)} | {_share(row.hits, row.count)}" for row in rows)
+    cells = " | ".join(
+        f"{_share(row.naive_hits, row.count)} | {_share(row.hits, row.count)}{_star(row, part)}"
+        for row, part in zip(rows, learnt_from, strict=True)
+    )
     return f"| {first.photos} | {first.measure} | {goal} | {counts} | {cells} |"
+
+
+def _star(row: Row, learnt_from: Part) -> str:
+    """Mark a figure of photos that were learnt from."""
+    never = row.photos.startswith((MADE, NO_CLASS)) or (learnt_from == "half" and row.photos.startswith(OTHER_HALF))
+    return "" if learnt_from == "none" or never else " *"
 
 
 def _share(hits: int | None, count: int) -> str:

@@ -26,7 +26,8 @@ class Recipe:
 
     ``steps_per_epoch``: None means one pass over the training part; a number means batches from an endless
     stream of reshuffled passes, as ``tf.data`` repeats them.
-    ``distillation_temperature``: the recipe takes its targets from teachers, softened by it like its own answers.
+    ``distillation_temperature``: the recipe takes its targets from teachers, softened by it like its own answers, and
+    labels are not smoothed.
     ``photos_from``: which of the photos named for the run it learns from as well, ``photos_per_batch`` of their views
     beside each batch.
     ``continues``: the recipe starts from the last epoch of another run, optimizer state included.
@@ -61,14 +62,7 @@ class Recipe:
         words = [f"{self.epochs} {'more ' if self.continues else ''}epochs{batches}"]
         words += [f"{self.optimizer} {self.learning_rate:g} {self.schedule}", f"batch {self.batch_size}"]
         plain = Recipe()
-        for name in (
-            "momentum",
-            "weight_decay",
-            "label_smoothing",
-            "distillation_temperature",
-            "augmentation",
-            "ema_momentum",
-        ):
+        for name in NAMED_WHERE_CHANGED:
             value = getattr(self, name)
             if value != getattr(plain, name):
                 words.append(f"{name.replace('_', ' ')} {value}")

@@ -67,7 +67,8 @@ def render_results(runs: list[Evaluated], output: Path) -> str:
 Written by `python -m training report` from the run folders in `runs/`; do not edit.
 
 Every choice was made on the validation part of the training set. The last epoch is reported, or the average of the
-weights where the recipe keeps one. The test set was opened once for each run, by `evaluate`.
+weights where the recipe keeps one. The test set was opened once for each run by `evaluate`; an export opens it again,
+to compare the graph with Keras (`test-openings.csv`).
 "±" is the standard deviation over seeds; with one seed the 95 % Wilson interval is given instead.
 "with flips" is the accuracy of the mean answer to the image and its mirror image.
 "MACs" are the multiply-accumulate operations of one image in convolutions and dense layers.

@@ -86,7 +86,8 @@ Written by `python -m training variants` on {processor()}; do not edit.
 Made by ONNX Runtime {onnxruntime.__version__}'s own tools: int8 by static quantization of the convolutions, a scale for
 each channel, calibrated on {CALIBRATION_IMAGES} training images; float16 by conversion of the whole graph.
 Accuracy on validation; agreement is the share of validation images that get float32's class. Times on one thread, the
-median of {ROUNDS} runs in turns; in brackets, how many times as fast as float32.
+median of {ROUNDS} runs in turns, so that each finds the caches full of another; in brackets, how many times as fast as
+float32.
 
 None is shipped. A bundle promises to answer like the network that was trained, and the export's gate and the service's
 self-test hold it to that; int8 is faster where convolutions are the work, but does not keep it for every image.

@@ -19,8 +19,8 @@ NOTHING_ASKED = PredictionQuery()
 class UploadRoute(APIRoute):
     """A route whose endpoint takes (request, query) and returns a model of the answer.
 
-    FastAPI would find out anew at each request how the endpoint takes its parameters, and look for each of them; that
-    took a third of the time that a small image spends outside of the model (``docs/performance.md``).
+    FastAPI would find out anew at each request how the endpoint takes its parameters, and look for each of them
+    (``docs/performance.md``).
     """
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:

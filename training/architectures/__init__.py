@@ -86,7 +86,9 @@ _PHOTOGRAPHIC = replace(_ROBUST, epochs=8, augmentation="photographic")
 # A small network underfits: it is spared cutout, and the teacher's answers take the place of smoothing.
 _DISTILLED = replace(_RESNET, epochs=24, augmentation="flip-shift", label_smoothing=0.0, distillation_temperature=1.0)
 # Half of the photos are kept back for the figures of the first; the second goes on from it with all of them.
-_HALF_OF_PHOTOS = replace(_RESNET, epochs=30, distillation_temperature=1.0, photos_from="half", photos_per_batch=64)
+_HALF_OF_PHOTOS = replace(
+    _RESNET, epochs=30, label_smoothing=0.0, distillation_temperature=1.0, photos_from="half", photos_per_batch=64
+)
 _PHOTOS = replace(_HALF_OF_PHOTOS, photos_from="all", learning_rate=0.1, epochs=24, fine_tunes=True)
 
 ARCHITECTURES: Mapping[str, Architecture] = {
