@@ -29,7 +29,7 @@ Input `image`: uint8 `[batch, {height}, {width}]`, grey, a bright item on black.
 Output `probabilities`: float32 `[batch, {len(manifest.class_names)}]`; scaling and softmax are in the graph.
 {_distance(manifest)}\
 Other images are brought into this form by the rule `{manifest.preprocessing}` of `service/imaging.py`.
-The model knows one item at a time, seen as its training data shows it; {_limit(manifest)}
+The model knows one centred item on an even ground, seen as its training data shows it; {_limit(manifest)}
 
 ## Figures
 
@@ -120,13 +120,13 @@ def _used(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _earlier(training: dict[str, Any]) -> str:
-    earlier = training["continued_from"]
+    earlier = training.get("continued_from")
     return "" if earlier is None else f" after {training['earlier_epochs']} of the run `{earlier}`"
 
 
 def _origins(training: dict[str, Any]) -> str:
     """Say what else the network learnt from."""
-    teachers, photos = training["teachers"], training["photos_sha256"]
+    teachers, photos = training.get("teachers"), training.get("photos_sha256")
     taught = f"\n- Taught by {' and '.join(f'`{teacher}`' for teacher in teachers)}." if teachers else ""
     part = training["recipe"].get("photos_from")
     shown = (
