@@ -26,19 +26,23 @@ class Teachers:
     Hinton et al. 2015. Teachers see the very images that the student sees, augmentation included (Beyer et al. 2022).
     """
 
-    def __init__(self, folders: Sequence[Path], class_names: tuple[str, ...], temperature: float) -> None:
-        """Load the teachers; ``temperature`` is that of the recipe.
+    def __init__(
+        self, folders: Sequence[Path], class_names: tuple[str, ...], temperature: float, mirrored: bool = False
+    ) -> None:
+        """Load the teachers; ``temperature`` is that of the recipe. ``mirrored``: they see each image both ways round.
 
         Raises:
             RunError, BundleError: A teacher cannot be loaded, or knows other classes.
         """
         self._teachers = [_load(folder, class_names) for folder in folders]
         self._temperature = temperature
+        self._mirrored = mirrored
 
     def answer(self, images: NDArray[np.float32]) -> Probabilities:
         """Give the targets ``[N, classes]`` of images ``[N, H, W]`` of 0..255."""
         pixels = images.round().clip(0, 255).astype(np.uint8)
-        softened = [teacher(pixels) ** (1 / self._temperature) for teacher in self._teachers]
+        views = [pixels, pixels[:, :, ::-1]] if self._mirrored else [pixels]
+        softened = [teacher(view) ** (1 / self._temperature) for teacher in self._teachers for view in views]
         return np.asarray(np.mean([p / p.sum(axis=1, keepdims=True) for p in softened], axis=0), np.float32)
 
 

@@ -27,7 +27,7 @@ class Recipe:
     ``steps_per_epoch``: None means one pass over the training part; a number means batches from an endless
     stream of reshuffled passes, as ``tf.data`` repeats them.
     ``distillation_temperature``: the recipe takes its targets from teachers, softened by it like its own answers, and
-    labels are not smoothed.
+    labels are not smoothed. ``teachers_see_mirrored``: they answer the mean of those to an image and its mirror image.
     ``photos_from``: which of the photos named for the run it learns from as well, ``photos_per_batch`` of their views
     beside each batch.
     ``continues``: the recipe starts from the last epoch of another run, optimizer state included.
@@ -45,6 +45,7 @@ class Recipe:
     steps_per_epoch: int | None = None
     label_smoothing: float = 0.0
     distillation_temperature: float | None = None
+    teachers_see_mirrored: bool = False
     augmentation: str = "none"
     ema_momentum: float | None = None
     early_stopping_patience: int | None = None
@@ -66,6 +67,8 @@ class Recipe:
             value = getattr(self, name)
             if value != getattr(plain, name):
                 words.append(f"{name.replace('_', ' ')} {value}")
+        if self.teachers_see_mirrored:
+            words.append("teachers are asked about the mirror image as well")
         if self.early_stopping_patience is not None:
             words.append(f"stops after {self.early_stopping_patience} epochs without gain")
         if self.photos_from != "none":

@@ -98,10 +98,11 @@ def _shuffle(seed: int, number: int, count: int) -> NDArray[np.intp]:
 
 
 def _find_teachers(config: Config) -> Teachers | None:
-    temperature = config.recipe.distillation_temperature
-    if temperature is None:
+    recipe = config.recipe
+    if recipe.distillation_temperature is None:
         return None
-    return Teachers([Path(folder) for folder in config.teachers], config.class_names, temperature)
+    folders = [Path(folder) for folder in config.teachers]
+    return Teachers(folders, config.class_names, recipe.distillation_temperature, recipe.teachers_see_mirrored)
 
 
 class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types

@@ -35,6 +35,16 @@ def test_teachers_are_averaged_and_softened(small_run: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(softened, np.exp(divided) / np.exp(divided).sum(1, keepdims=True), atol=1e-5)
 
 
+def test_teachers_may_be_asked_about_both_ways_round(small_run: Path) -> None:
+    """The answer is then the mean of those to the image and to its mirror image, so the same for both."""
+    teachers = Teachers([small_run], SOURCE.class_names, 1, mirrored=True)
+    pixels = IMAGES.astype(np.float32)
+    model = load_model(small_run)
+    expected = (predict(model, IMAGES) + predict(model, IMAGES[:, :, ::-1])) / 2
+    np.testing.assert_allclose(teachers.answer(pixels), expected, atol=1e-5)
+    np.testing.assert_allclose(teachers.answer(pixels[:, :, ::-1]), expected, atol=1e-5)
+
+
 def test_loss_keeps_the_size_of_gradients() -> None:
     """At temperature 1 the loss is cross-entropy; its checkpoint keeps the temperature."""
     logits, targets = np.array([[1.0, 2.0, -1.0]], np.float32), np.array([[0.2, 0.7, 0.1]], np.float32)

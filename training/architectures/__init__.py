@@ -85,6 +85,8 @@ _ROBUST = replace(_RESNET, learning_rate=0.04, epochs=10, augmentation="deployme
 _PHOTOGRAPHIC = replace(_ROBUST, epochs=8, augmentation="photographic")
 # A small network underfits: it is spared cutout, and the teacher's answers take the place of smoothing.
 _DISTILLED = replace(_RESNET, epochs=24, augmentation="flip-shift", label_smoothing=0.0, distillation_temperature=1.0)
+# Born again (Furlanello et al. 2018): the same network learns from the run before it, asked both ways round.
+_BORN_AGAIN = replace(_RESNET, label_smoothing=0.0, distillation_temperature=1.0, teachers_see_mirrored=True)
 # Half of the photos are kept back for the figures of the first; the second goes on from it with all of them.
 _HALF_OF_PHOTOS = replace(
     _RESNET, epochs=30, label_smoothing=0.0, distillation_temperature=1.0, photos_from="half", photos_per_batch=64
@@ -131,6 +133,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         586_666,
         {
             "cutout": _RESNET,
+            "born-again": _BORN_AGAIN,
             "robust": _ROBUST,
             "photographic": _PHOTOGRAPHIC,
             "half-of-photos": _HALF_OF_PHOTOS,
