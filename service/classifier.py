@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 SELF_TEST_TOLERANCE = 0.01  # between devices and number formats; a broken device is off by far more
+MAX_CORES = 2  # for one batch; what more would gain was not measured
 HEAVY_OPERATORS = frozenset({"Conv", "FusedConv", "Gemm", "MatMul", "FusedMatMul"})
 
 
@@ -97,8 +98,8 @@ class Classifier:
     ``device`` and ``providers`` are what the session really uses, not what was asked for.
     """
 
-    def __init__(self, bundle: Bundle, device: Device) -> None:
-        """Load ``bundle`` on ``device`` and prove it by its self-test.
+    def __init__(self, bundle: Bundle, device: Device, cores: int = 1) -> None:
+        """Load ``bundle`` on ``device`` and prove it by its self-test; a lone batch may use ``cores`` of the CPU's.
 
         Raises:
             BundleError: The model is not what its manifest says.
@@ -113,13 +114,17 @@ class Classifier:
         self._session = _open_session(bundle.model, device)
         self.providers = tuple(self._session.get_providers())
         self.device: Literal["cuda", "cpu"] = "cuda" if CUDA in self.providers else "cpu"
+        self._wide_session = self._session
+        if self.device == "cpu" and cores > 1:
+            self._wide_session = _create_session(bundle.model, [CPU], min(cores, MAX_CORES))
         self._check_contract()
         self.self_test()
         self.seconds_per_image = min(self._time_one_image() for _ in range(3))
 
-    def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
-        """Classify ``images``, each uint8 ``[height, width]``, in one batch."""
-        probabilities, *distances = self._session.run(self._outputs, {"image": np.stack(images)})
+    def classify(self, images: Sequence[NDArray[np.uint8]], alone: bool = False) -> list[Classification]:
+        """Classify ``images``, each uint8 ``[height, width]``, in one batch; if it is ``alone``, on several cores."""
+        session = self._wide_session if alone else self._session
+        probabilities, *distances = session.run(self._outputs, {"image": np.stack(images)})
         class_ids = probabilities.argmax(axis=1)  # of equals, the first
         rows = zip(probabilities.tolist(), class_ids.tolist(), *(each.tolist() for each in distances), strict=True)
         return [Classification(self.manifest, *row) for row in rows]
@@ -132,10 +137,10 @@ class Classifier:
         """
         image = self_test_image(self.manifest.input_size)
         try:
-            answer = np.array(self.classify([image])[0].probabilities)
+            answers = np.array([self.classify([image], alone)[0].probabilities for alone in (False, True)])
         except Exception as error:  # the bindings' exceptions share no base but Exception
             raise InferenceError(f"inference fails on {self.device}: {error}") from error
-        difference = float(np.abs(answer - self.manifest.self_test).max())
+        difference = float(np.abs(answers - self.manifest.self_test).max())
         if not difference <= SELF_TEST_TOLERANCE:
             raise InferenceError(
                 f"the model's answer to its self-test differs from the manifest's by {difference:.2g}; "
@@ -180,11 +185,13 @@ def _open_session(model: bytes, device: Device) -> onnxruntime.InferenceSession:
     return _create_session(model, [CPU])
 
 
-def _create_session(model: bytes, providers: list[str]) -> onnxruntime.InferenceSession:
+def _create_session(model: bytes, providers: list[str], threads: int = 1) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    # One thread a request: requests run side by side, and together they use all cores.
-    options.intra_op_num_threads = 1
+    # One thread a batch where there are several batches: they run side by side, and together they use all cores.
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Threads that share a batch wait for each other without sleeping, but no longer than it takes.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     # The manifest's hash covers the model alone: weights in files beside it must not be read from anywhere.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")

@@ -26,6 +26,7 @@ from service.errors import (
     ServiceError,
 )
 from service.imaging import PREPROCESSING, SUPERSEDED, ModelInput, read_image
+from service.neighbours import Neighbours
 from service.resources import available_cores
 from service.settings import Settings
 from service.tensors import read_tensor
@@ -99,6 +100,8 @@ class Predictor:
         self._serving: tuple[Classifier, ImageBatcher] | None = None
         self._changing = asyncio.Lock()
         self._recovering: set[asyncio.Task[None]] = set()  # the event loop alone would let them be collected
+        self._neighbours = Neighbours()
+        self._batches_at_work = 0
         self._threads = settings.threads or available_cores()
         self._decoding = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
         self._inferring = ThreadPoolExecutor(self._threads, thread_name_prefix="infer")
@@ -290,9 +293,15 @@ class Predictor:
         inline = self._threads == 1 and classifier.device == "cpu" and classifier.seconds_per_image < SHORT_RUN_SECONDS
 
         async def infer(images: Sequence[NDArray[np.uint8]]) -> Sequence[Classification]:
-            if inline:
-                return classifier.classify(images)
-            return await asyncio.get_running_loop().run_in_executor(self._inferring, classifier.classify, images)
+            alone = self._neighbours.begin_batch() and not self._batches_at_work and not self._decoding_since
+            self._batches_at_work += 1
+            try:
+                if inline:
+                    return classifier.classify(images, alone)
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._inferring, classifier.classify, images, alone)
+            finally:
+                self._batches_at_work -= 1
 
         # A GPU is fastest with one owner; on the CPU each batch has one thread, so that all cores work.
         slots = 1 if classifier.device == "cuda" else self._threads
@@ -338,4 +347,5 @@ def load_classifier(settings: Settings) -> Classifier:
             f"{bundle.folder} expects the preprocessing {bundle.manifest.preprocessing!r} "
             f"but this service has {PREPROCESSING!r}: serve it with the release that it was exported by"
         )
-    return Classifier(bundle, settings.device)
+    cores = available_cores() if Neighbours().exist else settings.threads or available_cores()
+    return Classifier(bundle, settings.device, cores)

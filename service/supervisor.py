@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from service.listening import listen
+from service.neighbours import NEIGHBOURS_VARIABLE, make_record
 from service.server import REPLACEMENT_VARIABLE, SOCKET_VARIABLE
 from service.settings import Settings
 from service.sizing import count_threads
@@ -29,11 +31,12 @@ def supervise(settings: Settings, workers: int) -> int:
     successor: all are stopped then, and its exit code is returned. SIGHUP is passed on.
     """
     configure_logging(settings.log_level, settings.log_format)
-    with TemporaryDirectory(prefix="service-metrics-") as metrics_folder:
+    with TemporaryDirectory(prefix="service-") as shared_folder:
         environment = {
             "SERVICE_WORKERS": "1",
             "SERVICE_THREADS": str(count_threads(settings, workers)),
-            MULTIPROCESS_FOLDER: metrics_folder,
+            MULTIPROCESS_FOLDER: shared_folder,
+            NEIGHBOURS_VARIABLE: str(make_record(Path(shared_folder))),
         }
         processes = _Workers(listen(settings, workers), environment)
         try:

@@ -28,7 +28,7 @@ LAYERS = (
     {"problems", "uploads"},
     {"schemas", "predictor"},
     {"batching", "classifier", "imaging", "tensors"},
-    {"bundle", "item", "keys", "listening", "sizing", "tracing"},
+    {"bundle", "item", "keys", "listening", "neighbours", "sizing", "tracing"},
     {"errors", "nvidia", "resources", "settings"},
 )
 OWNERS = {

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 
 from service.bundle import Bundle, read_bundle, self_test_image
+from service.classifier import Classifier
 from service.settings import Settings
 from tests.training.fashion_mnist import ROOT, SAMPLE, fashion_mnist, sample
 from training.card import render_card
@@ -59,6 +60,16 @@ def test_self_test_is_answered(bundle: Bundle, session: Any) -> None:
     """The graph answers the self-test like the network that it was made from."""
     answer = session.run(None, {"image": self_test_image(bundle.manifest.input_size)[None]})[0][0]
     np.testing.assert_allclose(answer, bundle.manifest.self_test, atol=1e-4)
+
+
+def test_lone_batch_is_answered_like_any(bundle: Bundle) -> None:
+    """Several cores give the answers of one, and the service's classifier agrees with the manifest on both."""
+    classifier = Classifier(bundle, "cpu", cores=2)
+    for size in (1, 32):
+        images = list(sample().images[:size])
+        one, several = (classifier.classify(images, alone) for alone in (False, True))
+        np.testing.assert_allclose([a.probabilities for a in several], [a.probabilities for a in one], atol=1e-5)
+        assert [a.in_distribution for a in several] == [a.in_distribution for a in one]
 
 
 def test_golden_probabilities_are_answered() -> None:

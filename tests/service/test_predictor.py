@@ -57,11 +57,11 @@ class BreakableClassifier(Classifier):
 
     broken = False
 
-    def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
+    def classify(self, images: Sequence[NDArray[np.uint8]], alone: bool = False) -> list[Classification]:
         """Fail if broken."""
         if self.broken:
             raise RuntimeError("CUDA failure 999")
-        return super().classify(images)
+        return super().classify(images, alone)
 
 
 def run(settings: Settings, test: Callable[[Predictor], Coroutine[Any, Any, None]], **hooks: Any) -> None:
