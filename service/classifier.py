@@ -190,8 +190,8 @@ def _create_session(model: bytes, providers: list[str], threads: int = 1) -> onn
     # One thread a batch where there are several batches: they run side by side, and together they use all cores.
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Threads that share a batch wait for each other without sleeping, but no longer than it takes.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Threads that share a batch sleep while they wait for each other: one that spins may keep the other off its core.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # The manifest's hash covers the model alone: weights in files beside it must not be read from anywhere.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")

@@ -215,7 +215,7 @@ def open_session(bundle: Path = BUNDLE, threads: int = 1) -> onnxruntime.Inferen
     """Open the model as the service does; its threads leave the cores to the service between two runs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(bundle / "model.onnx", options, providers=["CPUExecutionProvider"])
 
 
