@@ -50,6 +50,7 @@ def test_connections_are_shared_out(linear_folder: Path) -> None:
     """Connections that are opened all at once do not all end up at one worker."""
     with serving(model=linear_folder, workers=2, device="cpu") as server, ExitStack() as stack:
         address = urlsplit(server.url).hostname, urlsplit(server.url).port
+        wait_until(lambda: log(server).count("serves on") == 2)
         for _ in range(40):  # all at one of two by chance: once in 5e11 times
             stack.enter_context(socket.create_connection(address))
         assert server.get("/health").status_code == 200  # so the last has been accepted
@@ -60,6 +61,7 @@ def test_connections_are_shared_out(linear_folder: Path) -> None:
 def test_metrics_are_summed_over_workers(linear_folder: Path) -> None:
     """Whichever worker is asked, it tells the requests of all."""
     with serving(model=linear_folder, workers=2, device="cpu") as server:
+        wait_until(lambda: log(server).count("serves on") == 2)
         with ThreadPoolExecutor(8) as threads:
             assert {r.status_code for r in threads.map(server.predict, [IMAGE] * 40)} == {200}
         for _ in range(8):
