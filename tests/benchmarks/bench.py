@@ -6,6 +6,7 @@ Run by ``make bench`` on a machine with nothing else to do. Each cell is measure
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import platform
 import subprocess
@@ -13,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -40,6 +41,7 @@ DEFAULT = Settings().model
 SIZE = (28, 28)
 BOUNDARY = "bench"
 CONNECTIONS = (1, 16, 64)
+PHOTO_WIDTHS = (400, 1600, 4000)  # beside 800
 BATCH_FILES, TENSOR_IMAGES = 100, 1000
 
 
@@ -67,12 +69,14 @@ class Cell:
 # ---- what is sent -------------------------------------------------------------------------------------------------
 
 
-def photo(image: NDArray[np.uint8], generator: np.random.Generator) -> bytes:
-    """Make a JPEG of 800 x 600 of an item on a light, noisy ground."""
-    item = 255 - np.asarray(Image.fromarray(image).resize((560, 560), Image.Resampling.BICUBIC)).astype(np.float32)
-    canvas = np.full((600, 800), 245, np.float32)
-    canvas[20:580, 120:680] = np.minimum(item, 245)
-    noisy = canvas[..., None] * (1, 0.98, 0.95) + generator.normal(0, 6, (600, 800, 1))
+def photo(image: NDArray[np.uint8], generator: np.random.Generator, width: int = 800) -> bytes:
+    """Make a JPEG of 4 to 3 of an item on a light, noisy ground."""
+    unit = width // 40
+    side = 28 * unit
+    item = 255 - np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)).astype(np.float32)
+    canvas = np.full((30 * unit, 40 * unit), 245, np.float32)
+    canvas[unit : unit + side, 6 * unit : 6 * unit + side] = np.minimum(item, 245)
+    noisy = canvas[..., None] * (1, 0.98, 0.95) + generator.normal(0, 6, (*canvas.shape, 1))
     return encode(noisy.clip(0, 255).astype(np.uint8), "JPEG", quality=88)
 
 
@@ -116,6 +120,41 @@ def app(name: str, **environment: str) -> Iterator[int]:
         process.wait()
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What the service has spent since it started: its processes' CPU, and what its metrics sum up, over all images."""
+
+    cpu_seconds: float
+    images: float
+    decode_seconds: float
+    inference_seconds: float
+    batch_sizes: float
+
+    @classmethod
+    def of(cls, server: Server) -> Spent:
+        """Read it."""
+        lines = (line.rpartition(" ") for line in server.get("/metrics").text.splitlines())
+        values = {name: float(value) for name, _, value in lines if name.startswith("service_") and "{" not in name}
+        process = psutil.Process(server.process.pid)
+        return cls(
+            sum(sum(member.cpu_times()[:2]) for member in (process, *process.children())),
+            values["service_batch_size_count"],
+            values["service_decode_seconds_sum"],
+            values["service_inference_seconds_sum"],
+            values["service_batch_size_sum"],
+        )
+
+    def since(self, before: Spent) -> str:
+        """Render an image's share of what was spent since ``before`` as columns of a table, in microseconds."""
+        cpu, images, decode, inference, sizes = (
+            now - then for now, then in zip(astuple(self), astuple(before), strict=True)
+        )
+        # Each image of a batch has the whole batch's time.
+        parts = [1e6 * each / images for each in (cpu, decode, inference / (sizes / images))]
+        columns = [f"{each:,.0f}" for each in (*parts, parts[0] - parts[1] - parts[2])]
+        return f"| {sizes / images:.1f} | {' | '.join(columns)} |"
+
+
 # ---- what is measured ---------------------------------------------------------------------------------------------
 
 
@@ -146,6 +185,12 @@ class Bench:
             assert result.statuses.keys() == {200}, result.statuses
         before, ours, after, ceiling = results
         return Cell(work, connections, ours, before, after, ceiling)
+
+    async def profile(self, work: str, requests: list[Request], connections: int) -> str:
+        """Tell what an answer costs, and which part of it; a row of a table."""
+        before = Spent.of(self.server)
+        await closed_loop(self.port, requests, connections, self.seconds)
+        return f"| {work} | {connections} {Spent.of(self.server).since(before)}"
 
     async def overload(self, capacity: float) -> str:
         """Send small images at twice ``capacity``, whatever becomes of them."""
@@ -185,7 +230,7 @@ class Bench:
 
     def ceilings(self) -> list[str]:
         """Time the parts of the work in this process, on one thread; rows of a table."""
-        png, jpeg = encode(self.images[0]), self.photos[0]
+        png, jpeg, generator = encode(self.images[0]), self.photos[0], np.random.default_rng(0)
 
         def infer(size: int) -> Callable[[], object]:
             return lambda: self.session.run(["probabilities"], {"image": self.images[:size]})
@@ -204,6 +249,9 @@ class Bench:
             "800x600 JPEG to the model's input": (decode(jpeg), 1),
             "800x600 JPEG, squashed as the tutorial does": (squash, 1),
         }
+        for width in PHOTO_WIDTHS:
+            larger = decode(photo(self.images[0], generator, width))
+            parts[f"{width}x{width * 3 // 4} JPEG to the model's input"] = larger, 1
         times = interleave(*(call for call, _ in parts.values()))
         return [
             f"| {name} | {seconds / images * 1e6:,.0f} |"
@@ -239,6 +287,17 @@ def interleave(*calls: Callable[[], object], rounds: int = 7) -> list[float]:
                 repeats += 1
             seconds.append((time.perf_counter() - started) / repeats)
     return [float(np.median(seconds)) for seconds in times]
+
+
+async def workers(seconds: float, pngs: list[Request], jpegs: list[Request]) -> list[str]:
+    """Measure the service with other numbers of workers than its own choice; rows of a table."""
+    rows = []
+    for count in (1, 2, 4):
+        with serving(**SERVED | {"workers": count}) as server:
+            port = int(server.url.rsplit(":", 1)[1])
+            rates = [(await closed_loop(port, requests, CONNECTIONS[-1], seconds)).rate for requests in (pngs, jpegs)]
+        rows.append(f"| {count} | " + " | ".join(f"{rate:,.0f}" for rate in rates) + " |")
+    return rows
 
 
 def start_and_idle() -> list[str]:
@@ -295,15 +354,22 @@ async def measure(seconds: float) -> dict[str, str]:
         cells = [await bench.compare("28x28 PNG", bench.pngs, count) for count in CONNECTIONS]
         cells += [await bench.compare("800x600 JPEG", bench.jpegs, count) for count in CONNECTIONS]
         overload = await bench.overload(cells[2].ours.rate)
+        await asyncio.sleep(1)  # for what the service still has of that
+        profile = [await bench.profile("28x28 PNG", bench.pngs, count) for count in CONNECTIONS]
+        # With more of them, photos would wait for a core while they are decoded, and that is no cost.
+        profile.append(await bench.profile("800x600 JPEG", bench.jpegs, 1))
         batches = bench.batches()
         ceilings = bench.ceilings()
         with serving(**SERVED | {"model": DEFAULT}) as default:
             bench.port = int(default.url.rsplit(":", 1)[1])
             work, requests = f"28x28 PNG, `{DEFAULT.parent.name}`", png_requests(DEFAULT)
             cells += [await bench.compare(work, requests, count) for count in CONNECTIONS]
+    rows = await workers(seconds, bench.pngs, bench.jpegs)
     return {
         "cells": "\n".join(map(str, cells)),
         "overload": overload,
+        "profile": "\n".join(profile),
+        "workers": "\n".join(rows),
         "batches": "\n".join(batches),
         "ceilings": "\n".join(ceilings),
         "start": "\n".join(filter(None, start_and_idle())),
