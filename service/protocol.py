@@ -131,7 +131,8 @@ class LimitedProtocol(HttpToolsProtocol):
             )
 
     def on_response_complete(self) -> None:
-        """Go on to the next request; the rest of a body that nobody waits for must come soon."""
+        """Send the answer, before it is logged, and go on; the rest of a body that nobody waits for must come soon."""
+        self._writes.flush()
         super().on_response_complete()
         if self._in_body and self.cycle.response_complete and self._timer is None:
             self._start_timer(REST_TIMEOUT_SECONDS)
