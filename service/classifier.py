@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 SELF_TEST_TOLERANCE = 0.01  # between devices and number formats; a broken device is off by far more
-MAX_CORES = 2  # for one batch; what more would gain was not measured
+MAX_CORES = 2  # of one batch; what more would gain was not measured
 HEAVY_OPERATORS = frozenset({"Conv", "FusedConv", "Gemm", "MatMul", "FusedMatMul"})
 
 
@@ -95,11 +95,12 @@ class Classification:
 class Classifier:
     """A loaded bundle that turns batches of images into probabilities. Safe to call from several threads.
 
-    ``device`` and ``providers`` are what the session really uses, not what was asked for.
+    ``device`` and ``providers`` are what the session really uses, not what was asked for; ``batch_cores`` is how many
+    of the CPU's cores a batch has that is alone.
     """
 
     def __init__(self, bundle: Bundle, device: Device, cores: int = 1) -> None:
-        """Load ``bundle`` on ``device`` and prove it by its self-test; a lone batch may use ``cores`` of the CPU's.
+        """Load ``bundle`` on ``device`` and prove it by its self-test; a batch that is alone may use ``cores``.
 
         Raises:
             BundleError: The model is not what its manifest says.
@@ -114,15 +115,16 @@ class Classifier:
         self._session = _open_session(bundle.model, device)
         self.providers = tuple(self._session.get_providers())
         self.device: Literal["cuda", "cpu"] = "cuda" if CUDA in self.providers else "cpu"
+        self.batch_cores = min(cores, MAX_CORES) if self.device == "cpu" else 1
         self._wide_session = self._session
-        if self.device == "cpu" and cores > 1:
-            self._wide_session = _create_session(bundle.model, [CPU], min(cores, MAX_CORES))
+        if self.batch_cores > 1:
+            self._wide_session = _create_session(bundle.model, [CPU], self.batch_cores)
         self._check_contract()
         self.self_test()
         self.seconds_per_image = min(self._time_one_image() for _ in range(3))
 
     def classify(self, images: Sequence[NDArray[np.uint8]], alone: bool = False) -> list[Classification]:
-        """Classify ``images``, each uint8 ``[height, width]``, in one batch; if it is ``alone``, on several cores."""
+        """Classify ``images``, each uint8 ``[height, width]``, in one batch; if it is ``alone``, on ``batch_cores``."""
         session = self._wide_session if alone else self._session
         probabilities, *distances = session.run(self._outputs, {"image": np.stack(images)})
         class_ids = probabilities.argmax(axis=1)  # of equals, the first
@@ -137,7 +139,8 @@ class Classifier:
         """
         image = self_test_image(self.manifest.input_size)
         try:
-            answers = np.array([self.classify([image], alone)[0].probabilities for alone in (False, True)])
+            several = (False, True) if self.batch_cores > 1 else (False,)
+            answers = np.array([self.classify([image], alone)[0].probabilities for alone in several])
         except Exception as error:  # the bindings' exceptions share no base but Exception
             raise InferenceError(f"inference fails on {self.device}: {error}") from error
         difference = float(np.abs(answers - self.manifest.self_test).max())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from service.errors import (
     ServiceError,
 )
 from service.imaging import PREPROCESSING, SUPERSEDED, ModelInput, read_image
-from service.neighbours import Neighbours
+from service.neighbours import NEIGHBOURS_VARIABLE, Neighbours
 from service.resources import available_cores
 from service.settings import Settings
 from service.tensors import read_tensor
@@ -41,6 +42,7 @@ MAX_BATCH = 32  # past this a CPU gains nothing an image, and a caller waits lon
 # at worst, by text that is compressed a thousand times, in some 10 ms.
 SMALL_UPLOAD_BYTES = 4 * 1024
 SHORT_RUN_SECONDS = 0.001
+LEAST_SHARED_BATCH = 8  # a smaller one is done before a second core is at work, if that has anything else to do
 SELF_TEST_TIMEOUT_SECONDS = 30  # a device that hangs never raises
 
 
@@ -293,7 +295,8 @@ class Predictor:
         inline = self._threads == 1 and classifier.device == "cpu" and classifier.seconds_per_image < SHORT_RUN_SECONDS
 
         async def infer(images: Sequence[NDArray[np.uint8]]) -> Sequence[Classification]:
-            alone = self._neighbours.begin_batch() and not self._batches_at_work and not self._decoding_since
+            has_company = not self._neighbours.begin_batch() or self._batches_at_work or self._decoding_since
+            alone = len(images) >= LEAST_SHARED_BATCH and not has_company
             self._batches_at_work += 1
             try:
                 if inline:
@@ -303,7 +306,7 @@ class Predictor:
             finally:
                 self._batches_at_work -= 1
 
-        # A GPU is fastest with one owner; on the CPU each batch has one thread, so that all cores work.
+        # A GPU is fastest with one owner; on the CPU batches run side by side, so that all cores work.
         slots = 1 if classifier.device == "cuda" else self._threads
         self._serving = classifier, Batcher(infer, max_batch=MAX_BATCH, slots=slots)
         self._failed = False
@@ -347,5 +350,7 @@ def load_classifier(settings: Settings) -> Classifier:
             f"{bundle.folder} expects the preprocessing {bundle.manifest.preprocessing!r} "
             f"but this service has {PREPROCESSING!r}: serve it with the release that it was exported by"
         )
-    cores = available_cores() if Neighbours().exist else settings.threads or available_cores()
+    cores = available_cores()
+    if settings.threads is not None and NEIGHBOURS_VARIABLE not in os.environ:  # a supervisor sets threads for each
+        cores = min(cores, settings.threads)
     return Classifier(bundle, settings.device, cores)

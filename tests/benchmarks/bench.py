@@ -28,7 +28,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.bundle import read_bundle
+from service.classifier import MAX_CORES
 from service.imaging import read_image
+from service.resources import available_cores
 from service.settings import Settings
 from service.sizing import count_workers
 from tests import golden
@@ -128,7 +130,6 @@ class Spent:
     images: float
     decode_seconds: float
     inference_seconds: float
-    batch_sizes: float
 
     @classmethod
     def of(cls, server: Server) -> Spent:
@@ -141,18 +142,13 @@ class Spent:
             values["service_batch_size_count"],
             values["service_decode_seconds_sum"],
             values["service_inference_seconds_sum"],
-            values["service_batch_size_sum"],
         )
 
     def since(self, before: Spent) -> str:
         """Render an image's share of what was spent since ``before`` as columns of a table, in microseconds."""
-        cpu, images, decode, inference, sizes = (
-            now - then for now, then in zip(astuple(self), astuple(before), strict=True)
-        )
-        # Each image of a batch has the whole batch's time.
-        parts = [1e6 * each / images for each in (cpu, decode, inference / (sizes / images))]
-        columns = [f"{each:,.0f}" for each in (*parts, parts[0] - parts[1] - parts[2])]
-        return f"| {sizes / images:.1f} | {' | '.join(columns)} |"
+        cpu, images, decode, inference = (now - then for now, then in zip(astuple(self), astuple(before), strict=True))
+        parts = [1e6 * each / images for each in (cpu, decode, inference)]
+        return " | ".join(f"{each:,.0f}" for each in (*parts, parts[0] - parts[1] - parts[2]))
 
 
 # ---- what is measured ---------------------------------------------------------------------------------------------
@@ -186,11 +182,14 @@ class Bench:
         before, ours, after, ceiling = results
         return Cell(work, connections, ours, before, after, ceiling)
 
-    async def profile(self, work: str, requests: list[Request], connections: int) -> str:
-        """Tell what an answer costs, and which part of it; a row of a table."""
+    async def profile(self, work: str, requests: list[Request]) -> str:
+        """Tell what an answer costs, and which part of it; a row of a table.
+
+        One connection: beside others, a step would also wait for a core, and its time would not be its cost.
+        """
         before = Spent.of(self.server)
-        await closed_loop(self.port, requests, connections, self.seconds)
-        return f"| {work} | {connections} {Spent.of(self.server).since(before)}"
+        await closed_loop(self.port, requests, 1, self.seconds)
+        return f"| {work} | {Spent.of(self.server).since(before)} |"
 
     async def overload(self, capacity: float) -> str:
         """Send small images at twice ``capacity``, whatever becomes of them."""
@@ -204,12 +203,12 @@ class Bench:
         )
 
     def batches(self) -> list[str]:
-        """Time batches in one request against the session itself, all cores for each, in turns; rows of a table."""
+        """Time batches in one request against the session itself, on as many cores, in turns; rows of a table."""
         url = self.server.url + "/predict/batch"
         tensor = np.resize(self.images, (TENSOR_IMAGES, *SIZE))
         headers = {"Content-Type": "application/octet-stream", "X-Shape": ",".join(map(str, tensor.shape))}
         files = [("file", encode(image)) for image in self.images[:BATCH_FILES]]
-        session = open_session(threads=os.cpu_count() or 1)
+        session = open_session(threads=min(MAX_CORES, available_cores()))
         with httpx2.Client() as client:
             sent = client.build_request("POST", url, files=files)
             body, form = sent.read(), dict(sent.headers)
@@ -222,7 +221,7 @@ class Bench:
             count / seconds for count, seconds in zip((TENSOR_IMAGES, BATCH_FILES, TENSOR_IMAGES), times, strict=True)
         ]
         labels = (
-            "`session.run` in this process, all cores, batches of 32",
+            "`session.run` in this process on as many cores, batches of 32",
             f"{BATCH_FILES} PNGs in a form",
             f"tensor of {TENSOR_IMAGES} images",
         )
@@ -290,13 +289,15 @@ def interleave(*calls: Callable[[], object], rounds: int = 7) -> list[float]:
 
 
 async def workers(seconds: float, pngs: list[Request], jpegs: list[Request]) -> list[str]:
-    """Measure the service with other numbers of workers than its own choice; rows of a table."""
+    """Measure the service with several numbers of workers, of one thread each; rows of a table."""
     rows = []
     for count in (1, 2, 4):
-        with serving(**SERVED | {"workers": count}) as server:
+        with serving(**SERVED | {"workers": count, "threads": 1}) as server:
             port = int(server.url.rsplit(":", 1)[1])
-            rates = [(await closed_loop(port, requests, CONNECTIONS[-1], seconds)).rate for requests in (pngs, jpegs)]
-        rows.append(f"| {count} | " + " | ".join(f"{rate:,.0f}" for rate in rates) + " |")
+            results = [await closed_loop(port, requests, CONNECTIONS[-1], seconds) for requests in (pngs, jpegs)]
+        for result in results:
+            assert result.statuses.keys() == {200}, result.statuses
+        rows.append(f"| {count} | " + " | ".join(f"{result.rate:,.0f}" for result in results) + " |")
     return rows
 
 
@@ -355,9 +356,8 @@ async def measure(seconds: float) -> dict[str, str]:
         cells += [await bench.compare("800x600 JPEG", bench.jpegs, count) for count in CONNECTIONS]
         overload = await bench.overload(cells[2].ours.rate)
         await asyncio.sleep(1)  # for what the service still has of that
-        profile = [await bench.profile("28x28 PNG", bench.pngs, count) for count in CONNECTIONS]
-        # With more of them, photos would wait for a core while they are decoded, and that is no cost.
-        profile.append(await bench.profile("800x600 JPEG", bench.jpegs, 1))
+        works = {"28x28 PNG": bench.pngs, "800x600 JPEG": bench.jpegs}
+        profile = [await bench.profile(work, requests) for work, requests in works.items()]
         batches = bench.batches()
         ceilings = bench.ceilings()
         with serving(**SERVED | {"model": DEFAULT}) as default:

@@ -72,8 +72,7 @@ async def storm(seconds: float, uploads: list[Upload]) -> list[Row]:
                 await stack.enter_async_context(kind.going_on(_port(server)))
             memory = await _watch_memory(psutil.Process(server.process.pid), seconds)
         assert server.process.poll() is None
-        server.log.seek(0)
-        tracebacks = server.log.read().count("Traceback")
+        tracebacks = server.read_log().count("Traceback")
     good = Row(
         "twice the load that it holds",
         f"{USERS} clients, {UPLOADS_IN_FLIGHT} uploads admitted at a time, {seconds:g} s, all of the below mixed in",
@@ -266,8 +265,8 @@ async def terminate(rounds: int, uploads: list[Upload]) -> Row:
 
 
 def _logged_requests(server: Server) -> set[str]:
-    server.log.seek(0)
-    return {str(json.loads(line).get("request_id")) for line in server.log if '"torture-' in line}
+    lines = server.read_log().splitlines()
+    return {str(json.loads(line).get("request_id")) for line in lines if '"torture-' in line}
 
 
 async def kill_worker(rounds: int, uploads: list[Upload]) -> Row:
@@ -304,7 +303,7 @@ async def kill_worker(rounds: int, uploads: list[Upload]) -> Row:
 
 def _wait_for_two_ready(server: Server) -> None:
     started = time.monotonic()
-    while _log(server).count("serves on") < 2 + _log(server).count("is replaced"):
+    while server.read_log().count("serves on") < 2 + server.read_log().count("is replaced"):
         assert time.monotonic() < started + 60
         time.sleep(0.05)
 
@@ -334,7 +333,7 @@ async def swap(rounds: int, uploads: list[Upload], *, corrupt: bool) -> Row:
 
 
 def _is_decided(server: Server, tally: Tally, version: str, *, corrupt: bool) -> bool:
-    return _log(server).count("is refused") == int(version) if corrupt else version in tally.versions
+    return server.read_log().count("is refused") == int(version) if corrupt else version in tally.versions
 
 
 def _publish(staging: Path, folder: Path, version: str, *, corrupt: bool = False) -> None:
@@ -345,10 +344,6 @@ def _publish(staging: Path, folder: Path, version: str, *, corrupt: bool = False
         (staging / MODEL_FILE).write_bytes(random.randbytes(1000))
     folder.mkdir(exist_ok=True)
     shutil.move(staging, folder / version)
-
-
-def _log(server: Server) -> str:
-    return Path(f"/proc/self/fd/{server.log.fileno()}").read_text()
 
 
 def _port(server: Server) -> int:

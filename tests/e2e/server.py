@@ -47,6 +47,18 @@ class Server:
             time.sleep(0.05)
         raise AssertionError(f"the server did not become ready, exit code {self.process.poll()}")
 
+    def wait_until_all_serve(self, workers: int) -> None:
+        """Wait until each worker has loaded its model: one that has not answers 503."""
+        deadline = time.monotonic() + 60
+        while self.read_log().count("serves on") < workers:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def read_log(self) -> str:
+        """Read the log so far, without moving the place where the server writes."""
+        file = self.log.fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode()
+
 
 def start(log: IO[str] | int = subprocess.PIPE, **settings: object) -> subprocess.Popen[str]:
     """Start ``python -m service serve`` with ``settings`` in its environment, and its log in ``log``."""
@@ -71,6 +83,7 @@ def serving(**settings: object) -> Iterator[Server]:
         try:
             server = Server(process, f"http://127.0.0.1:{port}", log)
             server.wait_until_ready()
+            server.wait_until_all_serve(int(str(settings.get("workers", 1))))
             yield server
         finally:
             process.terminate()

@@ -116,8 +116,7 @@ def test_client_that_leaves_while_it_is_answered_leaves_no_traceback(server: Ser
         client.close()
     assert server.get("/health").status_code == 200
     time.sleep(0.5)
-    server.log.seek(0)
-    assert "Traceback" not in server.log.read()
+    assert "Traceback" not in server.read_log()
 
 
 def test_client_that_sends_no_more_gets_its_answers(server: Server) -> None:

@@ -84,8 +84,7 @@ def test_trace_of_the_client_is_continued(collector: Collector, linear_folder: P
         server.get("/metrics")
         server.process.terminate()
         server.process.wait(60)
-        server.log.seek(0)
-        assert f'"trace_id": "{TRACE}"' in server.log.read()
+        assert f'"trace_id": "{TRACE}"' in server.read_log()
     assert {span.trace_id.hex() for span in collector.spans} == {TRACE}
     (request,) = [span for span in collector.spans if span.kind == Span.SPAN_KIND_SERVER]
     assert (request.name, request.parent_span_id.hex()) == ("POST /predict", PARENT)
@@ -108,8 +107,7 @@ def test_refused_upload_is_traced_and_named(collector: Collector, linear_folder:
         server.process.wait(60)
         (span,) = collector.spans
         assert attributes(span)["http.response.status_code"] == 422
-        server.log.seek(0)
-        assert f'"trace_id": "{span.trace_id.hex()}"' in server.log.read()
+        assert f'"trace_id": "{span.trace_id.hex()}"' in server.read_log()
     names = [attribute for request in collector.requests for attribute in request.resource_spans[0].resource.attributes]
     assert {pair.value.string_value for pair in names if pair.key == "service.name"} == {"fashion-classifier"}
 

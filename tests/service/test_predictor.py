@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -17,10 +17,12 @@ from onnx import TensorProto, helper, numpy_helper
 from service.bundle import MODEL_FILE, newest_version, read_bundle
 from service.classifier import Classification, Classifier
 from service.errors import BundleError, DeviceError, InferenceError, NotReadyError
+from service.neighbours import NEIGHBOURS_VARIABLE, make_record
 from service.predictor import Predictor, load_classifier
 from service.settings import Settings
 from tests.service.bundles import linear_model, write_linear_bundle
 from tests.service.images import encode, noise
+from tests.service.test_neighbours import LONG_SECONDS, another_begins_a_batch
 
 GOOD = encode(np.full((20, 30), 7, np.uint8))
 POISON = encode(np.full((20, 30), 255, np.uint8))
@@ -64,6 +66,17 @@ class BreakableClassifier(Classifier):
         return super().classify(images, alone)
 
 
+class WatchedClassifier(Classifier):
+    """A real classifier that notes the size of each batch of the predictor's, and whether it was alone."""
+
+    batches: ClassVar[list[tuple[int, bool]]] = []
+
+    def classify(self, images: Sequence[NDArray[np.uint8]], alone: bool = False) -> list[Classification]:
+        """Note the batch."""
+        self.batches.append((len(images), alone))
+        return super().classify(images, alone)
+
+
 def run(settings: Settings, test: Callable[[Predictor], Coroutine[Any, Any, None]], **hooks: Any) -> None:
     """Run ``test`` on a predictor that was started."""
 
@@ -74,6 +87,31 @@ def run(settings: Settings, test: Callable[[Predictor], Coroutine[Any, Any, None
         predictor.close()
 
     asyncio.run(main())
+
+
+def test_large_batch_has_two_cores_while_no_other_worker_is_at_work(
+    linear_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tensor is alone until another worker begins a batch; a single image never is."""
+    monkeypatch.setenv(NEIGHBOURS_VARIABLE, str(make_record(tmp_path)))
+    tensor = np.zeros((40, 20, 30), np.uint8).tobytes()
+
+    async def test(predictor: Predictor) -> None:
+        def begun() -> list[tuple[int, bool]]:
+            batches, WatchedClassifier.batches = WatchedClassifier.batches, []
+            return batches
+
+        begun()  # the self-tests
+        await predictor.predict_tensor(tensor, "40,20,30")
+        assert begun() == [(32, True), (8, True)]
+        await predictor.predict(GOOD)
+        assert begun() == [(1, False)]
+        await asyncio.to_thread(another_begins_a_batch)
+        monkeypatch.setattr("service.neighbours.QUIET_SECONDS", LONG_SECONDS)
+        await predictor.predict_tensor(tensor, "40,20,30")
+        assert begun() == [(32, False), (8, False)]
+
+    run(Settings(threads=1), test, load=lambda: WatchedClassifier(read_bundle(linear_folder), "cpu", cores=2))
 
 
 def test_poisoned_image_harms_nobody_else(tmp_path: Path) -> None:
