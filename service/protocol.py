@@ -131,8 +131,12 @@ class LimitedProtocol(HttpToolsProtocol):
             )
 
     def on_response_complete(self) -> None:
-        """Send the answer, before it is logged, and go on; the rest of a body that nobody waits for must come soon."""
-        self._writes.flush()
+        """Go on to the next request; the rest of a body that nobody waits for must come soon.
+
+        A client that is alone need not wait until its answer is logged. Those of many are better woken together.
+        """
+        if len(self.tasks) == 1:
+            self._writes.flush()
         super().on_response_complete()
         if self._in_body and self.cycle.response_complete and self._timer is None:
             self._start_timer(REST_TIMEOUT_SECONDS)
