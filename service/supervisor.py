@@ -78,6 +78,8 @@ class _Workers:
         # the pipe: it ends when this process does, and a worker takes that as its sign to stop.
         # Until it has a handler of its own, SIGHUP would kill it; what is ignored stays so in a child.
         handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # It may be gone: what lies in a folder for temporary files is deleted now and then.
+        Path(self._environment[MULTIPROCESS_FOLDER]).mkdir(exist_ok=True)
         try:
             return subprocess.Popen(  # noqa: S603  our own interpreter
                 command,

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from service.bundle import MODEL_FILE
+from service.telemetry import MULTIPROCESS_FOLDER
 from tests.e2e.server import Server, free_port, serving, start
 from tests.e2e.test_limits import metric, wait_until
 from tests.service.bundles import write_linear_bundle
@@ -42,6 +43,19 @@ def test_killed_worker_is_replaced(linear_folder: Path) -> None:
         assert statuses == {200}
         assert len(supervisor.children()) == 2
         assert survivor in supervisor.children()
+    assert server.process.returncode == 0
+
+
+def test_worker_is_replaced_though_their_folder_is_gone(linear_folder: Path) -> None:
+    """What workers share lies among temporary files: when it is deleted and a worker dies, the service lives on."""
+    with serving(model=linear_folder, workers=2, device="cpu") as server:
+        victim = psutil.Process(server.process.pid).children()[0]
+        shutil.rmtree(victim.environ()[MULTIPROCESS_FOLDER])
+        victim.kill()
+        victim.wait(30)
+        wait_until(lambda: server.read_log().count("serves on") == 3)
+        assert {server.predict(IMAGE).status_code for _ in range(10)} == {200}
+        assert server.get("/metrics").status_code == 200
     assert server.process.returncode == 0
 
 
