@@ -193,8 +193,11 @@ class Predictor:
         """
         classifier, batcher = self._ready()
         images = read_tensor(data, shape, classifier.manifest.input_size)
-        sources = [ModelInput(image, image.size) for image in images]
-        answers = await asyncio.gather(*(self._classify(classifier, batcher, source, 0.0) for source in sources))
+        answers: list[Answer] = []
+        at_a_time = MAX_BATCH * self._threads  # so that others' images wait for a few of these, and not for all
+        for start in range(0, len(images), at_a_time):
+            sources = [ModelInput(image, image.size) for image in images[start : start + at_a_time]]
+            answers += await asyncio.gather(*(self._classify(classifier, batcher, each, 0.0) for each in sources))
         return BatchAnswer(classifier.manifest, answers)
 
     def _ready(self) -> tuple[Classifier, ImageBatcher]:

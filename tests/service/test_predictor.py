@@ -114,6 +114,21 @@ def test_large_batch_has_two_cores_while_no_other_worker_is_at_work(
     run(Settings(threads=1), test, load=lambda: WatchedClassifier(read_bundle(linear_folder), "cpu", cores=2))
 
 
+def test_single_image_does_not_wait_for_a_whole_tensor(linear_folder: Path) -> None:
+    """What comes after a tensor of many images is answered between them."""
+
+    async def test(predictor: Predictor) -> None:
+        tensor = asyncio.create_task(predictor.predict_tensor(bytes(1024 * 20 * 30), "1024,20,30"))
+        while not predictor.queue_depth:
+            await asyncio.sleep(0)
+        WatchedClassifier.batches = []
+        await predictor.predict(GOOD)
+        assert len(WatchedClassifier.batches) < 5
+        assert len((await tensor).answers) == 1024
+
+    run(Settings(threads=1), test, load=lambda: WatchedClassifier(read_bundle(linear_folder), "cpu"))
+
+
 def test_poisoned_image_harms_nobody_else(tmp_path: Path) -> None:
     """An image that the runtime fails on fails alone; those with it are answered, and the service stays ready."""
     bundle = write_linear_bundle(tmp_path / "m", model=poisonable_model(), self_test=(1 / 3, 1 / 3, 1 / 3))
