@@ -120,7 +120,7 @@ def test_client_that_leaves_while_it_is_answered_leaves_no_traceback(server: Ser
 
 
 def test_client_that_sends_no_more_gets_its_answers(server: Server) -> None:
-    """A client that half-closes its connection right after the request, as ``nc -N`` does, is still answered."""
+    """What is answered when a client half-closes its connection still reaches it; before that, it counts as gone."""
     for request, status in (
         (START + b"\r\n", b"200"),
         (b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 1\r\n\r\nx", b"415"),

@@ -410,6 +410,7 @@ def test_interrupt_keeps_the_rows(server: ScriptedServer, images: Path, tmp_path
         (images / f"z{number}.png").write_text("hang;200 1" + " " * number)
     output = tmp_path / "results.csv"
     options = images, "--url", server.url, "--output", output
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has it ignored, as its children
     with subprocess.Popen(
         command(*options), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
