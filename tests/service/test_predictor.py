@@ -119,7 +119,7 @@ def test_single_image_does_not_wait_for_a_whole_tensor(linear_folder: Path) -> N
 
     async def test(predictor: Predictor) -> None:
         tensor = asyncio.create_task(predictor.predict_tensor(bytes(1024 * 20 * 30), "1024,20,30"))
-        while not predictor.queue_depth:
+        for _ in range(2):  # until its first images wait
             await asyncio.sleep(0)
         WatchedClassifier.batches = []
         await predictor.predict(GOOD)
