@@ -133,6 +133,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         586_666,
         {
             "cutout": _RESNET,
+            "cutout-100": replace(_RESNET, epochs=100),
             "born-again": _BORN_AGAIN,
             "robust": _ROBUST,
             "photographic": _PHOTOGRAPHIC,
