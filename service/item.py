@@ -62,7 +62,7 @@ class Item:
     @property
     def is_darker_than_ground(self) -> bool:
         """Whether the item's median lightness is below the ground's."""
-        return bool(np.median(self.lab[self.mask, 0]) < self.ground[0])
+        return bool(_median(self.lab[self.mask, 0]) < self.ground[0])
 
     @property
     def is_cut_off(self) -> bool:
@@ -99,6 +99,8 @@ def find_item(lab: Colours) -> Item:
     """Find the one item in a photo of Lab colours ``[height, width, 3]``, inside of a frame if it has one."""
     inside = _inside_frame(lab)
     part = _find(lab[inside])
+    if part.mask.shape == lab.shape[:2]:
+        return part
     outside = tuple((edge.start, size - edge.stop) for edge, size in zip(inside, lab.shape, strict=False))
     return replace(part, lab=lab, mask=np.pad(part.mask, outside), opacity=np.pad(part.opacity, outside))
 
@@ -136,11 +138,11 @@ def _find(lab: Colours) -> Item:
     threshold = max(_otsu(distance), LEAST_CONTRAST)
     contrast = np.clip(4 * (distance / threshold - 1), -3, 3)
     place = PLACE_WEIGHT * _place(distance.shape)
-    belief = contrast + place
+    belief, prior = contrast + place, CONTRAST_WEIGHT * contrast + place
     cells = _quantize(lab)
     all_pixels = np.bincount(cells.ravel(), minlength=np.prod(CELLS)).astype(np.float64)
     for _ in range(ROUNDS):
-        belief = _blur(_compare_colours(cells, all_pixels, _sigmoid(belief))) + place + CONTRAST_WEIGHT * contrast
+        belief = _blur(_compare_colours(cells, all_pixels, _sigmoid(belief))) + prior
     opacity = np.clip((1 + belief) / 2, 0, 1) * _grow(_open(belief > 0))
     if _is_like_paper(ground, distance):
         # As the data set's authors had it, all that differs is the item, however little: pale sleeves, thin straps.
@@ -166,20 +168,26 @@ def _compare_with_border(lab: Colours) -> tuple[Colours, Plane]:
     """Return the colour of most of the border, and each pixel's distance from it or from the nearest corner's."""
     depth = max(1, round(BORDER_SHARE * max(lab.shape)))
     edges = lab[:depth], lab[-depth:], lab[:, :depth], lab[:, -depth:]
-    border = np.median(np.concatenate([edge.reshape(-1, 3) for edge in edges]), axis=0)
+    border = _median(np.concatenate([edge.reshape(-1, 3) for edge in edges]))
     # Two grounds, as a floor and a wall, are usual, and an item that is cut off leaves some corners free.
     top, bottom = lab[: 2 * depth], lab[-2 * depth :]
     corners = top[:, : 2 * depth], top[:, -2 * depth :], bottom[:, : 2 * depth], bottom[:, -2 * depth :]
-    grounds = np.stack([border, *np.median([corner.reshape(-1, 3) for corner in corners], axis=1)])
+    grounds = np.stack([border, *(_median(corner.reshape(-1, 3)) for corner in corners)])
     return border, np.sqrt(_square_distances(lab, grounds).min(axis=0))
+
+
+def _median(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the median along the first axis; NumPy's own takes four times as long for as few values as here."""
+    ordered = np.sort(values, axis=0)
+    return np.asarray((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
 
 
 def _square_distances(lab: Colours, colours: Colours) -> Plane:
     """Return each pixel's square distance from each of ``colours`` ``[n, 3]``: ``[n, height, width]``."""
-    pixels = lab.reshape(-1, 3).T
+    pixels = lab.transpose(2, 0, 1).reshape(3, -1)
     # |p - c|^2 = |c|^2 - 2 c.p + |p|^2: a product of matrices is several times as fast as the differences
     squares = (colours**2).sum(axis=1, keepdims=True) - 2 * colours @ pixels + np.einsum("cn,cn->n", pixels, pixels)
-    return np.asarray(squares.clip(0, None).reshape(len(colours), *lab.shape[:2]))
+    return np.asarray(np.maximum(squares, 0).reshape(len(colours), *lab.shape[:2]))
 
 
 def _is_like_paper(ground: Colours, distance: Plane) -> bool:
@@ -206,22 +214,22 @@ def _place(shape: tuple[int, ...]) -> Plane:
     return np.asarray(np.log(share / (1 - share)))
 
 
-def _quantize(lab: Colours) -> NDArray[np.int32]:
+def _quantize(lab: Colours) -> NDArray[np.intp]:
     """Number each pixel's cell of the histograms."""
-    numbers = np.zeros(lab.shape[:2], np.int32)
+    numbers = np.zeros(lab.shape[:2], np.intp)
     for axis, (low, high, cells) in enumerate(zip(LOW, HIGH, CELLS, strict=True)):
         cell = ((lab[..., axis] - low) * (cells / (high - low))).astype(np.int32)
         numbers = numbers * cells + cell.clip(0, cells - 1)
     return numbers
 
 
-def _compare_colours(cells: NDArray[np.int32], all_pixels: Counts, shares: Plane) -> Plane:
+def _compare_colours(cells: NDArray[np.intp], all_pixels: Counts, shares: Plane) -> Plane:
     """Return the log ratio of how frequent each pixel's colour is in the item and in the ground."""
     in_item = np.bincount(cells.ravel(), shares.ravel(), len(all_pixels))
     pair = np.stack([in_item, all_pixels - in_item])
     item, ground = _smooth((pair / pair.sum(axis=1, keepdims=True)).reshape(2, *CELLS)).reshape(2, -1) + 2e-4
     ratio = np.log(item / ground).clip(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
-    return np.asarray(ratio.astype(np.float32)[cells])
+    return np.asarray(ratio.astype(np.float32).take(cells))
 
 
 def _smooth(histograms: Counts) -> Counts:
