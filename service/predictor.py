@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -18,15 +17,9 @@ from numpy.typing import NDArray
 from service.batching import Batcher
 from service.bundle import Manifest, newest_version, read_bundle
 from service.classifier import Classification, Classifier
-from service.errors import (
-    BundleError,
-    ImageError,
-    ImageTooLargeError,
-    InferenceError,
-    NotReadyError,
-    ServiceError,
-)
-from service.imaging import PREPROCESSING, SUPERSEDED, ModelInput, read_image
+from service.decoding import Decoded, Decoder
+from service.errors import BundleError, ImageError, InferenceError, NotReadyError, ServiceError
+from service.imaging import PREPROCESSING, SUPERSEDED, ModelInput
 from service.neighbours import NEIGHBOURS_VARIABLE, Neighbours
 from service.resources import available_cores
 from service.settings import Settings
@@ -38,9 +31,6 @@ Status = Literal["starting", "ready", "draining", "failed"]
 ImageBatcher = Batcher[NDArray[np.uint8], Classification]
 
 MAX_BATCH = 32  # past this a CPU gains nothing an image, and a caller waits longer
-# What is this small, and no larger than the model's input, is decoded in less time than a hop to a thread takes;
-# at worst, by text that is compressed a thousand times, in some 10 ms.
-SMALL_UPLOAD_BYTES = 4 * 1024
 SHORT_RUN_SECONDS = 0.001
 LEAST_SHARED_BATCH = 8  # a smaller one is done before a second core is at work, if that has anything else to do
 SELF_TEST_TIMEOUT_SECONDS = 30  # a device that hangs never raises
@@ -98,14 +88,13 @@ class Predictor:
         self._last_success = 0.0
         self._draining = False
         self._failed = False
-        self._decoding_since: dict[object, float] = {}
         self._serving: tuple[Classifier, ImageBatcher] | None = None
         self._changing = asyncio.Lock()
         self._recovering: set[asyncio.Task[None]] = set()  # the event loop alone would let them be collected
         self._neighbours = Neighbours()
         self._batches_at_work = 0
         self._threads = settings.threads or available_cores()
-        self._decoding = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        self._decoder = Decoder(self._threads, settings.max_image_pixels)
         self._inferring = ThreadPoolExecutor(self._threads, thread_name_prefix="infer")
 
     @property
@@ -156,8 +145,8 @@ class Predictor:
             InferenceError: The model failed on this image.
         """
         classifier, batcher = self._ready()
-        source, decode_seconds = await self._decode(classifier, upload)
-        return await self._classify(classifier, batcher, source, decode_seconds)
+        decoded = await self._decoder.decode(upload, classifier.manifest.input_size)
+        return await self._classify(classifier, batcher, decoded)
 
     async def predict_files(self, uploads: Sequence[bytes]) -> BatchAnswer:
         """Classify uploaded images, each of which may fail by itself.
@@ -167,16 +156,15 @@ class Predictor:
             InferenceError: The model failed on one of the images.
         """
         classifier, batcher = self._ready()
-
-        decoding = asyncio.Semaphore(self._threads)  # so that others' images wait for a few of these, and not for all
+        decoding = asyncio.Semaphore(self._decoder.at_a_time)
 
         async def answer(upload: bytes) -> Answer | ImageError:
             try:
                 async with decoding:
-                    source, decode_seconds = await self._decode(classifier, upload)
+                    decoded = await self._decoder.decode(upload, classifier.manifest.input_size)
             except ImageError as error:
                 return error
-            return await self._classify(classifier, batcher, source, decode_seconds)
+            return await self._classify(classifier, batcher, decoded)
 
         items: list[Answer | ImageError] = []
         for start in range(0, len(uploads), MAX_BATCH):  # the event loop must turn in between
@@ -196,8 +184,8 @@ class Predictor:
         answers: list[Answer] = []
         at_a_time = MAX_BATCH * self._threads  # so that others' images wait for a few of these, and not for all
         for start in range(0, len(images), at_a_time):
-            sources = [ModelInput(image, image.size) for image in images[start : start + at_a_time]]
-            answers += await asyncio.gather(*(self._classify(classifier, batcher, each, 0.0) for each in sources))
+            inputs = [Decoded(ModelInput(image, image.size)) for image in images[start : start + at_a_time]]
+            answers += await asyncio.gather(*(self._classify(classifier, batcher, each) for each in inputs))
         return BatchAnswer(classifier.manifest, answers)
 
     def _ready(self) -> tuple[Classifier, ImageBatcher]:
@@ -205,11 +193,9 @@ class Predictor:
             raise NotReadyError(f"the service is {self.status} and takes no uploads now; try again later")
         return self._serving
 
-    async def _classify(
-        self, classifier: Classifier, batcher: ImageBatcher, source: ModelInput, decode_seconds: float
-    ) -> Answer:
+    async def _classify(self, classifier: Classifier, batcher: ImageBatcher, decoded: Decoded) -> Answer:
         try:
-            batched = await batcher.submit(source.image)
+            batched = await batcher.submit(decoded.source.image)
         except Exception as error:
             log.exception("inference failed")
             # In a task of its own: a client that leaves now, or a deadline, must not leave the service without a model.
@@ -220,7 +206,12 @@ class Predictor:
             raise InferenceError("the model failed on this image; try again later") from error
         self._last_success = time.monotonic()
         return Answer(
-            batched.answer, source, batched.batch_size, decode_seconds, batched.queue_seconds, batched.run_seconds
+            batched.answer,
+            decoded.source,
+            batched.batch_size,
+            decoded.decode_seconds,
+            decoded.queue_seconds + batched.queue_seconds,
+            batched.run_seconds,
         )
 
     async def self_test(self, classifier: Classifier) -> None:
@@ -250,7 +241,7 @@ class Predictor:
         seen = newest_version(self._settings.model)
         while True:
             await asyncio.sleep(interval)
-            if self._is_stuck():
+            if self._decoder.is_stuck(self._settings.request_timeout_seconds):
                 self._give_up("every thread is stuck in decoding an image; nothing can be answered any more")
                 return
             newest = newest_version(self._settings.model)
@@ -266,18 +257,13 @@ class Predictor:
 
     def close(self) -> None:
         """Stop the threads after what they are at, without waiting for it."""
-        self._decoding.shutdown(wait=False, cancel_futures=True)
+        self._decoder.close()
         self._inferring.shutdown(wait=False, cancel_futures=True)
 
     @property
     def is_decoding(self) -> bool:
         """Whether a thread is at an image; no thread can be stopped."""
-        return bool(self._decoding_since)
-
-    def _is_stuck(self) -> bool:
-        """Whether every thread has been at one image for longer than any request may take."""
-        since = list(self._decoding_since.values())
-        return len(since) >= self._threads and time.monotonic() - max(since) > self._settings.request_timeout_seconds
+        return self._decoder.is_at_work
 
     async def _replace(self) -> None:
         try:
@@ -298,7 +284,7 @@ class Predictor:
         inline = self._threads == 1 and classifier.device == "cpu" and classifier.seconds_per_image < SHORT_RUN_SECONDS
 
         async def infer(images: Sequence[NDArray[np.uint8]]) -> Sequence[Classification]:
-            has_company = not self._neighbours.begin_batch() or self._batches_at_work or self._decoding_since
+            has_company = not self._neighbours.begin_batch() or self._batches_at_work or self.is_decoding
             alone = len(images) >= LEAST_SHARED_BATCH and not has_company
             self._batches_at_work += 1
             try:
@@ -316,29 +302,6 @@ class Predictor:
         self._last_success = time.monotonic()
         manifest = classifier.manifest
         log.info("model %s version %s serves on %s", manifest.name, manifest.version, classifier.device)
-
-    async def _decode(self, classifier: Classifier, upload: bytes) -> tuple[ModelInput, float]:
-        if len(upload) <= SMALL_UPLOAD_BYTES:
-            try:
-                return self._decode_here(
-                    classifier, upload, min(math.prod(classifier.manifest.input_size), self._settings.max_image_pixels)
-                )
-            except ImageTooLargeError:
-                pass  # for this thread, which would do nothing else meanwhile; only its header was read
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._decoding, self._decode_here, classifier, upload, self._settings.max_image_pixels
-        )
-
-    def _decode_here(self, classifier: Classifier, upload: bytes, max_pixels: int) -> tuple[ModelInput, float]:
-        started = time.perf_counter()
-        token = object()
-        self._decoding_since[token] = time.monotonic()
-        try:
-            source = read_image(upload, classifier.manifest.input_size, max_pixels)
-        finally:
-            del self._decoding_since[token]
-        return source, time.perf_counter() - started
 
 
 def load_classifier(settings: Settings) -> Classifier:

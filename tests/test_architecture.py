@@ -27,6 +27,7 @@ LAYERS = (
     {"quota", "telemetry"},
     {"problems", "uploads"},
     {"schemas", "predictor"},
+    {"decoding"},
     {"batching", "classifier", "imaging", "tensors"},
     {"bundle", "item", "keys", "listening", "neighbours", "sizing", "tracing"},
     {"errors", "nvidia", "resources", "settings"},
