@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check install format openapi torture bench fuzz audit sbom requirements clean
+.PHONY: help serve test check install format openapi torture bench soak fuzz audit sbom requirements clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ torture: .venv/all ## Torture a real server for SECONDS=300 and write docs/relia
 
 bench: .venv/all ## Measure the service beside a tutorial's, SECONDS=4 a cell, and write docs/performance.md
 	$(BIN)/python -m tests.benchmarks.bench --seconds $(or $(SECONDS),4) --output docs/performance.md
+
+soak: .venv/all ## Load the service for SECONDS=3600 and write its memory into docs/performance.md
+	$(BIN)/python -m tests.benchmarks.soak --seconds $(or $(SECONDS),3600) --output docs/performance.md
 
 fuzz: .venv/fuzz ## Fuzz the parser of forms and the decoder of images, each for SECONDS=600
 	@mkdir -p build/fuzz/form build/fuzz/image

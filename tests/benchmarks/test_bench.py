@@ -9,6 +9,7 @@ import pytest
 
 from tests.benchmarks.bench import BUNDLE, png_requests, replace_part
 from tests.benchmarks.pace import closed_loop, open_loop
+from tests.benchmarks.soak import soak
 from tests.e2e.server import serving
 
 
@@ -49,3 +50,13 @@ def test_overload_is_refused_and_counted() -> None:
     assert result.refusal_seconds
     assert result.statuses.keys() == {200, 503}
     assert not result.wrong
+
+
+def test_soak_tells_memory_and_answers() -> None:
+    """Small images and photos are all answered right, and each worker's memory is told from before the load on."""
+    text = asyncio.run(soak(20, 3))
+    table, answers = text.split("\n\n")
+    sizes = [row.split("|")[2:-1] for row in table.splitlines()[2:]]
+    assert len(sizes) > 2
+    assert all(20 < float(size) < 2000 for row in sizes for size in row)
+    assert "answers 200; wrong: 0." in answers
