@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -34,8 +33,7 @@ class _Waiting(Generic[Item, Answer]):
 class Batcher(Generic[Item, Answer]):
     """Hands items to ``run``, oldest first, at most ``max_batch`` at a time and ``slots`` batches side by side.
 
-    An item that comes while a slot is free is run at once, alone: nothing is ever waited for but a slot. What waits is
-    shared out among the slots.
+    An item that comes while a slot is free is run at once, alone: nothing is ever waited for but a slot.
     An item whose caller was cancelled while it waited is never run. When a batch of several fails, its items are run
     again one by one, so that only those that fail alone fail.
     """
@@ -50,7 +48,7 @@ class Batcher(Generic[Item, Answer]):
     ) -> None:
         self._run = run
         self._max_batch = max_batch
-        self._slots = self._free_slots = slots
+        self._free_slots = slots
         self._clock = clock
         self._waiting: deque[_Waiting[Item, Answer]] = deque()
         self._running: set[asyncio.Task[None]] = set()  # the event loop alone would let them be collected
@@ -73,16 +71,15 @@ class Batcher(Generic[Item, Answer]):
         return await waiting.answer
 
     def _start(self) -> None:
-        share = min(self._max_batch, math.ceil(len(self._waiting) / self._slots))
-        while self._free_slots and (batch := self._gather(share)):
+        while self._free_slots and (batch := self._gather()):
             self._free_slots -= 1
             task = asyncio.create_task(self._work(batch))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    def _gather(self, most: int) -> list[_Waiting[Item, Answer]]:
+    def _gather(self) -> list[_Waiting[Item, Answer]]:
         batch: list[_Waiting[Item, Answer]] = []
-        while self._waiting and len(batch) < most:
+        while self._waiting and len(batch) < self._max_batch:
             waiting = self._waiting.popleft()
             if not waiting.answer.done():
                 batch.append(waiting)

@@ -1,27 +1,30 @@
-"""Own the threads that decode uploads, and which uploads take one together. Must know nothing of HTTP or of models."""
+"""Own the threads that decode uploads, and the queue before them. Must know nothing of HTTP or of models."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
-from service.batching import Batcher
-from service.errors import ImageError, ImageTooLargeError
+from service.errors import ImageTooLargeError
 from service.imaging import ModelInput, read_image
 
 # What is this small, and no larger than the model's input, is decoded in less time than a hop to a thread takes;
 # at worst, by text that is compressed a thousand times, in some 10 ms.
 SMALL_UPLOAD_BYTES = 4 * 1024
-MAX_TOGETHER = 4  # of those that wait: one hop for all of them, and the model gets them in one batch
+# A thread decodes several uploads, one after the other, before it hands them over: there are fewer hops then, and the
+# model gets them in one batch. None of them waits for longer than this for those after it.
+MAX_TOGETHER = 4
+PATIENCE_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upload as the model's input, how long it waited for a thread, and how long decoding took."""
+    """An upload as the model's input, how long it waited before and after its decoding, and how long that took."""
 
     source: ModelInput
     queue_seconds: float = 0.0
@@ -33,24 +36,27 @@ class _Upload:
     data: bytes
     size: tuple[int, int]
     since: float
+    decoded: asyncio.Future[Decoded]
 
 
 class Decoder:
-    """Turns uploads of at most ``max_pixels`` into a model's inputs, on ``threads`` threads."""
+    """Turns uploads of at most ``max_pixels`` into a model's inputs on ``threads`` threads, oldest first.
+
+    An upload whose caller was cancelled while it waited is never decoded.
+    """
 
     def __init__(self, threads: int, max_pixels: int) -> None:
-        self._threads = threads
+        self._threads = self._free_threads = threads
         self._max_pixels = max_pixels
-        self._at_work_since: dict[object, float] = {}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._batcher = Batcher[_Upload, Decoded | ImageError](
-            self._decode_on_thread, max_batch=MAX_TOGETHER, slots=threads
-        )
+        self._waiting: deque[_Upload] = deque()
+        self._done: deque[tuple[_Upload, ModelInput | Exception, float]] = deque()
+        self._at_work_since: dict[object, float] = {}
 
     @property
-    def at_a_time(self) -> int:
-        """How many uploads of a request to bring at a time, so that others' wait for a few of them and not for all."""
-        return MAX_TOGETHER * self._threads
+    def depth(self) -> int:
+        """How many uploads wait."""
+        return len(self._waiting)
 
     @property
     def is_at_work(self) -> bool:
@@ -68,39 +74,71 @@ class Decoder:
         Raises:
             ImageError: See ``read_image``.
         """
-        upload = _Upload(data, size, time.perf_counter())
+        since = time.perf_counter()
         if len(data) <= SMALL_UPLOAD_BYTES:
             try:
-                return self._decode(upload, min(math.prod(size), self._max_pixels))
+                source = read_image(data, size, min(math.prod(size), self._max_pixels))
+                return Decoded(source, 0.0, time.perf_counter() - since)
             except ImageTooLargeError:
                 pass  # for this thread, which would do nothing else meanwhile; only its header was read
-        decoded = (await self._batcher.submit(upload)).answer
-        if isinstance(decoded, ImageError):
-            raise decoded
-        return decoded
+        upload = _Upload(data, size, since, asyncio.get_running_loop().create_future())
+        self._waiting.append(upload)
+        self._start()
+        return await upload.decoded
 
     def close(self) -> None:
         """Stop the threads after what they are at, without waiting for it."""
+        self._waiting.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _decode_on_thread(self, uploads: Sequence[_Upload]) -> Sequence[Decoded | ImageError]:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._decode_all, uploads)
+    def _start(self) -> None:
+        if not self._waiting or not self._free_threads:
+            return
+        self._free_threads -= 1
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(PATIENCE_SECONDS, self._hand_over)
+        loop.run_in_executor(self._pool, self._work).add_done_callback(partial(self._end, timer))
 
-    def _decode_all(self, uploads: Sequence[_Upload]) -> list[Decoded | ImageError]:
-        decoded: list[Decoded | ImageError] = []
-        for upload in uploads:
-            try:
-                decoded.append(self._decode(upload, self._max_pixels))
-            except ImageError as error:
-                decoded.append(error)
-        return decoded
+    def _end(self, timer: asyncio.TimerHandle, _: asyncio.Future[None]) -> None:
+        timer.cancel()
+        self._free_threads += 1
+        self._hand_over()
+        self._start()
 
-    def _decode(self, upload: _Upload, max_pixels: int) -> Decoded:
-        started = time.perf_counter()
-        token = object()
-        self._at_work_since[token] = time.monotonic()
+    def _hand_over(self) -> None:
+        while self._done:
+            upload, result, decode_seconds = self._done.popleft()
+            if upload.decoded.done():
+                continue
+            if isinstance(result, Exception):
+                upload.decoded.set_exception(result)
+            else:
+                waited = time.perf_counter() - upload.since - decode_seconds
+                upload.decoded.set_result(Decoded(result, waited, decode_seconds))
+
+    def _work(self) -> None:
+        """Decode some of what waits, on a thread."""
+        token, began = object(), time.monotonic()
         try:
-            source = read_image(upload.data, upload.size, max_pixels)
+            for _ in range(MAX_TOGETHER):
+                self._at_work_since[token] = time.monotonic()
+                self._decode_next()
+                if not self._waiting or time.monotonic() - began > PATIENCE_SECONDS:
+                    break
         finally:
             del self._at_work_since[token]
-        return Decoded(source, started - upload.since, time.perf_counter() - started)
+
+    def _decode_next(self) -> None:
+        try:
+            upload = self._waiting.popleft()
+        except IndexError:  # another thread was sooner
+            return
+        if upload.decoded.done():
+            return
+        started = time.perf_counter()
+        result: ModelInput | Exception
+        try:
+            result = read_image(upload.data, upload.size, self._max_pixels)
+        except Exception as error:  # whatever it is, it is this upload's alone
+            result = error
+        self._done.append((upload, result, time.perf_counter() - started))

@@ -118,8 +118,8 @@ class Predictor:
 
     @property
     def queue_depth(self) -> int:
-        """How many images wait for a batch."""
-        return self._serving[1].depth if self._serving else 0
+        """How many images wait for a thread or a batch."""
+        return self._decoder.depth + (self._serving[1].depth if self._serving else 0)
 
     async def start(self) -> None:
         """Load and verify the model; the status is ``ready`` afterwards, or ``failed``."""
@@ -156,7 +156,7 @@ class Predictor:
             InferenceError: The model failed on one of the images.
         """
         classifier, batcher = self._ready()
-        decoding = asyncio.Semaphore(self._decoder.at_a_time)
+        decoding = asyncio.Semaphore(self._threads)  # so that others' images wait for a few of these, and not for all
 
         async def answer(upload: bytes) -> Answer | ImageError:
             try:

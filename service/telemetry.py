@@ -81,7 +81,7 @@ class Metrics:
         self.upload_bytes = self._histogram("upload_bytes", "Size of an upload.", BYTES)
         self.image_pixels = self._histogram("image_pixels", "Pixels of an upload's image.", PIXELS)
         self.in_flight = self._gauge("requests_in_flight", "Requests being answered.", "livesum")
-        self.queue_depth = self._gauge("queue_depth", "Images that wait for a batch.", "livesum")
+        self.queue_depth = self._gauge("queue_depth", "Images that wait for a thread or a batch.", "livesum")
         self.ready = self._gauge("ready", "1 while the service takes traffic, with all its workers.", "livemin")
         self.model = self._gauge(
             "model_info", "1 for the model that serves.", "livemax", "name", "version", "device", "provider"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from itertools import chain, cycle, islice
+from itertools import chain, cycle
 from pathlib import Path
 
 import numpy as np
@@ -17,44 +17,53 @@ import uvloop
 from tests import golden
 from tests.benchmarks.bench import DEFAULT, SERVED, photo, png_requests, replace_part, request
 from tests.benchmarks.pace import Request, open_loop
-from tests.e2e.server import serving
+from tests.e2e.server import Server, serving
 
 WIDTHS = (400, 800, 800, 800, 1600)
 CONNECTIONS = 16
 SAMPLES = 60
 
 
-def mixed_requests() -> list[Request]:
-    """Take small images and photos of several sizes in turns."""
+def mixed_requests(server: Server) -> list[Request]:
+    """Take small images and photos of several sizes in turns; a photo's class is what the server said of it first."""
     generator = np.random.default_rng(0)
-    photos = [photo(image, generator, width) for image, width in zip(golden.images(), WIDTHS * 8, strict=False)]
-    jpegs = (request("/predict", upload, "image/jpeg", b'"class_name":') for upload in photos)
+    jpegs = []
+    for image, width in zip(golden.images(), WIDTHS * 8, strict=False):
+        upload = photo(image, generator, width)
+        name = server.predict(upload).json()["class_name"]
+        jpegs.append(request("/predict", upload, "image/jpeg", f'"class_name":"{name}"'.encode()))
     pngs = png_requests(DEFAULT)
-    return list(chain.from_iterable(zip(pngs, islice(cycle(list(jpegs)), len(pngs)), strict=True)))
+    return list(chain.from_iterable(zip(pngs, cycle(jpegs), strict=False)))
 
 
 async def soak(rate: float, seconds: float) -> str:
     """Load the default model at ``rate`` requests a second; return a table and a line on the answers."""
     with serving(**SERVED | {"model": DEFAULT}) as server:
         workers = psutil.Process(server.process.pid).children() or [psutil.Process(server.process.pid)]
-        # A quarter of its time is warm-up, which counts here.
-        load = asyncio.create_task(
-            open_loop(int(server.url.rsplit(":", 1)[1]), mixed_requests(), rate, CONNECTIONS, seconds * 0.8)
-        )
         names = " | ".join(f"worker {number}" for number in range(1, len(workers) + 1))
         rows = [f"| minutes | {names} |", "|---:" * (len(workers) + 1) + "|", _row(0, workers)]
+        port, requests = int(server.url.rsplit(":", 1)[1]), mixed_requests(server)
+        # A quarter of its time is warm-up, which counts here.
+        load = asyncio.create_task(open_loop(port, requests, rate, CONNECTIONS, seconds * 0.8))
         for number in range(1, SAMPLES + 1):
             await asyncio.sleep(seconds / SAMPLES)
             if number in {1, 5, 10, 20, 30, 40, 50, SAMPLES}:
                 rows.append(_row(number * seconds / SAMPLES, workers))
         result = await load
-    answers = ", ".join(f"{count:,} answers {status}" for status, count in sorted(result.statuses.items()))
-    return "\n".join(rows) + f"\n\nAt {rate:g} requests a second; after the warm-up {answers}; wrong: {result.wrong}."
+    answers = ", ".join(f"{count:,} were answered {status}" for status, count in sorted(result.statuses.items()))
+    due = f"At {rate:g} requests a second; of {rate * result.duration_seconds:,.0f} after the warm-up"
+    return "\n".join(rows) + f"\n\n{due} {answers}; wrong: {result.wrong}."
 
 
 def _row(seconds: float, workers: list[psutil.Process]) -> str:
-    sizes = " | ".join(f"{worker.memory_info().rss / 2**20:.0f}" for worker in workers)
-    return f"| {seconds / 60:.0f} | {sizes} |"
+    return f"| {seconds / 60:.0f} | {' | '.join(map(_resident_mib, workers))} |"
+
+
+def _resident_mib(worker: psutil.Process) -> str:
+    try:
+        return f"{worker.memory_info().rss / 2**20:.0f}"
+    except psutil.NoSuchProcess:
+        return "gone"
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -59,4 +60,7 @@ def test_soak_tells_memory_and_answers() -> None:
     sizes = [row.split("|")[2:-1] for row in table.splitlines()[2:]]
     assert len(sizes) > 2
     assert all(20 < float(size) < 2000 for row in sizes for size in row)
-    assert "answers 200; wrong: 0." in answers
+    counts = re.search(r"of ([\d,]+) after the warm-up ([\d,]+) were answered 200; wrong: 0\.$", answers)
+    assert counts is not None
+    due, answered = (int(count.replace(",", "")) for count in counts.groups())
+    assert answered >= 0.8 * due  # those at either end of the time are counted on one side only

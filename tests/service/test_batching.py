@@ -123,23 +123,6 @@ def test_single_item_is_run_at_once_and_alone() -> None:
     assert asyncio.run(submit()) == Batched("ITEM", batch_size=1, queue_seconds=0, run_seconds=0)
 
 
-def test_what_waits_is_shared_out_among_the_slots() -> None:
-    """Items that come at once keep all slots at work, in place of one with a larger batch."""
-    batches: list[list[int]] = []
-
-    async def run(items: Sequence[int]) -> Sequence[int]:
-        batches.append(list(items))
-        await asyncio.sleep(0)
-        return items
-
-    async def submit() -> None:
-        batcher = Batcher[int, int](run, max_batch=8, slots=2)
-        await asyncio.gather(*map(batcher.submit, range(6)))
-
-    asyncio.run(submit())
-    assert batches == [[0, 1, 2], [3, 4, 5]]
-
-
 def test_wrong_number_of_answers_is_an_error() -> None:
     """A batch that comes back with too few answers leaves nobody waiting for ever."""
 

@@ -129,6 +129,18 @@ def test_single_image_does_not_wait_for_a_whole_tensor(linear_folder: Path) -> N
     run(Settings(threads=1), test, load=lambda: WatchedClassifier(read_bundle(linear_folder), "cpu"))
 
 
+def test_photos_that_wait_reach_the_model_together(linear_folder: Path) -> None:
+    """What a thread decodes in one go is one batch, and a photo that comes alone waits for no other."""
+    photos = [encode(noise(100, 100, seed)) for seed in range(9)]
+
+    async def test(predictor: Predictor) -> None:
+        assert (await predictor.predict(photos[0])).batch_size == 1
+        answers = await asyncio.gather(*map(predictor.predict, photos))
+        assert max(answer.batch_size for answer in answers) > 1
+
+    run(Settings(model=linear_folder, device="cpu", threads=1), test)
+
+
 def test_poisoned_image_harms_nobody_else(tmp_path: Path) -> None:
     """An image that the runtime fails on fails alone; those with it are answered, and the service stays ready."""
     bundle = write_linear_bundle(tmp_path / "m", model=poisonable_model(), self_test=(1 / 3, 1 / 3, 1 / 3))
