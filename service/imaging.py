@@ -126,7 +126,7 @@ def _check(image: Image.Image, data: bytes, max_pixels: int) -> None:
 
 
 def _count_pairs(data: bytes, pair: bytes) -> int:
-    """Count two bytes in a row, in a fifth of the time that ``bytes.count`` takes."""
+    """Count two bytes in a row, several times as fast as ``bytes.count``."""
     values = np.frombuffer(data, np.uint8)
     return int(np.count_nonzero((values[:-1] == pair[0]) & (values[1:] == pair[1])))
 

@@ -177,7 +177,7 @@ def _compare_with_border(lab: Colours) -> tuple[Colours, Plane]:
 
 
 def _median(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the median along the first axis; NumPy's own takes four times as long for as few values as here."""
+    """Return the median of one value and more, along the first axis; NumPy's takes four times as long for so few."""
     ordered = np.sort(values, axis=0)
     return np.asarray((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
 
