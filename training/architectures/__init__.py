@@ -141,7 +141,11 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "photos": _PHOTOS,
         },
     ),
-    "resnet-8-tiny": Architecture(resnet_8_tiny, 93_946, {"cutout": _RESNET, "distilled": _DISTILLED}),
+    "resnet-8-tiny": Architecture(
+        resnet_8_tiny,
+        93_946,
+        {"cutout": _RESNET, "distilled": _DISTILLED, "distilled-40": replace(_DISTILLED, epochs=40)},
+    ),
 }
 
 
