@@ -70,7 +70,7 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=3600)
-    parser.add_argument("--rate", type=float, default=100, help="requests a second")
+    parser.add_argument("--rate", type=float, default=50, help="requests a second")
     parser.add_argument("--output", type=Path, help="the document whose figures to replace; printed without")
     arguments = parser.parse_args()
     text = uvloop.run(soak(arguments.rate, arguments.seconds))
