@@ -81,15 +81,21 @@ class Decoder:
                 return Decoded(source, 0.0, time.perf_counter() - since)
             except ImageTooLargeError:
                 pass  # for this thread, which would do nothing else meanwhile; only its header was read
-        upload = _Upload(data, size, since, asyncio.get_running_loop().create_future())
-        self._waiting.append(upload)
-        self._start()
-        return await upload.decoded
+        return await self._enqueue(data, size, since)
 
     def close(self) -> None:
         """Stop the threads after what they are at, without waiting for it."""
         self._waiting.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    # An error keeps the frames that it went through, those that called them, and so the image. None of them may hold
+    # the error or its future, or only the garbage collector, which runs seldom, would free all that.
+
+    def _enqueue(self, data: bytes, size: tuple[int, int], since: float) -> asyncio.Future[Decoded]:
+        upload = _Upload(data, size, since, asyncio.get_running_loop().create_future())
+        self._waiting.append(upload)
+        self._start()
+        return upload.decoded
 
     def _start(self) -> None:
         if not self._waiting or not self._free_threads:
@@ -136,9 +142,12 @@ class Decoder:
         if upload.decoded.done():
             return
         started = time.perf_counter()
-        result: ModelInput | Exception
-        try:
-            result = read_image(upload.data, upload.size, self._max_pixels)
-        except Exception as error:  # whatever it is, it is this upload's alone
-            result = error
+        result = self._read(upload.data, upload.size)
         self._done.append((upload, result, time.perf_counter() - started))
+        del upload, result
+
+    def _read(self, data: bytes, size: tuple[int, int]) -> ModelInput | Exception:
+        try:
+            return read_image(data, size, self._max_pixels)
+        except Exception as error:  # whatever it is, it is this upload's alone
+            return error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -106,6 +108,27 @@ def test_error_that_nobody_foresaw_is_that_uploads_alone() -> None:
         assert all(isinstance(answer, Decoded) for answer in answers[1:])
 
     run(test)
+
+
+def test_error_is_freed_with_its_last_reference() -> None:
+    """A damaged image does not stay in memory until the garbage collector runs."""
+
+    async def test(decoder: Decoder) -> None:
+        errors: list[weakref.ref[BaseException]] = []
+        for task in start(decoder, [FAST[0][:-1000], FAST[1][:-1000]]):
+            try:
+                await task
+            except UnreadableImageError as error:
+                errors.append(weakref.ref(error))
+            del task
+        await asyncio.sleep(0)
+        assert [error() for error in errors] == [None, None]
+
+    gc.disable()
+    try:
+        run(test)
+    finally:
+        gc.enable()
 
 
 def test_waiting_is_told() -> None:
