@@ -22,7 +22,11 @@ from training.sources.idx import CLASS_NAMES
 from training.uncertainty import measure_distances, measure_prediction_sets
 
 
-@pytest.fixture(scope="module", params=sorted((ROOT / "models").glob("*/*/manifest.json")), ids=lambda p: "-".join(p.parts[-3:-1]))
+@pytest.fixture(
+    scope="module",
+    params=sorted((ROOT / "models").glob("*/*/manifest.json")),
+    ids=lambda path: "-".join(path.parts[-3:-1]),
+)
 def bundle(request: pytest.FixtureRequest) -> Bundle:
     """Each bundle in models/, its hashes verified."""
     return read_bundle(Path(request.param).parent)
