@@ -136,6 +136,7 @@ class _Upload:
             timer.cancel()
             if self._guard is not None:
                 self._guard.cancel()
+                self._guard = None  # its cancellation keeps its frame, and that this: a cycle for the garbage collector
 
     def _start_guard(self, receive: Receive, request: asyncio.Task[None]) -> None:
         self._guard = asyncio.create_task(self._cancel_in_time(receive, request))

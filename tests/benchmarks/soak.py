@@ -17,6 +17,7 @@ import uvloop
 from tests import golden
 from tests.benchmarks.bench import DEFAULT, SERVED, photo, png_requests, replace_part, request
 from tests.benchmarks.pace import Request, open_loop
+from tests.benchmarks.torture import LARGE_IMAGE
 from tests.e2e.server import Server, serving
 
 WIDTHS = (400, 800, 800, 800, 1600)
@@ -25,15 +26,18 @@ SAMPLES = 60
 
 
 def mixed_requests(server: Server) -> list[Request]:
-    """Take small images and photos of several sizes in turns; a photo's class is what the server said of it first."""
+    """Take small images and photos of several sizes in turns, one of them as large as is allowed.
+
+    Their class is what the server said of them first.
+    """
     generator = np.random.default_rng(0)
-    jpegs = []
-    for image, width in zip(golden.images(), WIDTHS * 8, strict=False):
-        upload = photo(image, generator, width)
+    photos = [photo(image, generator, width) for image, width in zip(golden.images(), WIDTHS * 8, strict=False)]
+    photo_requests = []
+    for upload in [*photos, LARGE_IMAGE]:  # a request that takes long is watched by a task of its own
         name = server.predict(upload).json()["class_name"]
-        jpegs.append(request("/predict", upload, "image/jpeg", f'"class_name":"{name}"'.encode()))
+        photo_requests.append(request("/predict", upload, "image/*", f'"class_name":"{name}"'.encode()))
     pngs = png_requests(DEFAULT)
-    return list(chain.from_iterable(zip(pngs, cycle(jpegs), strict=False)))
+    return list(chain.from_iterable(zip(pngs, cycle(photo_requests), strict=False)))
 
 
 async def soak(rate: float, seconds: float) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import gc
 from io import BytesIO
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import httpx2
@@ -216,6 +218,30 @@ def test_request_id_is_kept_if_plain(linear: TestClient) -> None:
     assert linear.get("/health", headers={"X-Request-ID": "abc-123"}).headers["x-request-id"] == "abc-123"
     assert "forged" not in linear.get("/health", headers={"X-Request-ID": "x\tforged"}).headers["x-request-id"]
     assert linear.get("/health").headers["x-request-id"] != linear.get("/health").headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [IMAGE, fault("photo.png"), fault("photo.png")[:-100], encode(Image.new("RGB", (7000, 7000)))],
+    ids=["as the model's input", "photo", "damaged", "slow"],
+)
+def test_upload_is_freed_with_its_answer(linear: TestClient, image: bytes) -> None:
+    """Nothing of an upload waits in memory for the garbage collector, which runs seldom; nor of one that takes long."""
+    post(linear, image)
+    gc.collect()
+    gc.disable()
+    try:
+        post(linear, image)
+        linear.get("/health")  # by now the event loop has turned
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+    finally:
+        gc.set_debug(0)
+        gc.enable()
+    frames = [each for each in gc.garbage if isinstance(each, FrameType)]
+    left = [each.f_code.co_qualname for each in frames if each.f_globals["__name__"].startswith("service.")]
+    gc.garbage.clear()  # the test's client leaves some, the service none
+    assert not left
 
 
 def test_unforeseen_error_is_opaque(linear_folder: Path) -> None:
