@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from array import array
+from collections.abc import Callable
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.problems import refuse_connection
@@ -16,19 +19,28 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 100
 HEAD_TIMEOUT_SECONDS = 10.0
 REST_TIMEOUT_SECONDS = 10.0  # for the rest of a body that was answered already
+READ_TIMEOUT_SECONDS = 20.0  # for a client to read some of an answer that it leaves unread
 MAX_CONNECTIONS = 4096
 MAX_PIPELINED = 64  # requests that wait for the answer to another on their connection
 MAX_KEPT_BYTES = 64 * 1024  # of an answer; more is sent as it comes, so that a client that does not read holds it up
 
 
 class _JoinedWrites:
-    """A transport that sends at once what is written to it in one turn of the event loop: an answer's head and body."""
+    """A transport that sends at once what is written to it in one turn of the event loop: an answer's head and body.
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    When it is closed while a request still comes, ``expects_more``, it waits for the client to hang up: a socket that
+    is closed with bytes unread takes back what was sent.
+    """
+
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, expects_more: Callable[[], bool]
+    ) -> None:
         self._transport = transport
         self._loop = loop
+        self._expects_more = expects_more
         self._parts: list[bytes] = []
         self._kept_bytes = 0
+        self.is_lingering = False
 
     def write(self, data: bytes) -> None:
         """Keep ``data`` until the end of the turn."""
@@ -42,31 +54,70 @@ class _JoinedWrites:
     def flush(self) -> None:
         """Send what is kept."""
         parts, self._parts, self._kept_bytes = self._parts, [], 0
-        if parts and not self._transport.is_closing():
+        if parts and not self.is_closing():
             self._transport.write(b"".join(parts))
 
     def close(self) -> None:
         """Send what is kept, and close."""
+        if self.is_closing():
+            return
         self.flush()
-        self._transport.close()
+        if self._expects_more():
+            self.is_lingering = True
+            self._transport.write_eof()
+            self._transport.resume_reading()
+        else:
+            self._transport.close()
+        if self.is_lingering or self._transport.get_write_buffer_size():
+            self._loop.call_later(REST_TIMEOUT_SECONDS, self._transport.abort)
+
+    def is_closing(self) -> bool:
+        """Whether nothing more is sent."""
+        return self.is_lingering or self._transport.is_closing()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
 
+class _Parser(httptools.HttpRequestParser):
+    """A parser that passes over offers to upgrade, as a server may (RFC 9110, section 7.8).
+
+    httptools takes what follows such a head for another protocol, so it is told the head once more without the offer.
+    """
+
+    def __init__(self, protocol: LimitedProtocol) -> None:
+        super().__init__(protocol)
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self._protocol = protocol
+
+    def feed_data(self, data: bytes | bytearray | memoryview | array[int]) -> None:
+        """Parse what came."""
+        while True:
+            try:
+                super().feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                data = data[offer.args[0] :]
+                super().feed_data(self._protocol.tell_head_again())
+            else:
+                return
+
+
 class LimitedProtocol(HttpToolsProtocol):
     """One connection. A request's line and headers must be small and come soon; httptools would take any."""
 
-    _in_head = True
+    _in_head = False
     _in_body = False
-    _began = False
+    _is_told_again = False
+    _advanced = False
     _pending_bytes = 0
     _header_bytes = 0
     _timer: asyncio.TimerHandle | None = None
+    _read_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request, unless there are too many connections already."""
-        self._writes = _JoinedWrites(transport, self.loop)
+        self.parser = _Parser(self)
+        self._writes = _JoinedWrites(transport, self.loop, lambda: self._in_head or self._in_body)
         super().connection_made(self._writes)  # type: ignore[arg-type]
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(503, "overloaded", f"{MAX_CONNECTIONS} connections are open, which is all; try again later")
@@ -76,6 +127,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection, and what waits on it."""
         self._stop_timer()
+        self.resume_writing()
         self.pipeline.clear()
         super().connection_lost(exc)
 
@@ -84,26 +136,63 @@ class LimitedProtocol(HttpToolsProtocol):
         self._writes.flush()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; give up on a head that goes on for too long."""
-        self._began = False
+        """Parse what came; give up on a head, or what else is no part of a body, that goes on for too long."""
+        if self._writes.is_lingering:
+            return
+        self._advanced = False
         super().data_received(data)
-        if self._in_head and not self._began:
-            # Of a header that is not complete the parser tells nothing, so what came is counted as it is.
-            self._pending_bytes += len(data)
-            if self._pending_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-                self._refuse_head()
+        # Of a header that is not complete the parser tells nothing, so what came is counted as it is.
+        self._pending_bytes = 0 if self._advanced else self._pending_bytes + len(data)
+        if self.transport.is_closing():
+            return
+        if self._pending_bytes > MAX_HEAD_BYTES:
+            self._refuse_head()
+        elif self._is_idle and self._timer is None and self.timeout_keep_alive_task is None:
+            self._start_timer(HEAD_TIMEOUT_SECONDS)
+
+    def pause_writing(self) -> None:
+        """Wait for a client that does not read its answers, but not for ever."""
+        super().pause_writing()
+        self._read_timer = self.loop.call_later(READ_TIMEOUT_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on, for the client has read."""
+        super().resume_writing()
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
+
+    def tell_head_again(self) -> bytes:
+        """Return a head that tells of the latest request's body alone, and pass over it when it is parsed."""
+        self._is_told_again = True
+        framing = [header for header in self.headers if header[0] in (b"content-length", b"transfer-encoding")]
+        lines = [name + b": " + value for name, value in framing or [(b"content-length", b"0")]]
+        return b"\r\n".join([b"POST / HTTP/1.1", *lines, b"", b""])
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return not self._in_body and (self.cycle is None or self.cycle.response_complete)
 
     def on_message_begin(self) -> None:
         """Begin a head: the first, or another on a connection that was kept."""
+        if self._is_told_again:
+            return
         super().on_message_begin()
-        self._began, self._in_head = True, True
-        self._pending_bytes = self._header_bytes = 0
-        if self._timer is None:
-            self._start_timer(HEAD_TIMEOUT_SECONDS)
+        self._advanced, self._in_head = True, True
+        self._header_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the URL in."""
+        if not self._is_told_again:
+            super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header in."""
-        super().on_header(name, value)
+        """Take a header in; of a trailer, which may come after a body, its size alone."""
+        if self._is_told_again:
+            return
+        if self._in_head:
+            super().on_header(name, value)
         self._header_bytes += len(name) + len(value)
         if len(self.headers) > MAX_HEADERS or self._header_bytes + len(self.url) > MAX_HEAD_BYTES:
             self._refuse_head()
@@ -111,17 +200,27 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Hand the request over, unless too many wait for their turn: the server reads on whenever one is answered."""
+        if self._is_told_again:
+            self._is_told_again = False
+            return
         self._stop_timer()
         if len(self.pipeline) >= MAX_PIPELINED:
             log.warning("connection of %s closed: %d requests wait on it", self.client, MAX_PIPELINED)
             self.transport.close()
             raise ValueError  # the parser stops
-        self._in_head, self._in_body = False, True
+        self._advanced, self._in_head, self._in_body = True, False, True
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body in."""
+        self._advanced = True
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End a body; if it was answered before, wait for the next request from now on."""
-        self._in_body = False
+        if self.parser.should_upgrade():
+            return  # its head is told again, and then its body
+        self._advanced, self._in_body = True, False
         super().on_message_complete()
         if self.cycle.response_complete and not self.transport.is_closing():
             self._stop_timer()
@@ -158,7 +257,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _start_timer(self, seconds: float) -> None:
-        self._timer = self.loop.call_later(seconds, self.transport.close)
+        self._timer = self.loop.call_later(seconds, self.transport.abort)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

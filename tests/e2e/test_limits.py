@@ -13,6 +13,7 @@ import httpx2
 import numpy as np
 import pytest
 
+from service.protocol import READ_TIMEOUT_SECONDS
 from tests.e2e.server import Server, serving
 from tests.service.images import encode, fault, noise
 
@@ -155,3 +156,19 @@ def test_shutdown_timeout_is_kept() -> None:
         assert {upload.result().status_code for upload in uploads} == {200, 503}
         server.log.seek(0)
         assert "Traceback" not in server.log.read()
+
+
+def test_client_that_reads_no_answer_loses_its_place() -> None:
+    """Answers that nobody reads are given up after a while, and their uploads are in flight no more."""
+    pixels = bytes(1024 * 28 * 28)
+    head = b"POST /predict/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
+    upload = head + b"X-Shape: 1024,28,28\r\nContent-Length: %d\r\n\r\n" % len(pixels) + pixels
+    with serving(device="cpu") as server, ThreadPoolExecutor() as threads, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        address = urlsplit(server.url)
+        client.connect((str(address.hostname), address.port or 0))
+        sending = threads.submit(client.sendall, upload * 20)  # whose answers are more than the kernel keeps
+        time.sleep(READ_TIMEOUT_SECONDS / 2)
+        assert in_flight(server) == 1
+        assert isinstance(sending.exception(timeout=30), ConnectionError)
+        wait_until(lambda: in_flight(server) == 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import time
@@ -10,7 +11,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.protocol import HEAD_TIMEOUT_SECONDS, MAX_HEAD_BYTES, MAX_HEADERS, REST_TIMEOUT_SECONDS
+from service.protocol import (
+    HEAD_TIMEOUT_SECONDS,
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    REST_TIMEOUT_SECONDS,
+)
 from tests.e2e.server import Server, serving
 from tests.service.images import fault
 
@@ -147,3 +153,69 @@ def test_client_that_was_answered_early_does_not_stay(server: Server, rest: byte
     started = time.monotonic()
     assert exchange(server, head, rest).startswith(b"HTTP/1.1 415")
     assert time.monotonic() - started < REST_TIMEOUT_SECONDS + 5
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+
+
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["of known length", "in chunks"])
+@pytest.mark.parametrize("is_split", [False, True], ids=["in one piece", "in two"])
+def test_offer_to_upgrade_is_passed_over(server: Server, is_split: bool, is_chunked: bool) -> None:
+    """A request that offers another protocol is answered as any other, and so is the next one on its connection."""
+    image = fault("photo.png")
+    framing = b"Transfer-Encoding: chunked" if is_chunked else b"Content-Length: %d" % len(image)
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n" + UPGRADE + framing + b"\r\n\r\n"
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(image), image) if is_chunked else image
+    rest = body + START + UPGRADE + b"\r\n" + START + b"Connection: close\r\n\r\n"
+    answer = exchange(server, head, rest) if is_split else exchange(server, head + rest)
+    assert answer.count(b"HTTP/1.1 200") == 3
+    assert b'"class_name"' in answer
+
+
+def test_body_after_an_offer_to_upgrade_is_no_request(server: Server) -> None:
+    """What is sent as a body stays one: behind a proxy it would else be a request that nobody has checked."""
+    body = START + b"X-Request-ID: smuggled\r\n\r\n"
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n" % len(body)
+    answer = exchange(server, head + UPGRADE + b"\r\n", body)
+    assert answer.count(b"HTTP/1.1") == 1
+    assert answer.startswith(b"HTTP/1.1 422")
+    assert "smuggled" not in server.read_log()
+
+
+CHUNKED = (
+    b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+
+
+def test_trailer_without_end_is_refused(server: Server) -> None:
+    """What follows a body in chunks is limited as a head is."""
+    for trailer in (b"X: " + b"x" * 65536, b"X: " + b"x" * 30_000 + b"\r\n"):
+        answer = exchange(server, CHUNKED + b"1\r\nx\r\n0\r\n", *[trailer] * 4)
+        assert answer.startswith(b"HTTP/1.1 431")
+
+
+def test_trailer_adds_no_headers(server: Server) -> None:
+    """What follows a body cannot say what a head has to: a key, or an id."""
+    answer = exchange(server, CHUNKED + b"1\r\nx\r\n0\r\nX-Request-ID: late\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 422")
+    assert b"late" not in answer
+
+
+def test_empty_line_does_not_keep_a_connection(server: Server) -> None:
+    """A connection on which nothing but an empty line comes after an answer is closed like any idle one."""
+    started = time.monotonic()
+    assert exchange(server, START + b"\r\n", b"\r\n").startswith(b"HTTP/1.1 200")
+    assert time.monotonic() - started < HEAD_TIMEOUT_SECONDS + 5
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_refusal_reaches_a_client_that_sends_on(server: Server, chunked: bool) -> None:
+    """A client that sends all of a large body before it reads gets the refusal, not a broken connection."""
+    body = bytes(20_000_000)
+    address = urlsplit(server.url)
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)
+    headers = {"Content-Type": "image/png", "Connection": "close"}
+    connection.request("POST", "/predict", iter([body]) if chunked else body, headers, encode_chunked=chunked)
+    assert connection.getresponse().status == 413
+    connection.close()
