@@ -159,11 +159,15 @@ class Predictor:
         decoding = asyncio.Semaphore(self._threads)  # so that others' images wait for a few of these, and not for all
 
         async def answer(upload: bytes) -> Answer | ImageError:
-            try:
-                async with decoding:
+            async with decoding:
+                began = time.perf_counter()
+                try:
                     decoded = await self._decoder.decode(upload, classifier.manifest.input_size)
-            except ImageError as error:
-                return error
+                except ImageError as error:
+                    return error
+                finally:
+                    if time.perf_counter() - began > SHORT_RUN_SECONDS:
+                        await asyncio.sleep(0)  # the event loop turns after each small image that takes long
             return await self._classify(classifier, batcher, decoded)
 
         items: list[Answer | ImageError] = []
@@ -244,7 +248,11 @@ class Predictor:
             if self._decoder.is_stuck(self._settings.request_timeout_seconds):
                 self._give_up("every thread is stuck in decoding an image; nothing can be answered any more")
                 return
-            newest = newest_version(self._settings.model)
+            try:
+                newest = newest_version(self._settings.model)
+            except OSError as error:
+                log.error("the folder of the model cannot be read, the one that is loaded goes on serving: %s", error)
+                newest = seen
             if newest != seen:
                 seen = newest
                 await self.reload()

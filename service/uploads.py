@@ -15,6 +15,7 @@ FORM = "multipart/form-data"
 FIELD = "file"
 MAX_PARTS = 8
 MAX_PART_HEAD_BYTES = 4096
+MAX_PART_LINES = 16
 MAX_PART_OPTIONS = 16
 
 _BINARY = {"type": "string", "format": "binary"}
@@ -39,7 +40,7 @@ async def read_upload(request: Request) -> bytes:
         UploadTooLargeError: See ``limits.UploadLimits``.
     """
     boundary = _read_boundary(request, "image/", "application/octet-stream")
-    body = await request.body()
+    body = await _read_body(request)
     if boundary is None:
         return body
     files = _read_files(body, boundary, MAX_PARTS)
@@ -55,7 +56,7 @@ async def read_batch(request: Request) -> list[bytes] | bytes:
         UnsupportedTypeError, MalformedFormError, UploadTooLargeError: As ``read_upload``.
     """
     boundary = _read_boundary(request, "application/octet-stream")
-    body = await request.body()
+    body = await _read_body(request)
     if boundary is None:
         return body
     files = _read_files(body, boundary, MAX_BATCH_IMAGES + MAX_PARTS - 1)
@@ -64,6 +65,11 @@ async def read_batch(request: Request) -> list[bytes] | bytes:
             f"the form has {len(files)} file parts named {FIELD!r}; send at least one and at most {MAX_BATCH_IMAGES}"
         )
     return files
+
+
+async def _read_body(request: Request) -> bytes:
+    # ``Request.body`` would keep it beside the files in it.
+    return b"".join([chunk async for chunk in request.stream()])
 
 
 def _read_boundary(request: Request, *types: str) -> bytes | None:
@@ -118,9 +124,13 @@ def _read_part(segment: bytes) -> _Part:
     head, blank_line, content = segment.partition(b"\r\n\r\n")
     if not blank_line or not segment.startswith(b"\r\n"):
         raise _damaged("a line in it begins like its boundary" if blank_line else "a part of it has no end of its head")
-    if len(head) > MAX_PART_HEAD_BYTES:
-        raise MalformedFormError(f"the form has a part with a head of {len(head)} bytes; send {MAX_PART_HEAD_BYTES}")
-    headers = {name.lower(): value for name, _, value in (line.partition(b":") for line in head.split(b"\r\n"))}
+    lines = head.split(b"\r\n", MAX_PART_LINES + 1)
+    if len(head) > MAX_PART_HEAD_BYTES or len(lines) > MAX_PART_LINES:
+        raise MalformedFormError(
+            f"the form has a part with a head of {len(head)} bytes in {len(lines)} lines or more; at most "
+            f"{MAX_PART_HEAD_BYTES} bytes in {MAX_PART_LINES} lines are read"
+        )
+    headers = {name.lower(): value for name, _, value in (line.partition(b":") for line in lines)}
     disposition = headers.get(b"content-disposition", b"")
     if disposition.count(b";") > MAX_PART_OPTIONS:  # on many of which the parser of options is slow
         raise MalformedFormError(f"the form has a part with more than {MAX_PART_OPTIONS} options; send its name alone")

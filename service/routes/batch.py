@@ -1,5 +1,6 @@
 """Own ``POST /predict/batch``: many images in one request, each answered, or failing, by itself."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -38,10 +39,12 @@ async def predict_batch(request: Request, query: Annotated[PredictionQuery, Quer
         batch = await predictor.predict_files(upload)
     record.answers += batch.answers
     record.failures += batch.failures
-    predictions = [
-        ImagePrediction(**describe(item, query))
-        if isinstance(item, Answer)
-        else Failure(index=index, problem=describe_problem(request.scope, item))
-        for index, item in enumerate(batch.items)
-    ]
+    predictions: list[ImagePrediction | Failure] = []
+    for index, item in enumerate(batch.items):
+        if isinstance(item, Answer):
+            predictions.append(ImagePrediction(**describe(item, query)))
+        else:
+            predictions.append(Failure(index=index, problem=describe_problem(request.scope, item)))
+        if query.explain:
+            await asyncio.sleep(0)  # a thousand explanations take a good part of a second, and others wait
     return BatchPrediction(model=name_model(batch.manifest), predictions=predictions)

@@ -14,6 +14,7 @@ from service.errors import InvalidParameterError
 from service.schemas import PredictionQuery
 
 NOTHING_ASKED = PredictionQuery()
+MAX_PARAMETERS = 32
 
 
 class UploadRoute(APIRoute):
@@ -42,6 +43,8 @@ def _read_query(request: Request) -> PredictionQuery:
     if not request.scope["query_string"]:
         return NOTHING_ASKED
     given = request.query_params
+    if len(given.multi_items()) > MAX_PARAMETERS:
+        raise InvalidParameterError(f"{len(given.multi_items())} parameters are given; send at most {MAX_PARAMETERS}")
     for name in given:
         if len(given.getlist(name)) > 1:
             raise InvalidParameterError(f"{name[:40]} is given {len(given.getlist(name))} times; send it once")

@@ -181,6 +181,8 @@ def test_wrong_form_is_refused(linear: TestClient) -> None:
     assert "'other'" in assert_problem(another, 400, "malformed-form")["detail"]
     many = linear.post("/predict", files={"file": IMAGE}, data={f"field{i}": "x" for i in range(100)})
     assert_problem(many, 400, "malformed-form")
+    long_head = {"file": ("a.png", IMAGE, "image/png", {f"x{i}": "y" for i in range(100)})}
+    assert "lines" in assert_problem(linear.post("/predict", files=long_head), 400, "malformed-form")["detail"]
 
 
 @pytest.mark.parametrize(
@@ -322,3 +324,9 @@ def test_parameter_is_given_once(linear: TestClient) -> None:
     """A parameter that is given twice is refused, not chosen from."""
     response = linear.post("/predict?top_k=1&top_k=2", files={"file": IMAGE})
     assert "top_k is given 2 times" in assert_problem(response, 422, "invalid-parameter")["detail"]
+
+
+def test_many_parameters_are_refused(linear: TestClient) -> None:
+    """More parameters than anybody needs are not looked at one by one."""
+    response = linear.post("/predict", params=dict.fromkeys(map(str, range(1000)), ""), files={"file": IMAGE})
+    assert "1000 parameters are given" in assert_problem(response, 422, "invalid-parameter")["detail"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from service.bundle import MODEL_FILE, newest_version, read_bundle
 from service.classifier import Classification, Classifier
+from service.decoding import SMALL_UPLOAD_BYTES
 from service.errors import BundleError, DeviceError, InferenceError, NotReadyError
 from service.neighbours import NEIGHBOURS_VARIABLE, make_record
 from service.predictor import Predictor, load_classifier
@@ -230,6 +232,32 @@ def test_idle_service_finds_a_broken_device_by_itself(linear_folder: Path) -> No
     run(settings, test, load=load, on_failure=failed.set)
 
 
+def test_folder_that_cannot_be_read_for_a_while_ends_no_watch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """While the versions cannot be looked at, the one that is loaded serves; a newer one is taken up afterwards."""
+    versions, elsewhere = tmp_path / "versions", tmp_path / "elsewhere"
+    write_linear_bundle(versions / "1", version="1")
+
+    async def test(predictor: Predictor) -> None:
+        watch = asyncio.create_task(predictor.watch())
+        await asyncio.sleep(0)  # it has begun
+        versions.rename(elsewhere)
+        versions.symlink_to("x" * 300)  # too long a name: an error for root as well, whom no permission stops
+        async with asyncio.timeout(30):
+            while "cannot be read" not in caplog.text:  # noqa: ASYNC110  the log has no event
+                await asyncio.sleep(0.01)
+        assert (await predictor.predict(GOOD)).classification.manifest.version == "1"
+        versions.unlink()
+        elsewhere.rename(versions)
+        write_linear_bundle(versions / "2", version="2")
+        async with asyncio.timeout(30):
+            while (await predictor.predict(GOOD)).classification.manifest.version != "2":  # noqa: ASYNC110  nor has this
+                await asyncio.sleep(0.01)
+        watch.cancel()
+
+    settings = Settings(model=versions, check_interval_seconds=0.01)
+    run(settings, test, load=partial(load_classifier, settings))
+
+
 def test_wrong_answer_to_the_self_test_is_refused(tmp_path: Path) -> None:
     """A model that does not answer its self-test as the trained network did is not served."""
     bundle = write_linear_bundle(tmp_path / "m", self_test=(0.8, 0.1, 0.1))
@@ -256,6 +284,29 @@ def test_newest_version_is_served(tmp_path: Path) -> None:
     (tmp_path / "11" / MODEL_FILE).write_bytes(linear_model(3, 20, 30))
     assert newest_version(tmp_path) == tmp_path / "10"
     assert newest_version(tmp_path / "2") == tmp_path / "2"
+
+
+def test_batch_of_small_images_holds_up_nobody(linear_folder: Path) -> None:
+    """Between images that are small but take long, as those in colour do, the event loop turns."""
+    upload = encode(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
+    assert len(upload) < SMALL_UPLOAD_BYTES
+
+    async def test(predictor: Predictor) -> None:
+        turns = 0
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        counting = asyncio.create_task(count_turns())
+        batch = await predictor.predict_files([upload] * 32)
+        counting.cancel()
+        assert len(batch.answers) == 32
+        assert turns >= 32
+
+    run(Settings(model=linear_folder, threads=1), test)
 
 
 def test_size_of_an_upload_is_told(linear_folder: Path) -> None:
