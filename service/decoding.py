@@ -7,6 +7,7 @@ import math
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,7 +32,7 @@ class Decoded:
     decode_seconds: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Upload:
     data: bytes
     size: tuple[int, int]
@@ -93,9 +94,15 @@ class Decoder:
 
     def _enqueue(self, data: bytes, size: tuple[int, int], since: float) -> asyncio.Future[Decoded]:
         upload = _Upload(data, size, since, asyncio.get_running_loop().create_future())
+        upload.decoded.add_done_callback(partial(self._forget, upload))
         self._waiting.append(upload)
         self._start()
         return upload.decoded
+
+    def _forget(self, upload: _Upload, decoded: asyncio.Future[Decoded]) -> None:
+        if decoded.cancelled():
+            with suppress(ValueError):  # a thread has taken it
+                self._waiting.remove(upload)
 
     def _start(self) -> None:
         if not self._waiting or not self._free_threads:

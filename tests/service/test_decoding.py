@@ -93,6 +93,8 @@ def test_upload_whose_caller_has_gone_is_not_decoded() -> None:
         await asyncio.sleep(slow.decode_seconds / 2)
         for task in tasks:
             task.cancel()
+        await asyncio.sleep(0.001)
+        assert decoder.depth == 0  # and its bytes are freed
         assert (await decoder.decode(FAST[0], SIZE)).queue_seconds < 3 * slow.decode_seconds
 
     run(test)
