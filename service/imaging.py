@@ -21,9 +21,19 @@ MAX_SIDE_PIXELS = 32_768
 MAX_JPEG_SCANS = 100  # ten are usual
 MAX_STRIPS = 16_384  # of a TIFF, or tiles
 JPEG_START, JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
+JPEG_SCAN_SIZES = {bytes((0, 6 + 2 * components)) for components in (1, 2, 3, 4)}  # of a scan's head
 REDUCED_SCALE = 4  # large images are first brought down to no less than this times the model's size
 ITEM_SIDE_PIXELS = 96  # of the longer side, for the search for the item
 DARK_GROUND = 40  # of Lab's lightness of 100: on a lighter ground the data set's authors always negate
+ORIENTATIONS = {  # EXIF's: how an image is stored -> what makes it upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 PREPROCESSING = "item-on-black"
 """The name of the rule that ``read_image`` follows; a model's manifest names the rule that it expects."""
 SUPERSEDED = frozenset({"fit-pad"})
@@ -116,7 +126,7 @@ def _check(image: Image.Image, data: bytes, max_pixels: int) -> None:
         )
     # Each scan of a progressive JPEG goes over all its pixels, and may be of a few bytes. In an image's data the first
     # byte of a marker is escaped, so what is counted is markers.
-    scans = _count_pairs(data, JPEG_SCAN) if data.startswith(JPEG_START) else 0  # Pillow calls some by other names
+    scans = _count_scans(data) if data.startswith(JPEG_START) else 0  # Pillow calls some by other names
     strips = len(getattr(image, "tile", ()))
     if scans > MAX_JPEG_SCANS or strips > MAX_STRIPS:
         raise UnreadableImageError(
@@ -125,10 +135,12 @@ def _check(image: Image.Image, data: bytes, max_pixels: int) -> None:
         )
 
 
-def _count_pairs(data: bytes, pair: bytes) -> int:
-    """Count two bytes in a row, several times as fast as ``bytes.count``."""
+def _count_scans(data: bytes) -> int:
+    """Count the heads of a JPEG's scans, several times as fast as a regular expression."""
     values = np.frombuffer(data, np.uint8)
-    return int(np.count_nonzero((values[:-1] == pair[0]) & (values[1:] == pair[1])))
+    markers = np.flatnonzero((values[:-1] == JPEG_SCAN[0]) & (values[1:] == JPEG_SCAN[1]))
+    # A film may follow the image, as phones have it, in whose bytes the marker comes up but hardly a head's size.
+    return sum(data[marker + 2 : marker + 4] in JPEG_SCAN_SIZES for marker in markers.tolist())
 
 
 def _decode(image: Image.Image, shortest: int, upload_bytes: int) -> Image.Image:
@@ -140,10 +152,8 @@ def _decode(image: Image.Image, shortest: int, upload_bytes: int) -> Image.Image
         image.load()
         orientation = image.getexif().get(Base.Orientation)
         small = _flatten(_shrink(_to_8_bit(image), shortest))
-        if orientation is None:
-            return small
-        small.getexif()[Base.Orientation] = orientation
-        return ImageOps.exif_transpose(small)
+        # Not ``ImageOps.exif_transpose``, which writes the EXIF anew and fails on what no reader minds.
+        return small.transpose(ORIENTATIONS[orientation]) if orientation in ORIENTATIONS else small
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to, not only OSError
         raise UnreadableImageError(
             f"the {image.format} image of {upload_bytes} bytes is damaged or incomplete; send it again"
@@ -218,8 +228,13 @@ def _lab_transform() -> ImageCms.ImageCmsTransform:
 def _to_hex(lab: NDArray[np.float32]) -> str:
     lightness, a, b = (round(float(value)) for value in lab)
     pixel = Image.frombytes("LAB", (1, 1), bytes((lightness * 255 // 100, a % 256, b % 256)))
-    to_srgb = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
-    return f"#{bytes(np.asarray(ImageCms.applyTransform(pixel, to_srgb))).hex()}"
+    return f"#{bytes(np.asarray(ImageCms.applyTransform(pixel, _srgb_transform()))).hex()}"
+
+
+@cache
+def _srgb_transform() -> ImageCms.ImageCmsTransform:
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.buildTransform(lab, srgb, "LAB", "RGB", flags=ImageCms.Flags.NOCACHE)
 
 
 def _cut_out(grey: Image.Image, item: Item, size: tuple[int, int]) -> NDArray[np.uint8]:

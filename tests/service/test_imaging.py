@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from io import BytesIO
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
+from PIL.ExifTags import Base
 
 from service.errors import ImageTooLargeError, UnreadableImageError
-from service.imaging import read_image
+from service.imaging import MAX_JPEG_SCANS, read_image
 from tests.service.images import encode, fault, noise
 
 SIZE = (28, 28)
@@ -250,6 +252,32 @@ def test_scans_are_counted_whatever_a_jpeg_is_called() -> None:
         scan = jpeg[start : jpeg.index(b"\xff\xd9")]
         with pytest.raises(UnreadableImageError, match="scans"):
             read_image(jpeg[:start] + scan * 101 + jpeg[start:], SIZE, MAX_PIXELS)
+
+
+def test_bytes_after_a_jpeg_are_no_scans() -> None:
+    """A photo that a film follows, as some phones have it, is read, whatever markers come up in the film's bytes."""
+    photo = encode(noise(64, 64), "JPEG")
+    film = np.random.default_rng(0).bytes(100_000).replace(b"\xff", b"\xff\xda")
+    assert film.count(b"\xff\xda") > MAX_JPEG_SCANS
+    np.testing.assert_array_equal(
+        read_image(photo + film, SIZE, MAX_PIXELS).image, read_image(photo, SIZE, MAX_PIXELS).image
+    )
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_rotated_photo_may_have_odd_exif(orientation: int) -> None:
+    """A photo is upright by its orientation, whatever its EXIF says that no writer would: a resolution in words."""
+    pixels = noise(64, 48)
+    exif = Image.Exif()
+    exif[Base.Orientation] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(BytesIO(encode(pixels, exif=exif)))))
+    entries = struct.pack("<HHIHH", Base.Orientation, 3, 1, orientation, 0) + struct.pack(
+        "<HHI4s", Base.XResolution, 2, 4, b"odd"
+    )
+    odd = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4)
+    image = encode(pixels, "PNG", exif=odd)
+    size = expected.shape
+    np.testing.assert_array_equal(read_image(image, (size[0], size[1]), MAX_PIXELS).image, expected)
 
 
 def test_images_that_cost_more_than_they_are_worth_are_refused() -> None:
