@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from types import FrameType
 
 import uvicorn
@@ -32,10 +33,12 @@ GARBAGE_THRESHOLD = 50_000  # objects, of 700
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT (exit code 0), or until there is no model to be had (1)."""
     configure_logging(settings.log_level, settings.log_format)
+    # Pillow and NumPy warn of odd images and tensors, and what was warned of is kept for ever.
+    warnings.simplefilter("ignore")
     server = _Server(settings)
-    # uvicorn raises the signal that stopped it once more when it has finished; without this it would kill the process.
+    # Until uvicorn takes the signals over, and when it has finished: it then raises the one that stopped it once more.
     for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, lambda *_: None)
+        signal.signal(stop, server.handle_exit)
     with _inherited_socket() or listen(settings)[0] as listening:
         server.run([listening])
     exit_code = 0 if server.started and not server.failed else 1

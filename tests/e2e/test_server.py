@@ -95,6 +95,16 @@ def test_signal_ends_the_server_after_its_requests(stop: signal.Signals) -> None
         assert running.process.wait(30) == 0
 
 
+def test_signal_at_the_start_ends_the_server() -> None:
+    """A signal that comes as soon as the server listens is not lost."""
+    with start(port=free_port(), device="cpu", grace_seconds=0.1) as process:
+        assert process.stderr is not None
+        while "listening" not in process.stderr.readline():
+            pass
+        process.terminate()
+        assert process.wait(30) == 0
+
+
 @pytest.mark.parametrize(
     ("settings", "code", "message"),
     [
