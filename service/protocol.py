@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from array import array
-from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -28,19 +27,17 @@ MAX_KEPT_BYTES = 64 * 1024  # of an answer; more is sent as it comes, so that a 
 class _JoinedWrites:
     """A transport that sends at once what is written to it in one turn of the event loop: an answer's head and body.
 
-    When it is closed while a request still comes, ``expects_more``, it waits for the client to hang up: a socket that
-    is closed with bytes unread takes back what was sent.
+    When it is closed while a request ``is_coming``, it waits for the client to hang up: a socket that is closed with
+    bytes unread takes back what was sent.
     """
 
-    def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, expects_more: Callable[[], bool]
-    ) -> None:
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self._expects_more = expects_more
         self._parts: list[bytes] = []
         self._kept_bytes = 0
-        self.is_lingering = False
+        self._end: asyncio.TimerHandle | None = None
+        self.is_coming = self.is_lingering = False
 
     def write(self, data: bytes) -> None:
         """Keep ``data`` until the end of the turn."""
@@ -62,14 +59,19 @@ class _JoinedWrites:
         if self.is_closing():
             return
         self.flush()
-        if self._expects_more():
+        if self.is_coming:
             self.is_lingering = True
             self._transport.write_eof()
             self._transport.resume_reading()
         else:
             self._transport.close()
         if self.is_lingering or self._transport.get_write_buffer_size():
-            self._loop.call_later(REST_TIMEOUT_SECONDS, self._transport.abort)
+            self._end = self._loop.call_later(REST_TIMEOUT_SECONDS, self._transport.abort)
+
+    def forget(self) -> None:
+        """Wait no more, for the connection is closed."""
+        if self._end is not None:
+            self._end.cancel()
 
     def is_closing(self) -> bool:
         """Whether nothing more is sent."""
@@ -117,7 +119,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request, unless there are too many connections already."""
         self.parser = _Parser(self)
-        self._writes = _JoinedWrites(transport, self.loop, lambda: self._in_head or self._in_body)
+        self._writes = _JoinedWrites(transport, self.loop)
         super().connection_made(self._writes)  # type: ignore[arg-type]
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(503, "overloaded", f"{MAX_CONNECTIONS} connections are open, which is all; try again later")
@@ -126,6 +128,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection, and what waits on it."""
+        self._writes.forget()
         self._stop_timer()
         self.resume_writing()
         self.pipeline.clear()
@@ -179,7 +182,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_told_again:
             return
         super().on_message_begin()
-        self._advanced, self._in_head = True, True
+        self._advanced, self._in_head, self._writes.is_coming = True, True, True
         self._header_bytes = 0
 
     def on_url(self, url: bytes) -> None:
@@ -220,7 +223,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """End a body; if it was answered before, wait for the next request from now on."""
         if self.parser.should_upgrade():
             return  # its head is told again, and then its body
-        self._advanced, self._in_body = True, False
+        self._advanced, self._in_body, self._writes.is_coming = True, False, False
         super().on_message_complete()
         if self.cycle.response_complete and not self.transport.is_closing():
             self._stop_timer()
