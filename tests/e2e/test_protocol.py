@@ -11,12 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.protocol import (
-    HEAD_TIMEOUT_SECONDS,
-    MAX_HEAD_BYTES,
-    MAX_HEADERS,
-    REST_TIMEOUT_SECONDS,
-)
+from service.protocol import HEAD_TIMEOUT_SECONDS, MAX_HEAD_BYTES, MAX_HEADERS, REST_TIMEOUT_SECONDS
 from tests.e2e.server import Server, serving
 from tests.service.images import fault
 
