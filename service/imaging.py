@@ -18,11 +18,13 @@ from service.item import Item, find_item
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_SIDE_PIXELS = 32_768
+MAX_WEBP_PIXELS = 20_000_000  # 17 bytes each while it is decoded; of other formats 1 to 4, 8 of a progressive JPEG
 MAX_JPEG_SCANS = 100  # ten are usual
 MAX_STRIPS = 16_384  # of a TIFF, or tiles
 JPEG_START, JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
 JPEG_SCAN_SIZES = {bytes((0, 6 + 2 * components)) for components in (1, 2, 3, 4)}  # of a scan's head
 REDUCED_SCALE = 4  # large images are first brought down to no less than this times the model's size
+BAND_PIXELS = 2**18  # of a large image, converted at a time
 ITEM_SIDE_PIXELS = 96  # of the longer side, for the search for the item
 DARK_GROUND = 40  # of Lab's lightness of 100: on a lighter ground the data set's authors always negate
 ORIENTATIONS = {  # EXIF's: how an image is stored -> what makes it upright
@@ -119,9 +121,11 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 
 def _check(image: Image.Image, data: bytes, max_pixels: int) -> None:
     """Refuse by its header what would cost more than an image can be worth."""
+    if image.format == "WEBP":
+        max_pixels = min(max_pixels, MAX_WEBP_PIXELS)
     if image.width * image.height > max_pixels or max(image.size) > MAX_SIDE_PIXELS:
         raise ImageTooLargeError(
-            f"the image has {image.width} x {image.height} pixels; at most {max_pixels} are allowed, "
+            f"the {image.format} image has {image.width} x {image.height} pixels; at most {max_pixels} are allowed, "
             f"and {MAX_SIDE_PIXELS} a side; scale it down"
         )
     # Each scan of a progressive JPEG goes over all its pixels, and may be of a few bytes. In an image's data the first
@@ -151,7 +155,7 @@ def _decode(image: Image.Image, shortest: int, upload_bytes: int) -> Image.Image
     try:
         image.load()
         orientation = image.getexif().get(Base.Orientation)
-        small = _flatten(_shrink(_to_8_bit(image), shortest))
+        small = _flatten(_shrink(image, shortest))
         # Not ``ImageOps.exif_transpose``, which writes the EXIF anew and fails on what no reader minds.
         return small.transpose(ORIENTATIONS[orientation]) if orientation in ORIENTATIONS else small
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to, not only OSError
@@ -160,24 +164,47 @@ def _decode(image: Image.Image, shortest: int, upload_bytes: int) -> Image.Image
         ) from error
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Scale deeper grey to 8 bits, where Pillow would clip: 16-bit by its full range, 32-bit by its own range."""
+def _shrink(image: Image.Image, shortest: int) -> Image.Image:
+    """Bring deeper grey to 8 bits, and average a large image down, before other steps make copies of it."""
+    factor = max(1, min(image.size) // shortest)
+    is_deep = image.mode.startswith(("I", "F"))
+    if not is_deep and factor == 1:
+        return image
+    if image.mode in ("L", "RGB") and not image.has_transparency_data:
+        return image.reduce(factor)
+    # Copies are made of a band of rows at a time: those of a whole image can take a gigabyte.
+    rows = factor * max(1, BAND_PIXELS // (factor * image.width))
+    boxes = [(0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)]
+    span = _span(image, boxes) if image.mode in ("I", "F") else None
+    bands = [_reduce(_to_8_bit(image.crop(box), span), factor) for box in boxes]
+    shrunk = Image.new(bands[0].mode, (bands[0].width, sum(band.height for band in bands)))
+    for box, band in zip(boxes, bands, strict=True):
+        shrunk.paste(band, (0, box[1] // factor))
+    return shrunk
+
+
+def _span(image: Image.Image, boxes: list[tuple[int, int, int, int]]) -> tuple[float, float]:
+    """Return the least and the largest value of 32-bit grey; what is no finite number counts as 0."""
+    ends = [(values.min(), values.max()) for values in (_finite(image.crop(box)) for box in boxes)]
+    return float(min(low for low, _ in ends)), float(max(high for _, high in ends))
+
+
+def _finite(image: Image.Image) -> NDArray[np.float32]:
+    return np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
+
+
+def _to_8_bit(image: Image.Image, span: tuple[float, float] | None) -> Image.Image:
+    """Scale deeper grey to 8 bits, where Pillow would clip: 16-bit by its full range, 32-bit by its ``span``."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
-    if image.mode not in ("I", "F"):
+    if span is None:
         return image
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
-    low, high = values.min(), values.max()
-    values -= low
-    values *= 255 / max(float(high) - float(low), 1e-12)
-    return Image.fromarray(values.astype(np.uint8))
+    low, high = span
+    values = _finite(image) - np.float32(low)
+    return Image.fromarray((values * np.float32(255 / max(high - low, 1e-12))).astype(np.uint8))
 
 
-def _shrink(image: Image.Image, shortest: int) -> Image.Image:
-    """Average a large image down, before other steps make copies of it that nobody needs."""
-    factor = min(image.size) // shortest
-    if factor < 2:
-        return image
+def _reduce(image: Image.Image, factor: int) -> Image.Image:
     if image.has_transparency_data:
         # RGBa weighs the colours by their opacity: invisible ones must not show.
         return image.convert("RGBA").convert("RGBa").reduce(factor).convert("RGBA")

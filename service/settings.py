@@ -52,7 +52,12 @@ class Settings(BaseSettings):
     ] = None
     max_upload_bytes: Annotated[int, Field(ge=1, description="Largest request body, in bytes.")] = 10 * 1024 * 1024
     max_image_pixels: Annotated[
-        int, Field(ge=1, le=PILLOW_MAX_PIXELS, description="Largest image, in pixels (width times height).")
+        int,
+        Field(
+            ge=1,
+            le=PILLOW_MAX_PIXELS,
+            description="Largest image, in pixels (width times height); of a WebP never more than 20000000.",
+        ),
     ] = 50_000_000
     max_uploads_in_flight: Annotated[
         int, Field(ge=1, description="Uploads that a worker takes on at a time; the next is answered 503.")

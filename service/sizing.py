@@ -9,7 +9,7 @@ from service.resources import available_cores, memory_limit_bytes
 from service.settings import Settings
 
 MAX_WORKERS = 8  # by default: more would spend memory on what few services have the traffic for
-WORKER_BYTES = 256 * 2**20  # of memory, one at work; 150 MB of it when idle
+WORKER_BYTES = 512 * 2**20  # of memory, while it decodes one of the largest images; some 150 of it when idle
 
 
 def count_workers(settings: Settings, root: Path = Path("/")) -> int:

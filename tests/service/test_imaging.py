@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from PIL import Image, ImageOps
 from PIL.ExifTags import Base
 
 from service.errors import ImageTooLargeError, UnreadableImageError
-from service.imaging import MAX_JPEG_SCANS, read_image
+from service.imaging import MAX_JPEG_SCANS, MAX_WEBP_PIXELS, read_image
 from tests.service.images import encode, fault, noise
 
 SIZE = (28, 28)
@@ -238,6 +240,59 @@ def test_pixels_are_counted_before_decoding() -> None:
         read_image(header_only, SIZE, 10_000)
     with pytest.raises(ImageTooLargeError):
         read_image(fault("bomb-30000x30000.png"), SIZE, MAX_PIXELS)
+
+
+def test_webp_has_a_limit_of_its_own() -> None:
+    """A WebP takes several times the memory of any other image while it is decoded, and so may have fewer pixels."""
+    rows = MAX_WEBP_PIXELS // 5000 + 1
+    with pytest.raises(ImageTooLargeError, match=f"WEBP.*5000 x {rows}.*at most {MAX_WEBP_PIXELS}"):
+        read_image(encode(Image.new("L", (5000, rows)), "WEBP"), SIZE, 2 * MAX_WEBP_PIXELS)
+    with pytest.raises(ImageTooLargeError, match="at most 1000 "):
+        read_image(encode(Image.new("L", (50, 50)), "WEBP"), SIZE, 1000)
+
+
+READ_AND_TELL_PEAK = """
+import re, sys
+from pathlib import Path
+from service.imaging import read_image
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+data = Path(sys.argv[1]).read_bytes()
+before = peak()
+read_image(data, (28, 28), 50_000_000)
+print(1024 * (peak() - before))
+"""
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "F", "I", "CMYK"])
+def test_large_image_is_never_copied_as_a_whole(tmp_path: Path, mode: str) -> None:
+    """Reading takes the 4 bytes of each pixel that the decoded image has, and hardly more, whatever mode it is of."""
+    file = tmp_path / "image.tiff"
+    side = 3000
+    image = Image.fromarray(np.tile(noise(100, 100), (side // 100, side // 100)))
+    image.convert(mode).save(file, compression="tiff_adobe_deflate")
+    told = subprocess.run(
+        [sys.executable, "-c", READ_AND_TELL_PEAK, str(file)], capture_output=True, text=True, check=True
+    )
+    assert int(told.stdout) < 6 * side * side
+
+
+def test_large_image_is_the_same_in_every_mode() -> None:
+    """A large grey image is read alike whether it is stored as grey, with a palette, in colour, opaque or deep."""
+    rows, columns = np.mgrid[:1500, :1100]
+    ellipse = ((rows - 700) / 500) ** 2 + ((columns - 500) / 300) ** 2
+    grey = Image.fromarray(np.clip(255 * (1.5 - ellipse), 0, 255).astype(np.uint8))
+    expected = read_image(encode(grey), SIZE, 2_000_000).image
+    assert expected.max() > 0
+    deep = np.asarray(grey)
+    for image in (
+        *(grey.convert(mode) for mode in ("P", "RGB", "RGBA", "LA")),
+        *(Image.fromarray(deep.astype(kind)) for kind in (np.int32, np.float32)),
+        Image.fromarray(deep.astype(np.uint16) * 257),
+    ):
+        np.testing.assert_array_equal(read_image(encode(image, "TIFF"), SIZE, 2_000_000).image, expected, image.mode)
 
 
 def test_scans_are_counted_whatever_a_jpeg_is_called() -> None:
