@@ -33,6 +33,7 @@ ImageBatcher = Batcher[NDArray[np.uint8], Classification]
 MAX_BATCH = 32  # past this a CPU gains nothing an image, and a caller waits longer
 SHORT_RUN_SECONDS = 0.001
 LEAST_SHARED_BATCH = 8  # a smaller one is done before a second core is at work, if that has anything else to do
+STUCK_SECONDS = 60  # at one image: the slowest that is allowed takes a few, and more where others want the core
 SELF_TEST_TIMEOUT_SECONDS = 30  # a device that hangs never raises
 
 
@@ -245,8 +246,8 @@ class Predictor:
         seen = newest_version(self._settings.model)
         while True:
             await asyncio.sleep(interval)
-            if self._decoder.is_stuck(self._settings.request_timeout_seconds):
-                self._give_up("every thread is stuck in decoding an image; nothing can be answered any more")
+            if self.is_stuck:
+                self._give_up("every thread is stuck in decoding an image; no other can be decoded any more")
                 return
             try:
                 newest = newest_version(self._settings.model)
@@ -262,6 +263,11 @@ class Predictor:
     def drain(self) -> None:
         """Become unready; what was taken on is still answered."""
         self._draining = True
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether every thread has been at one image for so long that it will hardly come back."""
+        return self._decoder.is_stuck(max(STUCK_SECONDS, self._settings.request_timeout_seconds))
 
     def close(self) -> None:
         """Stop the threads after what they are at, without waiting for it."""

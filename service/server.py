@@ -31,7 +31,7 @@ GARBAGE_THRESHOLD = 50_000  # objects, of 700
 
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT (exit code 0), or until there is no model to be had (1)."""
+    """Serve until SIGTERM or SIGINT (exit code 0), until there is no model to be had (1), or threads are stuck (75)."""
     configure_logging(settings.log_level, settings.log_format)
     # Pillow and NumPy warn of odd images and tensors, and what was warned of is kept for ever.
     warnings.simplefilter("ignore")
@@ -41,7 +41,7 @@ def serve(settings: Settings) -> int:
         signal.signal(stop, server.handle_exit)
     with _inherited_socket() or listen(settings)[0] as listening:
         server.run([listening])
-    exit_code = 0 if server.started and not server.failed else 1
+    exit_code = server.exit_code if server.started else 1
     if server.is_decoding:
         # The interpreter would wait for the thread, whatever image it is at, and its caller has gone.
         logging.shutdown()
@@ -59,7 +59,7 @@ class _Server(uvicorn.Server):
     """Uvicorn, with a grace period: on SIGTERM the service is unready and refuses uploads before connections close."""
 
     def __init__(self, settings: Settings) -> None:
-        self.failed = False
+        self.exit_code = 0
         # A replacement that took connections while its model loads would refuse what the other workers can answer.
         starts_with_model = REPLACEMENT_VARIABLE in os.environ
         self._app = create_app(settings, on_failure=self._fail, starts_with_model=starts_with_model)
@@ -110,5 +110,6 @@ class _Server(uvicorn.Server):
         self.handle_exit(signal.SIGTERM, None)
 
     def _fail(self) -> None:
-        self.failed = True
+        predictor: Predictor = self._app.state.predictor
+        self.exit_code = os.EX_TEMPFAIL if predictor.is_stuck else 1
         self.should_exit = True

@@ -27,8 +27,8 @@ POLL_SECONDS = 0.1
 def supervise(settings: Settings, workers: int) -> int:
     """Serve with ``workers`` processes until SIGTERM or SIGINT; return the exit code.
 
-    A worker that a signal killed is replaced. One that gives up by itself has no model to serve, and neither would its
-    successor: all are stopped then, and its exit code is returned. SIGHUP is passed on.
+    A worker that a signal killed, or whose threads were stuck, is replaced. One that gives up otherwise has no model to
+    serve, and neither would its successor: all are stopped then, and its exit code is returned. SIGHUP is passed on.
     """
     configure_logging(settings.log_level, settings.log_format)
     with TemporaryDirectory(prefix="service-") as shared_folder:
@@ -63,8 +63,8 @@ class _Workers:
             for process in [process for process in self._sockets if process.poll() is not None]:
                 listening = self._sockets.pop(process)
                 forget_worker(process.pid, self._environment[MULTIPROCESS_FOLDER])
-                exit_code = max(exit_code, process.returncode)
-                if process.returncode > 0:
+                if process.returncode > 0 and process.returncode != os.EX_TEMPFAIL:
+                    exit_code = process.returncode
                     self._pass_on(signal.SIGTERM)
                 if not self._stopping:
                     log.error("worker %d ended with code %d and is replaced", process.pid, process.returncode)

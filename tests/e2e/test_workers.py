@@ -7,16 +7,17 @@ import shutil
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx2
 import psutil
 import pytest
 
 from service.bundle import MODEL_FILE
 from service.telemetry import MULTIPROCESS_FOLDER
-from tests.e2e.server import Server, free_port, serving, start
+from tests.e2e.server import ROOT, Server, free_port, serving, start
 from tests.e2e.test_limits import metric, wait_until
 from tests.service.bundles import write_linear_bundle
 from tests.service.images import encode, noise
@@ -56,6 +57,30 @@ def test_worker_is_replaced_though_their_folder_is_gone(linear_folder: Path) -> 
         wait_until(lambda: server.read_log().count("serves on") == 3)
         assert {server.predict(IMAGE).status_code for _ in range(10)} == {200}
         assert server.get("/metrics").status_code == 200
+    assert server.process.returncode == 0
+
+
+def test_worker_with_stuck_threads_is_replaced(
+    linear_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker whose threads do not come back from their images ends and is replaced, and the others serve on."""
+    # No image that is allowed takes so long: here what takes a moment counts as stuck.
+    (tmp_path / "sitecustomize.py").write_text("import service.predictor\nservice.predictor.STUCK_SECONDS = 0.1\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    slow = encode(noise(6000, 6000), "TIFF", compression="tiff_adobe_deflate")
+    limits = {"max_upload_bytes": 2 * len(slow), "request_timeout_seconds": 0.1, "check_interval_seconds": 0.01}
+    with serving(model=linear_folder, workers=2, device="cpu", threads=1, **limits) as server:
+
+        def one_is_replaced() -> bool:
+            with suppress(httpx2.TransportError):  # the worker that it was at has ended
+                server.predict(slow)
+            return "is replaced" in server.read_log()
+
+        wait_until(one_is_replaced)
+        assert "every thread is stuck" in server.read_log()
+        wait_until(lambda: len(psutil.Process(server.process.pid).children()) == 2)
+        server.wait_until_all_serve(3)
+        assert {server.predict(IMAGE).status_code for _ in range(10)} == {200}
     assert server.process.returncode == 0
 
 

@@ -320,8 +320,26 @@ def test_size_of_an_upload_is_told(linear_folder: Path) -> None:
     run(Settings(model=linear_folder, device="cpu"), test)
 
 
-def test_stuck_threads_end_the_service(linear_folder: Path) -> None:
-    """When every thread stays at an image for longer than a request may take, the service gives up by itself."""
+def test_slow_image_is_not_taken_for_a_stuck_thread(linear_folder: Path) -> None:
+    """However short the time for a request is, a thread that is past it at its image comes back."""
+    slow = encode(noise(4000, 4000), compress_level=1)
+
+    async def test(predictor: Predictor) -> None:
+        watch = asyncio.create_task(predictor.watch())
+        await asyncio.gather(*(predictor.predict(slow) for _ in range(5)))
+        assert predictor.status == "ready"
+        assert not watch.done()
+        watch.cancel()
+
+    settings = Settings(
+        model=linear_folder, device="cpu", threads=1, check_interval_seconds=0.01, request_timeout_seconds=0.01
+    )
+    run(settings, test)
+
+
+def test_stuck_threads_end_the_service(linear_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When every thread stays at an image for longer than any can take, the service gives up by itself."""
+    monkeypatch.setattr("service.predictor.STUCK_SECONDS", 0.01)
     slow = encode(noise(4000, 4000), compress_level=1)
     failed = asyncio.Event()
 
