@@ -38,7 +38,7 @@ def supervise(settings: Settings, workers: int) -> int:
             MULTIPROCESS_FOLDER: shared_folder,
             NEIGHBOURS_VARIABLE: str(make_record(Path(shared_folder))),
         }
-        processes = _Workers(listen(settings, workers), environment)
+        processes = _Workers(settings, workers, environment)
         try:
             return processes.run()
         finally:
@@ -46,13 +46,13 @@ def supervise(settings: Settings, workers: int) -> int:
 
 
 class _Workers:
-    def __init__(self, sockets: list[socket.socket], environment: dict[str, str]) -> None:
+    def __init__(self, settings: Settings, count: int, environment: dict[str, str]) -> None:
         self._environment = os.environ | environment
         self._stopping = False
         self._signals: list[int] = []  # handled between the steps of run(): one may come while a worker is started
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: self._signals.append(number))
-        self._sockets = {self._start(listening): listening for listening in sockets}
+        self._sockets = {self._start(listening): listening for listening in listen(settings, count)}
 
     def run(self) -> int:
         exit_code = 0

@@ -95,14 +95,22 @@ def test_signal_ends_the_server_after_its_requests(stop: signal.Signals) -> None
         assert running.process.wait(30) == 0
 
 
-def test_signal_at_the_start_ends_the_server() -> None:
-    """A signal that comes as soon as the server listens is not lost."""
-    with start(port=free_port(), device="cpu", grace_seconds=0.1) as process:
-        assert process.stderr is not None
-        while "listening" not in process.stderr.readline():
-            pass
-        process.terminate()
-        assert process.wait(30) == 0
+@pytest.mark.parametrize("workers", [1, 2])
+def test_signal_at_the_start_ends_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linear_folder: Path, workers: int
+) -> None:
+    """A signal that comes as early as the port is taken is not lost."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import signal, sys\n"
+        "sys.addaudithook(lambda event, _: event == 'socket.bind' and signal.raise_signal(signal.SIGTERM))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    process = start(port=free_port(), model=linear_folder, workers=workers, device="cpu", grace_seconds=0.1)
+    try:
+        _, stderr = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0, stderr
 
 
 @pytest.mark.parametrize(
