@@ -21,6 +21,8 @@ REST_TIMEOUT_SECONDS = 10.0  # for the rest of a body that was answered already
 READ_TIMEOUT_SECONDS = 20.0  # for a client to read some of an answer that it leaves unread
 MAX_CONNECTIONS = 4096
 MAX_PIPELINED = 64  # requests that wait for the answer to another on their connection
+MAX_SMALL_CHUNKS = 4096  # of a body, each of which costs as much as a large one
+SMALL_CHUNK_BYTES = 16  # on average
 MAX_KEPT_BYTES = 64 * 1024  # of an answer; more is sent as it comes, so that a client that does not read holds it up
 
 
@@ -113,6 +115,8 @@ class LimitedProtocol(HttpToolsProtocol):
     _advanced = False
     _pending_bytes = 0
     _header_bytes = 0
+    _chunks = 0
+    _chunk_bytes = 0
     _timer: asyncio.TimerHandle | None = None
     _read_timer: asyncio.TimerHandle | None = None
 
@@ -183,7 +187,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         super().on_message_begin()
         self._advanced, self._in_head, self._writes.is_coming = True, True, True
-        self._header_bytes = 0
+        self._header_bytes = self._chunks = self._chunk_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the URL in."""
@@ -215,8 +219,13 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body in."""
+        """Take a part of a body in, unless there are too many small ones."""
         self._advanced = True
+        self._chunks += 1
+        self._chunk_bytes += len(body)
+        if self._chunks > MAX_SMALL_CHUNKS and self._chunk_bytes < SMALL_CHUNK_BYTES * self._chunks:
+            self._refuse(400, "malformed-request", f"the body is in chunks of less than {SMALL_CHUNK_BYTES} bytes")
+            raise ValueError  # the parser stops
         super().on_body(body)
 
     def on_message_complete(self) -> None:

@@ -16,7 +16,7 @@ FIELD = "file"
 MAX_PARTS = 8
 MAX_PART_HEAD_BYTES = 4096
 MAX_PART_LINES = 16
-MAX_PART_OPTIONS = 16
+MAX_OPTIONS = 16  # of a header
 
 _BINARY = {"type": "string", "format": "binary"}
 
@@ -78,7 +78,7 @@ def _read_boundary(request: Request, *types: str) -> bytes | None:
     if encoding.lower() != "identity":
         raise UnsupportedTypeError(f"the content encoding is {encoding[:100]!r}; send the image as it is")
     header = request.headers.get("content-type", "")
-    content_type, options = parse_options_header(header)
+    content_type, options = _read_options(header.encode("latin-1"), "the content type")
     if content_type == FORM.encode():
         if options.get(b"boundary"):
             return options[b"boundary"]
@@ -131,11 +131,14 @@ def _read_part(segment: bytes) -> _Part:
             f"{MAX_PART_HEAD_BYTES} bytes in {MAX_PART_LINES} lines are read"
         )
     headers = {name.lower(): value for name, _, value in (line.partition(b":") for line in lines)}
-    disposition = headers.get(b"content-disposition", b"")
-    if disposition.count(b";") > MAX_PART_OPTIONS:  # on many of which the parser of options is slow
-        raise MalformedFormError(f"the form has a part with more than {MAX_PART_OPTIONS} options; send its name alone")
-    _, options = parse_options_header(disposition)
+    _, options = _read_options(headers.get(b"content-disposition", b""), "a part of the form")
     return _Part(options.get(b"name", b"").decode("utf-8", "replace"), b"filename" in options, content)
+
+
+def _read_options(header: bytes, whose: str) -> tuple[bytes, dict[bytes, bytes]]:
+    if header.count(b";") > MAX_OPTIONS:  # the parser takes long over many
+        raise MalformedFormError(f"{whose} has more than {MAX_OPTIONS} options; let the client library set them")
+    return parse_options_header(header)
 
 
 def _damaged(how: str) -> MalformedFormError:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from service.protocol import HEAD_TIMEOUT_SECONDS, MAX_HEAD_BYTES, MAX_HEADERS, REST_TIMEOUT_SECONDS
-from tests.e2e.server import Server, serving
+from tests.e2e.server import ROOT, Server, serving
+from tests.e2e.test_limits import SLOW_IMAGE
 from tests.service.images import fault
 
 START = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
@@ -195,6 +198,28 @@ def test_trailer_adds_no_headers(server: Server) -> None:
     answer = exchange(server, CHUNKED + b"1\r\nx\r\n0\r\nX-Request-ID: late\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 422")
     assert b"late" not in answer
+
+
+def test_body_in_tiny_chunks_is_refused(server: Server) -> None:
+    """A body in thousands of chunks of a few bytes is refused, one in many of a usual size is not."""
+    answer = exchange(server, CHUNKED + b"1\r\nx\r\n" * 5000)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"chunks of less than 16 bytes" in answer
+    photo = fault("photo.png") + bytes(400_000)
+    chunks = (photo[start : start + 64] for start in range(0, len(photo), 64))
+    body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
+    assert exchange(server, CHUNKED + body + b"0\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
+def test_next_head_has_its_time_from_the_answer_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that is answered for long does not count as time that the next one's head takes."""
+    (tmp_path / "sitecustomize.py").write_text("import service.protocol\nservice.protocol.HEAD_TIMEOUT_SECONDS = 0.1\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
+    with serving(device="cpu", max_upload_bytes=len(SLOW_IMAGE)) as running:
+        started = time.monotonic()
+        assert exchange(running, head % len(SLOW_IMAGE) + SLOW_IMAGE + START).startswith(b"HTTP/1.1 200")
+        assert time.monotonic() - started > 0.1
 
 
 def test_empty_line_does_not_keep_a_connection(server: Server) -> None:

@@ -68,10 +68,12 @@ def test_form_has_eight_parts_at_most(fields: int) -> None:
 
 
 def test_options_of_a_part_are_few() -> None:
-    """A part's header with so many options that they would keep the parser busy is refused."""
+    """A header with so many options that they would keep the parser busy is refused, a part's and the request's."""
     head = b'--b\r\nContent-Disposition: form-data; name="file"' + b";" * 20
     with pytest.raises(MalformedFormError, match="more than 16 options"):
         upload(head + b"\r\n\r\nx\r\n--b--\r\n", "multipart/form-data; boundary=b")
+    with pytest.raises(MalformedFormError, match="more than 16 options"):
+        upload(b"", "multipart/form-data; boundary=b" + ";" * 60_000)
 
 
 def test_lines_like_delimiters_are_refused_unparsed() -> None:
