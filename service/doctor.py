@@ -20,12 +20,11 @@ from service.keys import KeyRing
 from service.listening import listen
 from service.resources import available_cores, core_quota, memory_limit_bytes
 from service.settings import Settings
-from service.sizing import count_threads, count_workers
+from service.sizing import IDLE_BYTES, count_threads, count_workers, largest_image_bytes
 
 Level = Literal["ok", "warn", "fail"]
 
 PACKAGES = ("fastapi", "starlette", "uvicorn", "pydantic", "numpy", "pillow", "python-multipart")
-BYTES_PER_PIXEL = 20  # the most that was measured: a WebP of 50,000,000 pixels takes 960 MB
 GPU_REMEDY = "set SERVICE_DEVICE=cpu if no GPU is meant"
 
 
@@ -162,8 +161,8 @@ def _cores(settings: Settings, root: Path) -> Finding:
 def _memory(settings: Settings, root: Path) -> Finding:
     limit = memory_limit_bytes(root)
     workers = count_workers(settings, root)
-    decoding = count_threads(settings, workers, root) * settings.max_image_pixels * BYTES_PER_PIXEL
-    needed = workers * (decoding + settings.max_bytes_in_flight)
+    decoding = count_threads(settings, workers, root) * largest_image_bytes(settings)
+    needed = workers * (IDLE_BYTES + decoding + settings.max_bytes_in_flight)
     text = f"limit of the container: {limit or 'none'}; the largest uploads, all at once, need {needed}"
     if limit and limit < needed:
         fix = "lower SERVICE_MAX_IMAGE_PIXELS, SERVICE_MAX_BYTES_IN_FLIGHT or SERVICE_THREADS"

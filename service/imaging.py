@@ -15,10 +15,11 @@ from PIL.ExifTags import Base
 
 from service.errors import ImageTooLargeError, UnreadableImageError
 from service.item import Item, find_item
+from service.tiff import check_directory
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_SIDE_PIXELS = 32_768
-MAX_WEBP_PIXELS = 20_000_000  # 17 bytes each while it is decoded; of other formats 1 to 4, 8 of a progressive JPEG
+PIXEL_WEIGHTS = {"WEBP": 2, "TIFF": 1.4}  # decoding takes up to 17 and 12 bytes of each, and of other formats 8
 MAX_JPEG_SCANS = 100  # ten are usual
 MAX_STRIPS = 16_384  # of a TIFF, or tiles
 JPEG_START, JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
@@ -121,13 +122,14 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 
 def _check(image: Image.Image, data: bytes, max_pixels: int) -> None:
     """Refuse by its header what would cost more than an image can be worth."""
-    if image.format == "WEBP":
-        max_pixels = min(max_pixels, MAX_WEBP_PIXELS)
+    max_pixels = int(max_pixels / PIXEL_WEIGHTS.get(str(image.format), 1))
     if image.width * image.height > max_pixels or max(image.size) > MAX_SIDE_PIXELS:
         raise ImageTooLargeError(
             f"the {image.format} image has {image.width} x {image.height} pixels; at most {max_pixels} are allowed, "
             f"and {MAX_SIDE_PIXELS} a side; scale it down"
         )
+    if image.format == "TIFF":
+        check_directory(data, image.size, max_pixels)
     # Each scan of a progressive JPEG goes over all its pixels, and may be of a few bytes. In an image's data the first
     # byte of a marker is escaped, so what is counted is markers.
     scans = _count_scans(data) if data.startswith(JPEG_START) else 0  # Pillow calls some by other names

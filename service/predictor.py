@@ -23,6 +23,7 @@ from service.imaging import PREPROCESSING, SUPERSEDED, ModelInput
 from service.neighbours import NEIGHBOURS_VARIABLE, Neighbours
 from service.resources import available_cores
 from service.settings import Settings
+from service.sizing import count_threads
 from service.tensors import read_tensor
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Predictor:
         self._recovering: set[asyncio.Task[None]] = set()  # the event loop alone would let them be collected
         self._neighbours = Neighbours()
         self._batches_at_work = 0
-        self._threads = settings.threads or available_cores()
+        self._threads = count_threads(settings, workers=1)  # a supervisor has set those of each of several
         self._decoder = Decoder(self._threads, settings.max_image_pixels)
         self._inferring = ThreadPoolExecutor(self._threads, thread_name_prefix="infer")
 

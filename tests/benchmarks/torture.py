@@ -36,6 +36,7 @@ from service.settings import Settings
 from tests.benchmarks.load import BROKEN, Connection, Load, Tally, Upload, connected, golden_uploads, head, until
 from tests.e2e.server import Server, serving
 from tests.service.images import encode, fault, noise
+from tests.service.test_tiff import tiled
 
 BUNDLE = Settings().model  # whose answers the golden set has
 UPLOADS_IN_FLIGHT = 16
@@ -183,7 +184,7 @@ def _frame_bomb() -> bytes:
 
 
 LARGE_IMAGE = encode(Image.new("L", (7000, 7000)))
-BOMBS = (fault("bomb-30000x30000.png"), _text_bomb(), _frame_bomb())
+BOMBS = (fault("bomb-30000x30000.png"), _text_bomb(), _frame_bomb(), tiled((28, 28), (46_320, 46_320), b""))
 FAULTS = (
     ("client vanishes", "hung up at a random byte of the upload, or while it waited for the answer", vanish),
     ("slowloris", f"body sent at 10 bytes a second; {UPLOAD_TIMEOUT_SECONDS} s are allowed", dribble),
@@ -192,7 +193,11 @@ FAULTS = (
         f"a part of a request's head, and nothing more; {HEAD_TIMEOUT_SECONDS:g} s are allowed",
         fall_silent,
     ),
-    ("decompression bomb", "900 Mpixel PNG, 50 MB of text in 50 kB of PNG, 81 Mpixel GIF", bomb),
+    (
+        "decompression bomb",
+        "900 Mpixel PNG, 50 MB of text in 50 kB of PNG, 81 Mpixel GIF, 2 Gpixel tile in a TIFF",
+        bomb,
+    ),
     ("large image", f"49 Mpixel in {len(LARGE_IMAGE) // 1000} kB of PNG, which is allowed", overload),
     ("garbage", "random bytes as image, as form and as HTTP; JPEG cut off; wrong content type", garbage),
 )

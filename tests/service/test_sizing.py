@@ -9,10 +9,11 @@ import pytest
 
 from service.resources import available_cores
 from service.settings import Settings
-from service.sizing import MAX_WORKERS, WORKER_BYTES, count_threads, count_workers
+from service.sizing import IDLE_BYTES, MAX_WORKERS, count_threads, count_workers, largest_image_bytes
 from tests.service.test_resources import write_machine
 
 CPU = Settings(device="cpu")
+WORKER_BYTES = IDLE_BYTES + largest_image_bytes(CPU)
 
 
 def test_each_core_has_a_worker(tmp_path: Path) -> None:
@@ -40,6 +41,16 @@ def test_settings_come_first(tmp_path: Path) -> None:
     settings = Settings(device="cpu", workers=31, threads=7)
     assert count_workers(settings, tmp_path) == 31
     assert count_threads(settings, 31, tmp_path) == 7
+
+
+def test_memory_bounds_the_images_at_work(tmp_path: Path) -> None:
+    """A worker takes no more images at a time than it has memory for, whatever its cores; of smaller ones more."""
+    limit = str(WORKER_BYTES + largest_image_bytes(CPU) // 2)
+    root = write_machine(tmp_path, {"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": limit})
+    assert count_threads(CPU, 1, root) == 1
+    small = Settings(device="cpu", max_image_pixels=CPU.max_image_pixels // 100)
+    assert count_workers(small, root) == count_workers(CPU, tmp_path / "unlimited")
+    assert count_threads(small, 1, root) == available_cores(root)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 1000])
