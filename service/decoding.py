@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from service.errors import ImageTooLargeError
+from service.errors import ImageError, ImageTooLargeError
 from service.imaging import ModelInput, read_image
 
 # What is this small, and no larger than the model's input, is decoded in less time than a hop to a thread takes;
@@ -156,5 +156,9 @@ class Decoder:
     def _read(self, data: bytes, size: tuple[int, int]) -> ModelInput | Exception:
         try:
             return read_image(data, size, self._max_pixels)
+        except ImageError as error:
+            # What it keeps of where it came from holds the image, and a batch keeps it until its last image is done.
+            error.__cause__ = error.__context__ = None
+            return error.with_traceback(None)
         except Exception as error:  # whatever it is, it is this upload's alone
             return error

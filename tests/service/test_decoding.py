@@ -9,7 +9,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+from PIL import Image
 
 from service.decoding import PATIENCE_SECONDS, SMALL_UPLOAD_BYTES, Decoded, Decoder
 from service.errors import ImageTooLargeError, UnreadableImageError
@@ -39,6 +41,21 @@ def run(test: Callable[[Decoder], Coroutine[Any, Any, None]], threads: int = 1) 
 def start(decoder: Decoder, uploads: Sequence[bytes]) -> list[asyncio.Task[Decoded]]:
     """Let ``uploads`` come at once."""
     return [asyncio.create_task(decoder.decode(upload, SIZE)) for upload in uploads]
+
+
+def test_failure_keeps_no_image() -> None:
+    """Failures that are kept, as those of a batch are until its last image is done, hold no pixels."""
+    side = 2900
+    cut = encode(Image.new("RGB", (side, side)))[:-100]
+
+    async def test(decoder: Decoder) -> None:
+        process = psutil.Process()
+        before = process.memory_info().rss
+        failures = await asyncio.gather(*start(decoder, [cut] * 10), return_exceptions=True)
+        assert {type(failure) for failure in failures} == {UnreadableImageError}
+        assert process.memory_info().rss - before < 3 * 4 * side * side
+
+    run(test)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
