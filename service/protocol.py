@@ -22,7 +22,7 @@ READ_TIMEOUT_SECONDS = 20.0  # for a client to read some of an answer that it le
 MAX_CONNECTIONS = 4096
 MAX_PIPELINED = 64  # requests that wait for the answer to another on their connection
 MAX_SMALL_CHUNKS = 4096  # of a body, each of which costs as much as a large one
-SMALL_CHUNK_BYTES = 16  # on average
+SMALL_CHUNK_BYTES = 16  # or fewer, on average
 MAX_KEPT_BYTES = 64 * 1024  # of an answer; more is sent as it comes, so that a client that does not read holds it up
 
 
@@ -223,8 +223,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._advanced = True
         self._chunks += 1
         self._chunk_bytes += len(body)
-        if self._chunks > MAX_SMALL_CHUNKS and self._chunk_bytes < SMALL_CHUNK_BYTES * self._chunks:
-            self._refuse(400, "malformed-request", f"the body is in chunks of less than {SMALL_CHUNK_BYTES} bytes")
+        if self._chunks > MAX_SMALL_CHUNKS and self._chunk_bytes <= SMALL_CHUNK_BYTES * self._chunks:
+            self._refuse(400, "malformed-request", f"the body is in chunks of {SMALL_CHUNK_BYTES} bytes or fewer")
             raise ValueError  # the parser stops
         super().on_body(body)
 

@@ -16,7 +16,7 @@ FIELD = "file"
 MAX_PARTS = 8
 MAX_PART_HEAD_BYTES = 4096
 MAX_PART_LINES = 16
-MAX_OPTIONS = 16  # of a header
+MAX_OPTIONS = 256  # of a header, counting what is in quotes: browsers write "&#1078;" for what a form's charset lacks
 
 _BINARY = {"type": "string", "format": "binary"}
 
