@@ -17,10 +17,10 @@ from PIL import Image, ImageEnhance, ImageOps
 from service.imaging import read_image
 from training.errors import DataError
 from training.samples import Images, Samples
+from training.sources.folder import MAX_PIXELS
 from training.uploads import GROUNDS, make_uploads
 
 LABELS_FILE = "labels.csv"
-MAX_PIXELS = 100_000_000
 VIEWS = 6  # of each photo
 UPLOADS_A_GROUND = 2_500
 

@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 from service.errors import InvalidRequestError
 from service.imaging import read_image
 from training.errors import DataError
-from training.labelled import MAX_PIXELS, read_photos
+from training.labelled import read_photos
 from training.samples import Images
+from training.sources.folder import MAX_PIXELS
 
 
 def make_outliers(images: Images, photos: Path | None, seed: int) -> dict[str, Images]:

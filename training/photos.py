@@ -18,9 +18,10 @@ from scipy.stats import binomtest
 from service.bundle import Bundle
 from service.imaging import ModelInput, read_image
 from training.evaluate import run_graph
-from training.labelled import MAX_PIXELS, Part, Photo, read_photos
+from training.labelled import Part, Photo, read_photos
 from training.pictures import plot_pairs
 from training.samples import Images, Samples, Source
+from training.sources.folder import MAX_PIXELS
 from training.uploads import GROUNDS, make_uploads
 
 Mask = NDArray[np.bool_]

@@ -51,6 +51,15 @@ def test_photos_are_fitted_as_in_the_service(folder: Path) -> None:
     assert open_source(folder).training().images.shape[1:] == (28, 28)
 
 
+def test_hidden_files_and_folders_are_passed_over(folder: Path) -> None:
+    """What file managers and notebooks leave behind is neither a class nor an image."""
+    (folder / ".ipynb_checkpoints").mkdir()
+    (folder / "tops" / ".DS_Store").write_text("no image")
+    source = open_source(folder)
+    assert source.class_names == CLASSES
+    assert len(source.training()) == 25
+
+
 def test_unreadable_image_is_named(folder: Path) -> None:
     """A file that is no image gives an error with its path."""
     (folder / "tops" / "notes.txt").write_text("two tops")

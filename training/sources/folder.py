@@ -31,7 +31,7 @@ class ImageFolder:
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the sub-folders in alphabetical order."""
-        return tuple(path.name for path in sorted(self._training_folder.iterdir()) if path.is_dir())
+        return tuple(path.name for path in _list(self._training_folder) if path.is_dir())
 
     def __str__(self) -> str:
         return f"images of {len(self.class_names)} classes"
@@ -61,15 +61,20 @@ class ImageFolder:
             )
         images, labels = [], []
         for label, name in enumerate(self.class_names):
-            paths = sorted(path for path in (folder / name).glob("*") if path.is_file())
+            paths = [path for path in _list(folder / name) if path.is_file()]
             if not paths:
                 raise DataError(f"{folder / name} holds no images of class {name!r}")
             images += [_read_file(path, self.input_size) for path in paths]
             labels += [label] * len(paths)
-        unknown = {path.name for path in folder.iterdir() if path.is_dir()} - set(self.class_names)
+        unknown = {path.name for path in _list(folder) if path.is_dir()} - set(self.class_names)
         if unknown:
             raise DataError(f"{folder} holds {', '.join(sorted(unknown))}, which are no classes of the training folder")
         return Samples(np.stack(images), np.array(labels))
+
+
+def _list(folder: Path) -> list[Path]:
+    """List a folder in order, without what is hidden: file managers and notebooks leave such files behind."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _read_file(path: Path, input_size: tuple[int, int]) -> Images:
