@@ -319,7 +319,8 @@ def start_and_idle() -> list[str]:
         f"| from the command to ready | {ready:.1f} s |",
         f"| `import service.server`, less the bare interpreter | {importing - nothing:.2f} s |",
         f"| CPU when idle, all processes | {share:.1%} of a core |",
-        f"| memory of a worker, idle | {max(sizes):.0f} MiB; the interpreter with onnxruntime has {bare:.0f} MiB |",
+        f"| memory of a worker with `convnet-tf1`, idle | {max(sizes):.0f} MiB; "
+        f"the interpreter with onnxruntime has {bare:.0f} MiB |",
         f"| processes | {len(family)}, of which the supervisor has {sizes[0]:.0f} MiB |" if len(family) > 1 else "",
     ]
 
