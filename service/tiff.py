@@ -37,7 +37,7 @@ def check_directory(data: bytes, size: tuple[int, int], max_pixels: int) -> None
         raise UnreadableImageError("the directory of the TIFF is damaged; save it anew") from error
     if pixels > max_pixels:
         raise ImageTooLargeError(
-            f"the tiles of the TIFF image have {pixels} pixels; at most {max_pixels} are allowed; save it without"
+            f"the tiles of the TIFF image have {pixels} pixels; at most {max_pixels} are allowed; save it without any"
         )
     stored = sum(int(found[tag].sum(dtype=np.float64)) for tag in (STRIP_BYTES, TILE_BYTES) if tag in found)
     if stored > len(data):
