@@ -56,8 +56,8 @@ class Settings(BaseSettings):
         Field(
             ge=1,
             le=PILLOW_MAX_PIXELS,
-            description="Largest image, in pixels (width times height); for the memory that they take, a TIFF's count "
-            "1.4 times and a WebP's twice.",
+            description="Largest image, in pixels (width times height); for the memory that they take, those of a "
+            "TIFF or WebP count twice.",
         ),
     ] = 50_000_000
     max_uploads_in_flight: Annotated[

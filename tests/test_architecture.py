@@ -29,7 +29,7 @@ LAYERS = (
     {"schemas", "predictor"},
     {"decoding"},
     {"batching", "classifier", "imaging", "tensors"},
-    {"bundle", "item", "keys", "listening", "neighbours", "sizing", "tiff", "tracing"},
+    {"bundle", "item", "keys", "listening", "neighbours", "screening", "sizing", "tracing"},
     {"errors", "nvidia", "resources", "settings"},
 )
 OWNERS = {

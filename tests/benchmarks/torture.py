@@ -36,7 +36,7 @@ from service.settings import Settings
 from tests.benchmarks.load import BROKEN, Connection, Load, Tally, Upload, connected, golden_uploads, head, until
 from tests.e2e.server import Server, serving
 from tests.service.images import encode, fault, noise
-from tests.service.test_tiff import tiled
+from tests.service.test_screening import tiled
 
 BUNDLE = Settings().model  # whose answers the golden set has
 UPLOADS_IN_FLIGHT = 16

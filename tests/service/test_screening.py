@@ -1,4 +1,4 @@
-"""What the directory of a TIFF may say of its strips and tiles."""
+"""What is refused by its bytes, before a decoder sees it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageSequence
 
 from service.errors import ImageTooLargeError, UnreadableImageError
 from service.imaging import read_image
-from service.tiff import MAX_ENTRIES, check_directory
+from service.screening import MAX_PIECES, MAX_TIFF_ENTRIES, screen
 from tests.service.images import encode, noise
 
 SIZE = (28, 28)
@@ -74,6 +74,13 @@ def test_large_tile_of_a_small_image_is_refused() -> None:
         read_image(tiled((28, 28), (2**31, 2**31), b""), SIZE, MAX_PIXELS)
 
 
+def test_turned_image_has_its_tiles_as_they_are_stored() -> None:
+    """What turns an image upright does not turn its tiles."""
+    orientation = (274, SHORT, [6])
+    with pytest.raises(ImageTooLargeError, match=r"3276800 pixels"):
+        read_image(tiled((1, 100), (2**15, 1), bytes(2**15), orientation, blocks=100), SIZE, MAX_PIXELS)
+
+
 def test_tiles_that_share_their_bytes_are_refused() -> None:
     """Many tiles with one content cost many times what was sent."""
     content = noise(256, 256).tobytes()
@@ -90,14 +97,14 @@ def test_tiles_that_share_their_bytes_are_refused() -> None:
         ([(322, SIGNED_LONG8, [2**15])], True),
         ([(322, LONG, [16, 16])], False),
         ([(322, LONG, [0])], False),
-        ([(tag, LONG, [0]) for tag in range(1000, 1001 + MAX_ENTRIES)], False),
+        ([(tag, LONG, [0]) for tag in range(1000, 1001 + MAX_TIFF_ENTRIES)], False),
     ],
     ids=["tiles told twice", "samples told twice", "type unknown", "two widths", "no width", "too many"],
 )
 def test_directory_that_readers_differ_on_is_refused(entries: list[Entry], is_big: bool) -> None:
     """What Pillow and libtiff would take for different things, or nobody writes, is damage."""
     with pytest.raises(UnreadableImageError, match="directory"):
-        check_directory(tiff(entries, is_big=is_big), (28, 28), MAX_PIXELS)
+        screen(tiff(entries, is_big=is_big), MAX_PIXELS)
 
 
 @given(data=st.binary(max_size=100), position=st.integers(0, 200), cut=st.integers(0, 400))
@@ -107,17 +114,59 @@ def test_damaged_directory_is_read_or_refused(data: bytes, position: int, cut: i
     good = tiled((28, 28), (32, 32), noise(32, 32).tobytes())
     damaged = (good[:position] + data + good[position + len(data) :])[: max(8, len(good) - cut)]
     try:
-        check_directory(damaged, (28, 28), MAX_PIXELS)
+        screen(damaged, MAX_PIXELS)
     except (UnreadableImageError, ImageTooLargeError):
         return
 
 
-@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "group4"])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
 @pytest.mark.parametrize("is_big", [False, True], ids=["TIFF", "BigTIFF"])
 def test_what_writers_write_is_read(compression: str, is_big: bool) -> None:
     """TIFFs as Pillow and libtiff write them pass, several pages of them as well."""
     image = Image.fromarray(noise(200, 300))
-    image = image.convert("1") if compression == "group4" else image
     data = encode(image, "TIFF", compression=compression, big_tiff=is_big, save_all=True, append_images=[image])
     assert len(list(ImageSequence.Iterator(Image.open(BytesIO(data))))) == 2
     assert read_image(data, SIZE, MAX_PIXELS).image.shape == SIZE
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "group4", "lzma", "zstd"])
+def test_compression_that_is_a_format_of_its_own_is_refused(compression: str) -> None:
+    """A TIFF holds no JPEG, fax or archive: what those may cost would have to be bounded by themselves."""
+    image = Image.fromarray(noise(200, 300)).convert("1" if compression == "group4" else "RGB")
+    with pytest.raises(UnreadableImageError, match="compressed by method"):
+        read_image(encode(image, "TIFF", compression=compression), SIZE, MAX_PIXELS)
+
+
+def test_tags_that_share_their_bytes_are_refused() -> None:
+    """Tags that nobody knows are copied as well, each by itself, so all of them together have no more than the file."""
+    shared = b"".join(struct.pack("<HHII", tag, 7, 1000, 8) for tag in range(60_000, 60_010))
+    assert len(shared) < 1000
+    data = b"II*\0" + struct.pack("<IH", 8, 10) + shared + bytes(4 + 1000)
+    with pytest.raises(UnreadableImageError, match="directory"):
+        screen(data, MAX_PIXELS)
+
+
+def test_jpeg_of_too_many_pieces_is_refused() -> None:
+    """What Pillow keeps or appends to for each segment of a JPEG, or unpacks for each of a PNG, may come sometimes."""
+    photo = encode(noise(64, 64), "JPEG")
+    empty, exif = b"\xff\xe0\0\2", b"\xff\xe1\0\x09Exif\0\0x"
+    for segments in (empty * 1000, exif * 10):
+        assert read_image(photo[:2] + segments + photo[2:], SIZE, MAX_PIXELS).image.shape == SIZE
+    for segments in (empty * 100_000, exif * 100):
+        with pytest.raises(UnreadableImageError, match="segments"):
+            read_image(photo[:2] + segments + photo[2:], SIZE, MAX_PIXELS)
+    profile = zlib.compress(bytes(100_000))
+    content = b"iCCPx\0\0" + profile
+    chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+    image = encode(noise(28, 28))
+    assert read_image(image[:33] + chunk + image[33:], SIZE, MAX_PIXELS).image.shape == SIZE
+    with pytest.raises(UnreadableImageError, match="colour profiles"):
+        read_image(image[:33] + chunk * (MAX_PIECES + 1) + image[33:], SIZE, MAX_PIXELS)
+
+
+def test_arithmetic_coding_is_refused() -> None:
+    """A JPEG coded as hardly any is, at a hundredth of the usual speed, is told so."""
+    photo = encode(noise(64, 64), "JPEG")
+    assert photo.count(b"\xff\xc0\0\x0b\x08") == 1
+    with pytest.raises(UnreadableImageError, match="arithmetic"):
+        read_image(photo.replace(b"\xff\xc0\0\x0b\x08", b"\xff\xc9\0\x0b\x08"), SIZE, MAX_PIXELS)
