@@ -19,8 +19,18 @@ JPEG_START, PNG_START, TIFF_STARTS = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", (b"II", 
 MAX_JPEG_SCANS = 100  # ten are usual; each goes over all pixels, and may be of a few bytes
 MAX_JPEG_SEGMENTS = 65_536  # of applications, and comments: an object is made of each
 MAX_PIECES = 64  # of a colour profile or EXIF: each is unpacked, or appended to all before it
-SCAN, SCAN_SIZES = 0xDA, (8, 10, 12, 14)  # of 1 to 4 components, as all sizes here
-ARITHMETIC_FRAMES, FRAME_SIZES, PRECISIONS = (0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF), (11, 14, 17, 20), (8, 12)
+SCAN, APPLICATION_1, COMMENT = 0xDA, 0xE1, 0xFE
+# Tables by a byte's value, several times as fast as ``np.isin``.
+IS_SCAN_SIZE, IS_FRAME_SIZE, IS_PRECISION, IS_ARITHMETIC_FRAME, IS_SEGMENT = (
+    np.isin(np.arange(256), values)
+    for values in (
+        (8, 10, 12, 14),  # of a head of 1 to 4 components
+        (11, 14, 17, 20),
+        (8, 12),
+        (0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF),
+        (*range(0xE0, 0xF0), COMMENT),
+    )
+)
 
 TIFF_KINDS = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True)}  # byte order, BigTIFF or not
 MAX_TIFF_ENTRIES = 4096
@@ -53,16 +63,17 @@ def _screen_jpeg(data: bytes) -> None:
     values = np.frombuffer(data, np.uint8)
     places = np.flatnonzero((values[:-4] == 0xFF) & (values[1:-3] >= 0xC0) & (values[1:-3] != 0xFF))
     kinds, highs, lows, next_values = (values[places + offset] for offset in (1, 2, 3, 4))
-    scans = int(np.count_nonzero((kinds == SCAN) & (highs == 0) & np.isin(lows, SCAN_SIZES)))
-    segments = int(np.count_nonzero(((kinds & 0xF0) == 0xE0) | (kinds == 0xFE)))
-    pieces = data.count(b"Exif\0\0")
-    if scans > MAX_JPEG_SCANS or segments > MAX_JPEG_SEGMENTS or pieces > MAX_PIECES:
+    scans = np.count_nonzero((kinds == SCAN) & (highs == 0) & IS_SCAN_SIZE[lows])
+    segments = np.count_nonzero(IS_SEGMENT[kinds])
+    if scans > MAX_JPEG_SCANS or segments > MAX_JPEG_SEGMENTS:
         raise UnreadableImageError(
-            f"the JPEG image has {scans} scans, {segments} segments and {pieces} pieces of EXIF; at most "
-            f"{MAX_JPEG_SCANS}, {MAX_JPEG_SEGMENTS} and {MAX_PIECES} are read; save it anew"
+            f"the JPEG image has {scans} scans and {segments} segments; at most {MAX_JPEG_SCANS} and "
+            f"{MAX_JPEG_SEGMENTS} are read; save it anew"
         )
-    frames = np.isin(kinds, ARITHMETIC_FRAMES) & (highs == 0) & np.isin(lows, FRAME_SIZES)
-    if (frames & np.isin(next_values, PRECISIONS)).any():
+    pieces = sum(data.startswith(b"Exif\0\0", place + 4) for place in places[kinds == APPLICATION_1].tolist())
+    if pieces > MAX_PIECES:
+        raise UnreadableImageError(f"the JPEG image has EXIF in {pieces} segments; one is usual; save it anew")
+    if (IS_ARITHMETIC_FRAME[kinds] & (highs == 0) & IS_FRAME_SIZE[lows] & IS_PRECISION[next_values]).any():
         raise UnreadableImageError("the JPEG image is in arithmetic coding, which takes long to read; save it anew")
 
 
