@@ -1,7 +1,7 @@
 """Own what is refused by its bytes, before a decoder sees it, for it would cost far more than its pixels.
 
 Pillow, libjpeg and libtiff believe what a file says of itself: a few bytes can have them take gigabytes, or minutes.
-Must know nothing of Pillow's classes.
+See docs/decisions/0014-screen-files-before-they-are-decoded.md. Must know nothing of Pillow's classes.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ MAX_TIFF_ENTRIES = 4096
 UNIT_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), start=1)) | {16: 8, 18: 8}  # by type
 NUMBERS = {3: "u2", 4: "u4", 16: "u8"}  # of the types SHORT, LONG and LONG8
 IMAGE_SIDES, TILE_SIDES, STRIP_BYTES, TILE_BYTES, COMPRESSION = (256, 257), (322, 323), 279, 325, 259
+READ_TAGS = {*IMAGE_SIDES, *TILE_SIDES, STRIP_BYTES, TILE_BYTES, COMPRESSION}
 UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACK_BITS = 1, 5, 8, 32946, 32773
 MAX_TILE_SIDE_PIXELS = 32_768
 
@@ -103,10 +104,10 @@ def _screen_tiff(data: bytes, max_tile_pixels: int) -> None:
 
 
 def _read_directory(data: bytes) -> dict[int, NDArray[np.unsignedinteger]]:
-    """Read the numbers in the first directory of a TIFF (TIFF 6.0, section 2, and BigTIFF).
+    """Read the tags that count from the first directory of a TIFF (TIFF 6.0, section 2, and BigTIFF).
 
     Pillow and libtiff each read it by themselves, so what they may take for different things is refused: tags that come
-    twice, or have a type that one of them does not know.
+    twice, or have a type that one of them does not know, and here one that no writer has for such a tag.
 
     Raises:
         LookupError, ValueError, struct.error: It is damaged, or the tags have more bytes than the file.
@@ -126,7 +127,7 @@ def _read_directory(data: bytes) -> dict[int, NDArray[np.unsignedinteger]]:
         if tag in seen or room < 0:
             raise ValueError
         seen.add(tag)
-        if kind in NUMBERS:
+        if tag in READ_TAGS:
             numbers = np.dtype(order + NUMBERS[kind])
             is_inline = length * numbers.itemsize <= len(value)
             source, place = (value, 0) if is_inline else (data, offset.unpack(value)[0])
