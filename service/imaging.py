@@ -20,6 +20,7 @@ from service.screening import screen
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_SIDE_PIXELS = 32_768
 PIXEL_WEIGHTS = {"WEBP": 2, "TIFF": 2}  # decoding takes up to 17 and 16 bytes of each, and of other formats 8
+MAX_EXIF_BYTES = 65_536  # what a segment of a JPEG holds
 MAX_STRIPS = 16_384  # of a TIFF, or tiles
 REDUCED_SCALE = 4  # large images are first brought down to no less than this times the model's size
 BAND_PIXELS = 2**18  # of a large image, converted at a time
@@ -140,6 +141,9 @@ def _decode(image: Image.Image, shortest: int, upload_bytes: int) -> Image.Image
         image.draft("RGB", (shortest, shortest))
     try:
         image.load()
+        for key in ("exif", "Raw profile type exif"):  # the latter in hexadecimal numbers, with spaces
+            if len(image.info.get(key, "")) > MAX_EXIF_BYTES:
+                del image.info[key]  # no camera writes as much, and an object would be made of each number in it
         orientation = image.getexif().get(Base.Orientation)
         small = _flatten(_shrink(image, shortest))
         # Not ``ImageOps.exif_transpose``, which writes the EXIF anew and fails on what no reader minds.

@@ -34,10 +34,15 @@ IS_SCAN_SIZE, IS_FRAME_SIZE, IS_PRECISION, IS_ARITHMETIC_FRAME, IS_SEGMENT = (
 
 TIFF_KINDS = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True)}  # byte order, BigTIFF or not
 MAX_TIFF_ENTRIES = 4096
+MAX_TIFF_NUMBERS = 4096  # of a tag, each of which Pillow makes an object of; bytes and text are one
+MAX_TIFF_BLOCKS = 2**18  # strips or tiles
+BYTES_AND_TEXT = (1, 2, 7)  # by type
 UNIT_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), start=1)) | {16: 8, 18: 8}  # by type
-NUMBERS = {3: "u2", 4: "u4", 16: "u8"}  # of the types SHORT, LONG and LONG8
+NUMBERS = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}  # of the types SHORT, LONG and LONG8, IFD and IFD8
 IMAGE_SIDES, TILE_SIDES, STRIP_BYTES, TILE_BYTES, COMPRESSION = (256, 257), (322, 323), 279, 325, 259
-READ_TAGS = {*IMAGE_SIDES, *TILE_SIDES, STRIP_BYTES, TILE_BYTES, COMPRESSION}
+STRIP_OFFSETS, TILE_OFFSETS, EXIF_AND_GPS = 273, 324, (34665, 34853)
+BLOCK_TAGS = {STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES}
+READ_TAGS = {*IMAGE_SIDES, *TILE_SIDES, *BLOCK_TAGS, COMPRESSION, *EXIF_AND_GPS}
 UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACK_BITS = 1, 5, 8, 32946, 32773
 MAX_TILE_SIDE_PIXELS = 32_768
 
@@ -81,7 +86,7 @@ def _screen_jpeg(data: bytes) -> None:
 def _screen_tiff(data: bytes, max_tile_pixels: int) -> None:
     # libtiff makes room for a whole tile, and reads as much for each strip or tile as the directory says.
     try:
-        tags = _read_directory(data)
+        tags = _read_directories(data)
         size, tile = ([int(tags[tag].item()) for tag in pair if tag in tags] for pair in (IMAGE_SIDES, TILE_SIDES))
         pixels = math.prod(-(-side // tile_side) * tile_side for side, tile_side in zip(size, tile, strict=bool(tile)))
         compression = int(tags[COMPRESSION].item()) if COMPRESSION in tags else UNCOMPRESSED
@@ -103,28 +108,40 @@ def _screen_tiff(data: bytes, max_tile_pixels: int) -> None:
         )
 
 
-def _read_directory(data: bytes) -> dict[int, NDArray[np.unsignedinteger]]:
+def _read_directories(data: bytes) -> dict[int, NDArray[np.unsignedinteger]]:
     """Read the tags that count from the first directory of a TIFF (TIFF 6.0, section 2, and BigTIFF).
 
     Pillow and libtiff each read it by themselves, so what they may take for different things is refused: tags that come
-    twice, or have a type that one of them does not know, and here one that no writer has for such a tag.
+    twice, or have a type that one of them does not know, and here one that no writer has for such a tag. Pillow reads
+    the directories of EXIF and GPS as well.
 
     Raises:
         LookupError, ValueError, struct.error: It is damaged, or the tags have more bytes than the file.
     """
     order, is_big = TIFF_KINDS[data[:4]]
-    layout = ("Q", "Q", "HHQ8s") if is_big else ("I", "H", "HHI4s")
-    offset, count, entry = (struct.Struct(order + part) for part in layout)
-    (start,) = offset.unpack_from(data, 8 if is_big else 4)
+    layout = [struct.Struct(order + part) for part in (("Q", "Q", "HHQ8s") if is_big else ("I", "H", "HHI4s"))]
+    (start,) = layout[0].unpack_from(data, 8 if is_big else 4)
+    tags, room = _read_directory(data, order, layout, start, len(data))
+    for tag in EXIF_AND_GPS:
+        if tag in tags:
+            _, room = _read_directory(data, order, layout, int(tags[tag].item()), room)
+    return tags
+
+
+def _read_directory(
+    data: bytes, order: str, layout: list[struct.Struct], start: int, room: int
+) -> tuple[dict[int, NDArray[np.unsignedinteger]], int]:
+    """Read one directory; return its tags, and what they leave of ``room``, for each is copied, whatever tag it is."""
+    offset, count, entry = layout
     (entries,) = count.unpack_from(data, start)
     if entries > MAX_TIFF_ENTRIES:
         raise ValueError
-    room = len(data)  # both copy what a tag has, whatever tag it is
     seen, found = set(), {}
     for number in range(entries):
         tag, kind, length, value = entry.unpack_from(data, start + count.size + number * entry.size)
         room -= length * UNIT_BYTES[kind]
-        if tag in seen or room < 0:
+        most = MAX_TIFF_BLOCKS if tag in BLOCK_TAGS else MAX_TIFF_NUMBERS
+        if tag in seen or room < 0 or (length > most and kind not in BYTES_AND_TEXT):
             raise ValueError
         seen.add(tag)
         if tag in READ_TAGS:
@@ -132,4 +149,4 @@ def _read_directory(data: bytes) -> dict[int, NDArray[np.unsignedinteger]]:
             is_inline = length * numbers.itemsize <= len(value)
             source, place = (value, 0) if is_inline else (data, offset.unpack(value)[0])
             found[tag] = np.frombuffer(source, numbers, length, place)
-    return found
+    return found, room

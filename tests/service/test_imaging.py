@@ -335,6 +335,17 @@ def test_rotated_photo_may_have_odd_exif(orientation: int) -> None:
     np.testing.assert_array_equal(read_image(image, (size[0], size[1]), MAX_PIXELS).image, expected)
 
 
+def test_exif_that_no_camera_writes_is_passed_over() -> None:
+    """An image is turned by its EXIF up to a size; past it the image is read as it is stored."""
+    pixels = noise(28, 20)
+    exif = Image.Exif()
+    exif[Base.Orientation] = 6
+    turned = read_image(encode(pixels, exif=exif), (20, 28), MAX_PIXELS).image
+    np.testing.assert_array_equal(turned, np.rot90(pixels, -1))
+    exif[Base.ImageDescription] = "x" * 70_000
+    np.testing.assert_array_equal(read_image(encode(pixels, exif=exif), (28, 20), MAX_PIXELS).image, pixels)
+
+
 def test_images_that_cost_more_than_they_are_worth_are_refused() -> None:
     """Very long edges, and images in very many scans or strips, are refused by their header."""
     with pytest.raises(ImageTooLargeError, match="32768 a side"):

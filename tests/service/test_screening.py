@@ -104,9 +104,20 @@ GOOD: list[Entry] = [
         (4, [(322, LONG, [32, 32]), (323, LONG, [32])]),
         (4, [(322, LONG, [0]), (323, LONG, [32])]),
         (4, [(322, LONG, [32])]),
+        (6, [(274, SHORT, [1] * 5000)]),
         (6, [(tag, LONG, [0]) for tag in range(1000, 1001 + MAX_TIFF_ENTRIES)]),
     ],
-    ids=["twice", "any twice", "signed", "unknown type", "two widths", "no width", "no length", "too many"],
+    ids=[
+        "twice",
+        "any twice",
+        "signed",
+        "unknown type",
+        "two widths",
+        "no width",
+        "no length",
+        "many numbers",
+        "too many",
+    ],
 )
 def test_directory_that_readers_differ_on_is_refused(kept: int, more: list[Entry]) -> None:
     """What Pillow and libtiff would take for different things, or nobody writes, is damage."""
@@ -143,6 +154,18 @@ def test_compression_that_is_a_format_of_its_own_is_refused(compression: str) ->
     image = Image.fromarray(noise(200, 300)).convert("1" if compression == "group4" else "RGB")
     with pytest.raises(UnreadableImageError, match="compressed by method"):
         read_image(encode(image, "TIFF", compression=compression), SIZE, MAX_PIXELS)
+
+
+def test_exif_of_a_tiff_has_its_limits_as_well() -> None:
+    """Pillow makes an object of each number in the directory of EXIF, too."""
+    for count in (4, 5000):
+        directory = struct.pack("<HHHII", 1, 37396, SHORT, count, 8) + bytes(10_000)
+        data = tiff([*GOOD, (34665, LONG, [-1])], directory)
+        if count == 4:
+            screen(data, MAX_PIXELS)
+        else:
+            with pytest.raises(UnreadableImageError, match="directory"):
+                screen(data, MAX_PIXELS)
 
 
 def test_tags_that_share_their_bytes_are_refused() -> None:
