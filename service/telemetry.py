@@ -192,10 +192,10 @@ class Observe:
             await self.app(scope, receive, send_and_note)
         except ClientDisconnect:
             status = CLIENT_GONE
-        except Exception:
+        except Exception:  # a defect of ours: its trace goes to the log, and the client is told no more than its id
             log.exception("request %s failed", request_id)
             if status != CLIENT_GONE:
-                raise
+                raise  # an answer has begun, so there is none to be given
             await internal_error(scope)(scope, receive, send_and_note)
         finally:
             self.metrics.requests_in_flight -= 1

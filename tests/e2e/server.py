@@ -15,6 +15,7 @@ from tempfile import TemporaryFile
 from typing import IO
 
 import httpx2
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,6 +92,12 @@ def serving(**settings: object) -> Iterator[Server]:
                 process.wait(timeout=60)
             finally:
                 process.kill()
+
+
+def run_at_start(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every Python process that is started from now on run ``code`` first; it is written into ``folder``."""
+    (folder / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(ROOT)]))
 
 
 def free_port() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from service.protocol import HEAD_TIMEOUT_SECONDS, MAX_HEAD_BYTES, MAX_HEADERS, REST_TIMEOUT_SECONDS
-from tests.e2e.server import ROOT, Server, serving
+from tests.e2e.server import Server, run_at_start, serving
 from tests.e2e.test_limits import SLOW_IMAGE
 from tests.service.images import fault
 
@@ -213,8 +212,7 @@ def test_body_in_tiny_chunks_is_refused(server: Server) -> None:
 
 def test_next_head_has_its_time_from_the_answer_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that is answered for long does not count as time that the next one's head takes."""
-    (tmp_path / "sitecustomize.py").write_text("import service.protocol\nservice.protocol.HEAD_TIMEOUT_SECONDS = 0.1\n")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    run_at_start("import service.protocol\nservice.protocol.HEAD_TIMEOUT_SECONDS = 0.1\n", tmp_path, monkeypatch)
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
     with serving(device="cpu", max_upload_bytes=len(SLOW_IMAGE)) as running:
         started = time.monotonic()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests import golden
-from tests.e2e.server import ROOT, Server, free_port, serving, start
+from tests.e2e.server import ROOT, Server, free_port, run_at_start, serving, start
 from tests.service.bundles import write_linear_bundle
 from tests.service.images import FAULTS, encode, fault, noise
 
@@ -100,11 +100,12 @@ def test_signal_at_the_start_ends_the_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linear_folder: Path, workers: int
 ) -> None:
     """A signal that comes as early as the port is taken is not lost."""
-    (tmp_path / "sitecustomize.py").write_text(
+    run_at_start(
         "import signal, sys\n"
-        "sys.addaudithook(lambda event, _: event == 'socket.bind' and signal.raise_signal(signal.SIGTERM))\n"
+        "sys.addaudithook(lambda event, _: event == 'socket.bind' and signal.raise_signal(signal.SIGTERM))\n",
+        tmp_path,
+        monkeypatch,
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     process = start(port=free_port(), model=linear_folder, workers=workers, device="cpu", grace_seconds=0.1)
     try:
         _, stderr = process.communicate(timeout=30)
