@@ -18,12 +18,20 @@ from service.sizing import count_workers
 
 def main() -> int:
     """Run the command that the arguments name; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m service", description="Classify clothing images over HTTP.")
+    parser = argparse.ArgumentParser(
+        prog="python -m service", description="Classify clothing images over HTTP."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="serve the model that SERVICE_MODEL names")
-    commands.add_parser("health", help="ask the service that runs here for its health; exit 0 if it takes traffic")
-    commands.add_parser("doctor", help="say whether this machine would serve as configured, and if not, what to do")
-    key = commands.add_parser("key", help="make an API key; its line for SERVICE_API_KEYS_FILE is written to stdout")
+    commands.add_parser(
+        "health", help="ask the service that runs here for its health; exit 0 if it takes traffic"
+    )
+    commands.add_parser(
+        "doctor", help="say whether this machine would serve as configured, and if not, what to do"
+    )
+    key = commands.add_parser(
+        "key", help="make an API key; its line for SERVICE_API_KEYS_FILE is written to stdout"
+    )
     key.add_argument("name", help="whom the key is for")
     try:
         return run(parser.parse_args())
@@ -40,7 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
         settings = Settings()
     except ValidationError as error:
         for fault in error.errors():
-            print(f"SERVICE_{fault['loc'][0]}".upper() + f"={fault['input']}: {fault['msg']}", file=sys.stderr)
+            print(
+                f"SERVICE_{fault['loc'][0]}".upper() + f"={fault['input']}: {fault['msg']}",
+                file=sys.stderr,
+            )
         return 2
     if arguments.command == "health":
         return probe(settings)
@@ -71,7 +82,9 @@ def probe(settings: Settings) -> int:
     """Print the running service's health; return 0 if it takes traffic, else 1."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104  any address is ours
     url = f"http://{host}:{settings.port}/health"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # this machine needs no proxy
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({})
+    )  # this machine needs no proxy
     try:
         with opener.open(url, timeout=5) as answer:
             print(json.dumps(json.load(answer)))

@@ -57,7 +57,13 @@ def install(app: FastAPI, settings: Settings) -> None:
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Shape"],
-            expose_headers=["RateLimit", "RateLimit-Policy", "Retry-After", "Server-Timing", "X-Request-ID"],
+            expose_headers=[
+                "RateLimit",
+                "RateLimit-Policy",
+                "Retry-After",
+                "Server-Timing",
+                "X-Request-ID",
+            ],
         )
     if settings.allowed_hosts:
         app.add_middleware(TrustedHosts, allowed_hosts=settings.allowed_hosts)
@@ -97,12 +103,16 @@ class TrustedHosts:
         async def discard(_: Message) -> None:
             pass
 
-        await TrustedHostMiddleware(trust, self.allowed_hosts, www_redirect=False)(scope, receive, discard)
+        await TrustedHostMiddleware(trust, self.allowed_hosts, www_redirect=False)(
+            scope, receive, discard
+        )
         if trusted:
             await self.app(scope, receive, send)
         else:
             host = Headers(scope=scope).get("host", "")
-            error = UnknownHostError(f"the request is for the host {host[:100]!r}; use the name of this service")
+            error = UnknownHostError(
+                f"the request is for the host {host[:100]!r}; use the name of this service"
+            )
             await answer(scope, error)(scope, receive, send)
 
 
@@ -124,7 +134,9 @@ class RequireKey:
         owner = self.keys.owner(key) if key else None
         if owner is None:
             got = "an unknown API key" if key else "no API key"
-            error = UnknownKeyError(f"the request has {got}; send yours as Authorization: Bearer KEY or X-API-Key: KEY")
+            error = UnknownKeyError(
+                f"the request has {got}; send yours as Authorization: Bearer KEY or X-API-Key: KEY"
+            )
             await answer(scope, error)(scope, receive, send)
             return
         scope["state"]["client"] = owner
@@ -142,8 +154,14 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                is_page = Headers(raw=message["headers"]).get("content-type", "").startswith("text/html")
-                message["headers"] = [*message["headers"], *SECURITY_HEADERS, *(PAGE_HEADERS if is_page else ())]
+                is_page = (
+                    Headers(raw=message["headers"]).get("content-type", "").startswith("text/html")
+                )
+                message["headers"] = [
+                    *message["headers"],
+                    *SECURITY_HEADERS,
+                    *(PAGE_HEADERS if is_page else ()),
+                ]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

@@ -18,7 +18,10 @@ from service.telemetry import Metrics, Observe
 
 
 def create_app(
-    settings: Settings, on_failure: Callable[[], None] = lambda: None, *, starts_with_model: bool = False
+    settings: Settings,
+    on_failure: Callable[[], None] = lambda: None,
+    *,
+    starts_with_model: bool = False,
 ) -> FastAPI:
     """Build the application; its model is loaded after it has started, while ``/health`` answers 503.
 
@@ -40,7 +43,11 @@ def create_app(
         predictor.close()
 
     # Not by include_router, which would look for the route of each request twice.
-    routes = [route for module in (predict, batch, models, health, metrics) for route in module.router.routes]
+    routes = [
+        route
+        for module in (predict, batch, models, health, metrics)
+        for route in module.router.routes
+    ]
     app = FastAPI(
         routes=routes,
         title="Fashion image classifier",

@@ -51,7 +51,9 @@ class Batcher(Generic[Item, Answer]):
         self._free_slots = slots
         self._clock = clock
         self._waiting: deque[_Waiting[Item, Answer]] = deque()
-        self._running: set[asyncio.Task[None]] = set()  # the event loop alone would let them be collected
+        self._running: set[asyncio.Task[None]] = (
+            set()
+        )  # the event loop alone would let them be collected
 
     @property
     def depth(self) -> int:
@@ -64,7 +66,9 @@ class Batcher(Generic[Item, Answer]):
         Raises:
             Exception: What ``run`` raised for this item.
         """
-        waiting = _Waiting[Item, Answer](item, self._clock(), asyncio.get_running_loop().create_future())
+        waiting = _Waiting[Item, Answer](
+            item, self._clock(), asyncio.get_running_loop().create_future()
+        )
         self._waiting.append(waiting)
         # Not at once: what else has arrived by now goes into the same batch.
         asyncio.get_running_loop().call_soon(self._start)
@@ -107,4 +111,6 @@ class Batcher(Generic[Item, Answer]):
         ended = self._clock()
         for waiting, answer in answered:
             if not waiting.answer.done():
-                waiting.answer.set_result(Batched(answer, len(batch), started - waiting.since, ended - started))
+                waiting.answer.set_result(
+                    Batched(answer, len(batch), started - waiting.since, ended - started)
+                )

@@ -80,10 +80,14 @@ class Manifest(BaseModel):
         if len(set(self.class_names)) != len(self.class_names):
             raise ValueError("class_names holds a name twice")
         if len(self.self_test) != len(self.class_names):
-            raise ValueError(f"self_test holds {len(self.self_test)} values for {len(self.class_names)} classes")
+            raise ValueError(
+                f"self_test holds {len(self.self_test)} values for {len(self.class_names)} classes"
+            )
         sets = self.prediction_sets
         if sets and {len(row) for row in sets.minimum_probabilities} != {len(self.class_names)}:
-            raise ValueError(f"prediction_sets must hold {len(self.class_names)} minimum probabilities a coverage")
+            raise ValueError(
+                f"prediction_sets must hold {len(self.class_names)} minimum probabilities a coverage"
+            )
         return self
 
 
@@ -114,11 +118,16 @@ def newest_version(folder: Path) -> Path:
     """
 
     def order(version: Path) -> list[tuple[bool, int, str]]:
-        return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in version.name.split(".")]
+        return [
+            (part.isdecimal(), int(part) if part.isdecimal() else 0, part)
+            for part in version.name.split(".")
+        ]
 
     if (folder / MANIFEST_FILE).exists():
         return folder
-    return max((path.parent for path in folder.glob(f"*/{MANIFEST_FILE}")), key=order, default=folder)
+    return max(
+        (path.parent for path in folder.glob(f"*/{MANIFEST_FILE}")), key=order, default=folder
+    )
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -129,9 +138,15 @@ def read_bundle(folder: Path) -> Bundle:
     """
     manifest = _read_manifest(folder / MANIFEST_FILE)
     if missing := {MODEL_FILE, CARD_FILE} - manifest.files.keys():
-        raise BundleError(f"{folder / MANIFEST_FILE} does not list the files {', '.join(sorted(missing))}")
-    contents = {name: _read_verified(folder / name, sha256) for name, sha256 in manifest.files.items()}
-    return Bundle(folder, manifest, contents[MODEL_FILE], contents[CARD_FILE].decode("utf-8", "replace"))
+        raise BundleError(
+            f"{folder / MANIFEST_FILE} does not list the files {', '.join(sorted(missing))}"
+        )
+    contents = {
+        name: _read_verified(folder / name, sha256) for name, sha256 in manifest.files.items()
+    }
+    return Bundle(
+        folder, manifest, contents[MODEL_FILE], contents[CARD_FILE].decode("utf-8", "replace")
+    )
 
 
 def write_bundle(folder: Path, manifest: Manifest, contents: dict[str, bytes]) -> Bundle:
@@ -141,7 +156,9 @@ def write_bundle(folder: Path, manifest: Manifest, contents: dict[str, bytes]) -
         BundleError: The folder exists already, or what was written does not verify.
     """
     if folder.exists():
-        raise BundleError(f"{folder} exists already: a published version never changes, choose another version")
+        raise BundleError(
+            f"{folder} exists already: a published version never changes, choose another version"
+        )
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     manifest = manifest.model_copy(update={"files": hashes})
     folder.mkdir(parents=True)
@@ -155,7 +172,9 @@ def _read_verified(path: Path, sha256: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise BundleError(f"{path} is listed in the manifest but cannot be read: {error.strerror}") from error
+        raise BundleError(
+            f"{path} is listed in the manifest but cannot be read: {error.strerror}"
+        ) from error
     actual = hashlib.sha256(content).hexdigest()
     if actual != sha256:
         raise BundleError(
@@ -172,5 +191,7 @@ def _read_manifest(path: Path) -> Manifest:
             f"{path} is missing: a bundle is a folder models/NAME/VERSION with {MANIFEST_FILE}"
         ) from error
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors())
+        faults = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors()
+        )
         raise BundleError(f"{path} is not a valid manifest: {faults}") from error

@@ -66,7 +66,9 @@ class Classification:
         if top_k is None:
             return dict(pairs)
         if not 1 <= top_k <= len(pairs):
-            raise InvalidParameterError(f"top_k={top_k}: the model has {len(pairs)} classes; send 1 to {len(pairs)}")
+            raise InvalidParameterError(
+                f"top_k={top_k}: the model has {len(pairs)} classes; send 1 to {len(pairs)}"
+            )
         return dict(sorted(pairs, key=lambda pair: -pair[1])[:top_k])
 
     def prediction_set(self, coverage: float | None) -> list[str] | None:
@@ -86,7 +88,9 @@ class Classification:
             )
         low, high = sets.coverages[0], sets.coverages[-1]
         if not low <= coverage <= high:
-            raise InvalidParameterError(f"coverage={coverage:g} cannot be had of this model; send {low:g} to {high:g}")
+            raise InvalidParameterError(
+                f"coverage={coverage:g} cannot be had of this model; send {low:g} to {high:g}"
+            )
         row = next(row for row, calibrated in enumerate(sets.coverages) if calibrated >= coverage)
         minima = dict(zip(self.manifest.class_names, sets.minimum_probabilities[row], strict=True))
         return [name for name, value in self.by_name(len(minima)).items() if value >= minima[name]]
@@ -110,7 +114,9 @@ class Classifier:
         self.manifest = bundle.manifest
         self.card = bundle.card
         self._outputs = (
-            ["probabilities"] if bundle.manifest.distance_threshold is None else ["probabilities", "distance"]
+            ["probabilities"]
+            if bundle.manifest.distance_threshold is None
+            else ["probabilities", "distance"]
         )
         self._session = _open_session(bundle.model, device)
         self.providers = tuple(self._session.get_providers())
@@ -123,12 +129,19 @@ class Classifier:
         self.self_test()
         self.seconds_per_image = min(self._time_one_image() for _ in range(3))
 
-    def classify(self, images: Sequence[NDArray[np.uint8]], alone: bool = False) -> list[Classification]:
+    def classify(
+        self, images: Sequence[NDArray[np.uint8]], alone: bool = False
+    ) -> list[Classification]:
         """Classify ``images``, each uint8 ``[height, width]``, in one batch; if it is ``alone``, on ``batch_cores``."""
         session = self._wide_session if alone else self._session
         probabilities, *distances = session.run(self._outputs, {"image": np.stack(images)})
         class_ids = probabilities.argmax(axis=1)  # of equals, the first
-        rows = zip(probabilities.tolist(), class_ids.tolist(), *(each.tolist() for each in distances), strict=True)
+        rows = zip(
+            probabilities.tolist(),
+            class_ids.tolist(),
+            *(each.tolist() for each in distances),
+            strict=True,
+        )
         return [Classification(self.manifest, *row) for row in rows]
 
     def self_test(self) -> None:
@@ -140,7 +153,9 @@ class Classifier:
         image = self_test_image(self.manifest.input_size)
         try:
             several = (False, True) if self.batch_cores > 1 else (False,)
-            answers = np.array([self.classify([image], alone)[0].probabilities for alone in several])
+            answers = np.array(
+                [self.classify([image], alone)[0].probabilities for alone in several]
+            )
         except Exception as error:  # the bindings' exceptions share no base but Exception
             raise InferenceError(f"inference fails on {self.device}: {error}") from error
         difference = float(np.abs(answers - self.manifest.self_test).max())
@@ -161,15 +176,22 @@ class Classifier:
         inputs = {i.name: (i.type, i.shape[1:]) for i in self._session.get_inputs()}
         expected = {"image": ("tensor(uint8)", [height, width])}
         if inputs != expected:
-            raise BundleError(f"model.onnx takes {inputs} but the manifest and the contract say {expected}")
+            raise BundleError(
+                f"model.onnx takes {inputs} but the manifest and the contract say {expected}"
+            )
         outputs = {o.name: (o.type, o.shape[1:]) for o in self._session.get_outputs()}
         if outputs.get("probabilities") != ("tensor(float)", [len(self.manifest.class_names)]):
             raise BundleError(
                 f"model.onnx gives {outputs} but the manifest lists {len(self.manifest.class_names)} classes "
                 "for its output probabilities"
             )
-        if self.manifest.distance_threshold is not None and outputs.get("distance") != ("tensor(float)", []):
-            raise BundleError(f"model.onnx gives {outputs} but the manifest has a threshold for its output distance")
+        if self.manifest.distance_threshold is not None and outputs.get("distance") != (
+            "tensor(float)",
+            [],
+        ):
+            raise BundleError(
+                f"model.onnx gives {outputs} but the manifest has a threshold for its output distance"
+            )
 
 
 def _open_session(model: bytes, device: Device) -> onnxruntime.InferenceSession:
@@ -183,12 +205,16 @@ def _open_session(model: bytes, device: Device) -> onnxruntime.InferenceSession:
         if missing is None:
             return session
     if device == "cuda":
-        raise DeviceError(f"SERVICE_DEVICE=cuda, but {missing}; mend that, or set SERVICE_DEVICE to cpu or auto")
+        raise DeviceError(
+            f"SERVICE_DEVICE=cuda, but {missing}; mend that, or set SERVICE_DEVICE to cpu or auto"
+        )
     log.warning("no CUDA device is used: %s; serving on the CPU", missing)
     return _create_session(model, [CPU])
 
 
-def _create_session(model: bytes, providers: list[str], threads: int = 1) -> onnxruntime.InferenceSession:
+def _create_session(
+    model: bytes, providers: list[str], threads: int = 1
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     # One thread a batch where there are several batches: they run side by side, and together they use all cores.
     options.intra_op_num_threads = threads
@@ -196,7 +222,9 @@ def _create_session(model: bytes, providers: list[str], threads: int = 1) -> onn
     # Threads that share a batch sleep while they wait for each other: one that spins may keep the other off its core.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # The manifest's hash covers the model alone: weights in files beside it must not be read from anywhere.
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", os.devnull
+    )
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
         # Without enable_fallback=0 a session whose GPU fails turns into a CPU session in place, and says nothing.
@@ -221,7 +249,9 @@ def _missing_on_cuda(session: onnxruntime.InferenceSession) -> str | None:
     if CUDA not in session.get_providers():
         return "the session did not get the CUDA provider (ONNX Runtime's own lines above say why)"
     for subgraph in session.get_provider_graph_assignment_info():
-        strays = sorted(node.name for node in subgraph.get_nodes() if node.op_type in HEAVY_OPERATORS)
+        strays = sorted(
+            node.name for node in subgraph.get_nodes() if node.op_type in HEAVY_OPERATORS
+        )
         if subgraph.ep_name != CUDA and strays:
             return f"{subgraph.ep_name} and not CUDA runs {', '.join(strays)}"
     return None

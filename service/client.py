@@ -38,7 +38,14 @@ try:
     import typer
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TimeRemainingColumn,
+    )
     from rich.table import Column, Table
     from rich.text import Text
 except ModuleNotFoundError as error:
@@ -46,10 +53,14 @@ except ModuleNotFoundError as error:
     raise (SystemExit if __name__ == "__main__" else ModuleNotFoundError)(_message) from error
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-RETRIED_STATUSES = frozenset({429, 502, 503, 504})  # overloaded, restarting or too slow: another attempt may succeed
+RETRIED_STATUSES = frozenset(
+    {429, 502, 503, 504}
+)  # overloaded, restarting or too slow: another attempt may succeed
 MAX_CONNECTIONS = 100
 LONGEST_BACKOFF_S = 30.0
-LONGEST_RETRY_AFTER_S = 300.0  # a server that asks for more is not waited for, and never asked sooner
+LONGEST_RETRY_AFTER_S = (
+    300.0  # a server that asks for more is not waited for, and never asked sooner
+)
 
 
 class ClientError(Exception):
@@ -140,17 +151,23 @@ class _Caller:
         except httpx.InvalidURL as error:
             raise UsageError(f"{self.url!r} is not a URL: {error}") from error
         if url.scheme not in ("http", "https") or not url.host:
-            raise UsageError(f"the URL must look like http://HOST:PORT or https://HOST, got {self.url!r}")
+            raise UsageError(
+                f"the URL must look like http://HOST:PORT or https://HOST, got {self.url!r}"
+            )
         return {
             "base_url": url,
             "headers": {"Content-Type": "application/octet-stream", "Accept": "application/json"}
             | ({"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}),
-            "timeout": httpx.Timeout(self.timeout_s, pool=None),  # waiting for one's turn is no failure
+            "timeout": httpx.Timeout(
+                self.timeout_s, pool=None
+            ),  # waiting for one's turn is no failure
             "limits": httpx.Limits(max_connections=MAX_CONNECTIONS),
             "params": {"explain": "true"} if self.explain else {},
         }
 
-    def _judge(self, outcome: httpx.Response | httpx.RequestError, attempt: int) -> Prediction | float:
+    def _judge(
+        self, outcome: httpx.Response | httpx.RequestError, attempt: int
+    ) -> Prediction | float:
         """Return the prediction, or the seconds to pause before the next attempt, or raise."""
         if isinstance(outcome, httpx.Response) and outcome.status_code == 200:
             return _parse_prediction(outcome)
@@ -174,16 +191,26 @@ def _parse_prediction(response: httpx.Response) -> Prediction:
         extras = {name: body.get(name) for name in ("explanation", "distance", "in_distribution")}
         return Prediction(*head, probabilities, *model, **extras)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UnexpectedAnswerError(f"{response.url} answered 200 with no prediction: {response.text[:200]}") from error
+        raise UnexpectedAnswerError(
+            f"{response.url} answered 200 with no prediction: {response.text[:200]}"
+        ) from error
 
 
 def _parse_error(outcome: httpx.Response | httpx.RequestError) -> ClientError:
     if isinstance(outcome, httpx.ConnectError | httpx.ConnectTimeout):
-        return UnreachableError(f"cannot connect to {outcome.request.url}: {outcome or type(outcome).__name__}")
+        return UnreachableError(
+            f"cannot connect to {outcome.request.url}: {outcome or type(outcome).__name__}"
+        )
     if isinstance(outcome, httpx.RequestError):
-        return NoAnswerError(f"{outcome.request.url} gave no answer: {type(outcome).__name__} {outcome}")
+        return NoAnswerError(
+            f"{outcome.request.url} gave no answer: {type(outcome).__name__} {outcome}"
+        )
     title = f"HTTP {outcome.status_code} {outcome.reason_phrase}"
-    problem = {"type": "about:blank", "title": title, "detail": outcome.text[:200]}  # such as a proxy's own page
+    problem = {
+        "type": "about:blank",
+        "title": title,
+        "detail": outcome.text[:200],
+    }  # such as a proxy's own page
     with suppress(TypeError, ValueError):  # no JSON object: the text is all there is
         problem |= outcome.json()
     return ProblemError(outcome.status_code, problem)
@@ -198,7 +225,9 @@ def _parse_retry_after_s(response: httpx.Response) -> float | None:
         moment = parsedate_to_datetime(value)
     except ValueError:
         return None
-    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    return max(
+        0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    )
 
 
 def _read_image(image: Path | str | bytes) -> bytes:
@@ -235,7 +264,9 @@ class Client(_Caller):
         content, attempt = _read_image(image), 0
         while True:
             try:
-                outcome: httpx.Response | httpx.RequestError = self._http.post("/predict", content=content)
+                outcome: httpx.Response | httpx.RequestError = self._http.post(
+                    "/predict", content=content
+                )
             except httpx.RequestError as error:
                 outcome = error
             verdict = self._judge(outcome, attempt)
@@ -267,7 +298,9 @@ class AsyncClient(_Caller):
         content, attempt = await asyncio.to_thread(_read_image, image), 0
         while True:
             try:
-                outcome: httpx.Response | httpx.RequestError = await self._http.post("/predict", content=content)
+                outcome: httpx.Response | httpx.RequestError = await self._http.post(
+                    "/predict", content=content
+                )
             except httpx.RequestError as error:
                 outcome = error
             verdict = self._judge(outcome, attempt)
@@ -307,7 +340,15 @@ class Row:
 
 
 COLUMNS = tuple(column.name for column in fields(Row))
-_TEXT_COLUMNS = ("path", "class_name", "model", "error_type", "error_title", "error_detail", "request_id")
+_TEXT_COLUMNS = (
+    "path",
+    "class_name",
+    "model",
+    "error_type",
+    "error_title",
+    "error_detail",
+    "request_id",
+)
 _JSON_COLUMNS = tuple(name for name in COLUMNS if name not in _TEXT_COLUMNS)
 
 
@@ -330,7 +371,9 @@ async def classify_files(
             except ClientError as error:
                 problem = error.problem_type, error.title, error.detail, error.request_id
                 kind, title, detail, request_id = (text and text[:500] for text in problem)
-                on_row(Row(str(path), None, None, None, None, None, kind, title, detail, request_id))
+                on_row(
+                    Row(str(path), None, None, None, None, None, kind, title, detail, request_id)
+                )
             else:
                 answer = found.class_id, found.class_name, found.probability, found.probabilities
                 model = f"{found.model_name}/{found.model_version}"
@@ -353,10 +396,16 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for argument in arguments:
-        matches = [argument] if Path(argument).exists() else sorted(glob.glob(argument, recursive=True))  # noqa: PTH207
+        matches = (
+            [argument] if Path(argument).exists() else sorted(glob.glob(argument, recursive=True))
+        )  # noqa: PTH207
         images = [image for match in matches for image in _list_images(Path(match))]
         if not images:
-            reason = f"holds no {', '.join(sorted(IMAGE_SUFFIXES))} file" if matches else "is no file, folder or match"
+            reason = (
+                f"holds no {', '.join(sorted(IMAGE_SUFFIXES))} file"
+                if matches
+                else "is no file, folder or match"
+            )
             raise UsageError(f"{argument} {reason}")
         found |= dict.fromkeys(images)
     return list(found)
@@ -365,8 +414,12 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
 def _list_images(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]  # named by the user: whatever it is, the server is the judge
-    inside = (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-    return sorted(file for file in inside if not file.name.startswith("."))  # such as macOS's ._boot.png
+    inside = (
+        file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+    )
+    return sorted(
+        file for file in inside if not file.name.startswith(".")
+    )  # such as macOS's ._boot.png
 
 
 class RowFile:
@@ -400,7 +453,9 @@ class RowFile:
         record = asdict(row)
         if not self._is_csv:
             return json.dumps(record) + "\n"
-        return _csv_line(json.dumps(v) if k in _JSON_COLUMNS and v is not None else v for k, v in record.items())
+        return _csv_line(
+            json.dumps(v) if k in _JSON_COLUMNS and v is not None else v for k, v in record.items()
+        )
 
 
 def _is_csv(path: Path) -> bool:
@@ -426,9 +481,13 @@ def read_rows(path: Path) -> list[Row]:
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
     try:
-        return list(_read_csv(lines)) if _is_csv(path) else [Row(**json.loads(line)) for line in lines]
+        return (
+            list(_read_csv(lines)) if _is_csv(path) else [Row(**json.loads(line)) for line in lines]
+        )
     except (csv.Error, TypeError, ValueError) as error:
-        raise UsageError(f"{path} is not an output of this client and cannot be resumed: {error}") from error
+        raise UsageError(
+            f"{path} is not an output of this client and cannot be resumed: {error}"
+        ) from error
 
 
 def _read_csv(lines: Sequence[str]) -> Iterator[Row]:
@@ -444,7 +503,9 @@ def _read_csv(lines: Sequence[str]) -> Iterator[Row]:
             raise  # at the end it is the cut last row, broken off after a line break inside quotes
 
 
-def _read_kept_rows(output: Path, images: Iterable[Path], resume: bool, overwrite: bool) -> list[Row]:
+def _read_kept_rows(
+    output: Path, images: Iterable[Path], resume: bool, overwrite: bool
+) -> list[Row]:
     """Return the rows to keep of an earlier run: all but the failed ones of the images asked for again."""
     if resume and overwrite:
         raise UsageError("--resume keeps the output and --overwrite replaces it: give one of them")
@@ -452,7 +513,9 @@ def _read_kept_rows(output: Path, images: Iterable[Path], resume: bool, overwrit
     if overwrite or not output.exists():
         return []
     if not resume:
-        raise UsageError(f"{output} exists: continue it with --resume or replace it with --overwrite")
+        raise UsageError(
+            f"{output} exists: continue it with --resume or replace it with --overwrite"
+        )
     asked = {str(image) for image in images}
     return [row for row in read_rows(output) if row.class_name is not None or row.path not in asked]
 
@@ -463,8 +526,12 @@ class Summary:
 
     labels_from_folders: bool = False
     classes: dict[str, None] = field(default_factory=dict)  # a set in label order
-    predicted: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # their probabilities
-    labelled: defaultdict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))  # whether recognised
+    predicted: defaultdict[str, list[float]] = field(
+        default_factory=lambda: defaultdict(list)
+    )  # their probabilities
+    labelled: defaultdict[str, list[bool]] = field(
+        default_factory=lambda: defaultdict(list)
+    )  # whether recognised
     failed: Counter[str] = field(default_factory=Counter)
 
     def add(self, row: Row) -> None:
@@ -475,7 +542,9 @@ class Summary:
         names = list(row.probabilities or {})
         self.classes |= dict.fromkeys(names)
         self.predicted[row.class_name].append(row.probability)
-        true_names = {str(class_id): name for class_id, name in enumerate(names)} | {name: name for name in names}
+        true_names = {str(class_id): name for class_id, name in enumerate(names)} | {
+            name: name for name in names
+        }
         true_name = true_names.get(Path(row.path).parent.name)
         if self.labels_from_folders and true_name is not None:
             self.labelled[true_name].append(true_name == row.class_name)
@@ -484,12 +553,18 @@ class Summary:
         """Return a line for each class: images predicted, mean probability and, with labels, true and recognised."""
         headings = ["true", "recognised"] if self.labels_from_folders else []
         table = Table(
-            "class", *(Column(name, justify="right") for name in ["predicted", "mean probability", *headings])
+            "class",
+            *(
+                Column(name, justify="right")
+                for name in ["predicted", "mean probability", *headings]
+            ),
         )
         for name in self.classes:
             found, hits = self.predicted[name], self.labelled[name]
             labels = [str(len(hits)), str(sum(hits))] if self.labels_from_folders else []
-            table.add_row(escape(name), str(len(found)), f"{fmean(found):.3f}" if found else "", *labels)
+            table.add_row(
+                escape(name), str(len(found)), f"{fmean(found):.3f}" if found else "", *labels
+            )
         return table
 
     def lines(self) -> Iterator[str]:
@@ -529,22 +604,40 @@ def _classify_into_file(
 
 
 def _run(
-    paths: Annotated[list[str], typer.Argument(help="Files, folders (searched recursively) and quoted globs.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the rows go: a .csv or .jsonl file.")],
+    paths: Annotated[
+        list[str], typer.Argument(help="Files, folders (searched recursively) and quoted globs.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where the rows go: a .csv or .jsonl file.")
+    ],
     url: Annotated[str, typer.Option(help="The service's base URL.")] = "http://127.0.0.1:8000",
-    concurrency: Annotated[int, typer.Option(min=1, max=MAX_CONNECTIONS, help="Requests under way at once.")] = 8,
-    retries: Annotated[int, typer.Option(min=0, help="Further attempts at an image that may yet succeed.")] = 5,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for each step of a request.")] = 30.0,
-    api_key: Annotated[str, typer.Option(envvar="FASHION_CLASSIFIER_API_KEY", help="Sent as a bearer token.")] = "",
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=MAX_CONNECTIONS, help="Requests under way at once.")
+    ] = 8,
+    retries: Annotated[
+        int, typer.Option(min=0, help="Further attempts at an image that may yet succeed.")
+    ] = 5,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, help="Seconds to wait for each step of a request.")
+    ] = 30.0,
+    api_key: Annotated[
+        str, typer.Option(envvar="FASHION_CLASSIFIER_API_KEY", help="Sent as a bearer token.")
+    ] = "",
     resume: Annotated[
         bool, typer.Option("--resume", help="Skip the images that the output has an answer for.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output that exists.")
+    ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Add what the model saw of each image, and warnings.")
     ] = False,
     labels_from_folders: Annotated[
-        bool, typer.Option("--labels-from-folders", help="Print the accuracy: each folder bears a class's name or id.")
+        bool,
+        typer.Option(
+            "--labels-from-folders",
+            help="Print the accuracy: each folder bears a class's name or id.",
+        ),
     ] = False,
 ) -> None:
     """Classify images and write a row for each, in the order of the answers; then print a summary of the output.
@@ -566,7 +659,9 @@ def _run(
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
     except (ClientError, OSError) as error:
-        typer.echo(f"error: {error}\n{output} keeps what was done; continue with --resume", err=True)
+        typer.echo(
+            f"error: {error}\n{output} keeps what was done; continue with --resume", err=True
+        )
         stopped = 1
     except KeyboardInterrupt:
         typer.echo(f"interrupted: {output} keeps what was done; continue with --resume", err=True)

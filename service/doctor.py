@@ -38,17 +38,33 @@ class Finding:
     remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.level:5} {self.topic:10} {self.text}" + (f"\n{'':16} -> {self.remedy}" if self.remedy else "")
+        return f"{self.level:5} {self.topic:10} {self.text}" + (
+            f"\n{'':16} -> {self.remedy}" if self.remedy else ""
+        )
 
 
 def doctor(settings: Settings, root: Path = Path("/")) -> tuple[str, bool]:
     """Return the page, and whether the service would serve as configured; ``root`` holds ``proc`` and ``sys``."""
     # The session is opened before the libraries are looked for: one that is loaded here would not be missed there.
-    checks = (_python, _runtime, _model, _session, _driver, _cuda, _address, _access, _limits, _cores, _memory)
+    checks = (
+        _python,
+        _runtime,
+        _model,
+        _session,
+        _driver,
+        _cuda,
+        _address,
+        _access,
+        _limits,
+        _cores,
+        _memory,
+    )
     findings = [_examine(check, settings, root) for check in checks]
     failures = sum(finding.level == "fail" for finding in findings)
     verdict = (
-        f"It would not serve as configured; failures: {failures}." if failures else "It would serve as configured."
+        f"It would not serve as configured; failures: {failures}."
+        if failures
+        else "It would serve as configured."
     )
     return "\n".join(map(str, [*findings, "", verdict])), not failures
 
@@ -58,13 +74,22 @@ def _examine(check: Callable[[Settings, Path], Finding], settings: Settings, roo
         return check(settings, root)
     except ServiceError as error:
         return Finding("fail", check.__name__[1:], str(error))
-    except Exception as error:  # whatever is broken here, the rest of the page is wanted all the more
-        return Finding("fail", check.__name__[1:], f"cannot be examined: {error!r}", "install the service again")
+    except (
+        Exception
+    ) as error:  # whatever is broken here, the rest of the page is wanted all the more
+        return Finding(
+            "fail",
+            check.__name__[1:],
+            f"cannot be examined: {error!r}",
+            "install the service again",
+        )
 
 
 def _python(_: Settings, __: Path) -> Finding:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
-    return Finding("ok", "python", f"{platform.python_version()} on {platform.platform()}; {versions}")
+    return Finding(
+        "ok", "python", f"{platform.python_version()} on {platform.platform()}; {versions}"
+    )
 
 
 def _runtime(_: Settings, __: Path) -> Finding:
@@ -72,10 +97,20 @@ def _runtime(_: Settings, __: Path) -> Finding:
     found = " and ".join(f"{name} {metadata.version(name)}" for name in names)
     cuda = nvidia.wanted_cuda()
     if not names:
-        return Finding("fail", "runtime", "no package installs the module onnxruntime", "pip install onnxruntime-gpu")
+        return Finding(
+            "fail",
+            "runtime",
+            "no package installs the module onnxruntime",
+            "pip install onnxruntime-gpu",
+        )
     if len(names) > 1:
         fix = f"pip uninstall --yes {' '.join(names)}, then pip install only one of them"
-        return Finding("fail", "runtime", f"{found} overwrite each other: both install the module onnxruntime", fix)
+        return Finding(
+            "fail",
+            "runtime",
+            f"{found} overwrite each other: both install the module onnxruntime",
+            fix,
+        )
     return Finding("ok", "runtime", f"{found}, built for {f'CUDA {cuda}' if cuda else 'the CPU'}")
 
 
@@ -92,13 +127,19 @@ def _session(settings: Settings, _: Path) -> Finding:
     classifier = load_classifier(settings)
     text = f"self-test passed on {classifier.device}; providers obtained: {', '.join(classifier.providers)}"
     if settings.device == "auto" and classifier.device == "cpu":
-        return Finding("warn", "session", text, f"the lines on driver and cuda say what lacks; {GPU_REMEDY}")
+        return Finding(
+            "warn", "session", text, f"the lines on driver and cuda say what lacks; {GPU_REMEDY}"
+        )
     return Finding("ok", "session", text)
 
 
 def _driver(settings: Settings, root: Path) -> Finding:
     module = root / "proc/driver/nvidia/version"
-    described = module.read_text().splitlines()[0] if module.exists() else "no NVIDIA kernel module is loaded"
+    described = (
+        module.read_text().splitlines()[0]
+        if module.exists()
+        else "no NVIDIA kernel module is loaded"
+    )
     remedy = f"install NVIDIA's driver, or lend the container the GPU (docker run --gpus all); {GPU_REMEDY}"
     try:
         driver = nvidia.find_driver()
@@ -109,19 +150,28 @@ def _driver(settings: Settings, root: Path) -> Finding:
     if not driver.gpus:
         return _lacking(settings, "driver", text, remedy)
     if cuda and driver.cuda[0] < cuda:
-        return _lacking(settings, "driver", f"{text}; this onnxruntime wants CUDA {cuda}", "install a newer driver")
+        return _lacking(
+            settings,
+            "driver",
+            f"{text}; this onnxruntime wants CUDA {cuda}",
+            "install a newer driver",
+        )
     return Finding("ok", "driver", text)
 
 
 def _cuda(settings: Settings, _: Path) -> Finding:
     cuda = nvidia.wanted_cuda()
     if cuda is None:
-        return _lacking(settings, "cuda", "this onnxruntime is built for the CPU", "pip install onnxruntime-gpu")
+        return _lacking(
+            settings, "cuda", "this onnxruntime is built for the CPU", "pip install onnxruntime-gpu"
+        )
     found = nvidia.find_libraries(cuda)
     text = f"this onnxruntime wants CUDA {cuda} and cuDNN 9; packages of NVIDIA: {', '.join(found.packages) or 'none'}"
     if found.missing:
         text += f"; CUDA found: {', '.join(map(str, found.cudas)) or 'none'}; missing: {', '.join(found.missing)}"
-        return _lacking(settings, "cuda", text, f"pip install 'onnxruntime-gpu[cuda,cudnn]'; {GPU_REMEDY}")
+        return _lacking(
+            settings, "cuda", text, f"pip install 'onnxruntime-gpu[cuda,cudnn]'; {GPU_REMEDY}"
+        )
     return Finding("ok", "cuda", f"{text}; all of it loads")
 
 
@@ -129,7 +179,11 @@ def _access(settings: Settings, _: Path) -> Finding:
     if settings.api_keys_file is not None:
         KeyRing(settings.api_keys_file)
     keys = f"API keys of {settings.api_keys_file}" if settings.api_keys_file else "no API keys"
-    rate = f"{settings.rate_limit_per_minute} uploads a minute" if settings.rate_limit_per_minute else "no rate limit"
+    rate = (
+        f"{settings.rate_limit_per_minute} uploads a minute"
+        if settings.rate_limit_per_minute
+        else "no rate limit"
+    )
     return Finding("ok", "access", f"{settings.host} port {settings.port}; {keys}; {rate}")
 
 
@@ -143,7 +197,9 @@ def _address(settings: Settings, _: Path) -> Finding:
 
 
 def _limits(settings: Settings, _: Path) -> Finding:
-    names = [name for name in type(settings).model_fields if name.startswith("max_") or "seconds" in name]
+    names = [
+        name for name in type(settings).model_fields if name.startswith("max_") or "seconds" in name
+    ]
     return Finding("ok", "limits", ", ".join(f"{name}={getattr(settings, name)}" for name in names))
 
 

@@ -19,13 +19,18 @@ from service.screening import screen
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_SIDE_PIXELS = 32_768
-PIXEL_WEIGHTS = {"WEBP": 2, "TIFF": 2}  # decoding takes up to 17 and 16 bytes of each, and of other formats 8
+PIXEL_WEIGHTS = {
+    "WEBP": 2,
+    "TIFF": 2,
+}  # decoding takes up to 17 and 16 bytes of each, and of other formats 8
 MAX_EXIF_BYTES = 65_536  # what a segment of a JPEG holds
 MAX_STRIPS = 16_384  # of a TIFF, or tiles
 REDUCED_SCALE = 4  # large images are first brought down to no less than this times the model's size
 BAND_PIXELS = 2**18  # of a large image, converted at a time
 ITEM_SIDE_PIXELS = 96  # of the longer side, for the search for the item
-DARK_GROUND = 40  # of Lab's lightness of 100: on a lighter ground the data set's authors always negate
+DARK_GROUND = (
+    40  # of Lab's lightness of 100: on a lighter ground the data set's authors always negate
+)
 ORIENTATIONS = {  # EXIF's: how an image is stored -> what makes it upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -101,7 +106,9 @@ def read_image(data: bytes, size: tuple[int, int], max_pixels: int) -> ModelInpu
     grey = image.convert("L")
     cut = _cut_out(ImageOps.invert(grey) if negated else grey, item, size)
     mirrored = _is_heavier_on_its_left(cut)
-    return ModelInput(_centre(cut[:, ::-1] if mirrored else cut, size), source_pixels, item, negated, mirrored)
+    return ModelInput(
+        _centre(cut[:, ::-1] if mirrored else cut, size), source_pixels, item, negated, mirrored
+    )
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
@@ -112,7 +119,9 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         return Image.open(BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLargeError(f"the image has more than the {max_pixels} pixels allowed; scale it down") from error
+        raise ImageTooLargeError(
+            f"the image has more than the {max_pixels} pixels allowed; scale it down"
+        ) from error
     except Exception as error:  # as below: a damaged header makes Pillow raise anything
         raise UnreadableImageError(
             f"the upload of {len(data)} bytes is not an image in an accepted format; send {', '.join(FORMATS)}"
@@ -141,14 +150,21 @@ def _decode(image: Image.Image, shortest: int, upload_bytes: int) -> Image.Image
         image.draft("RGB", (shortest, shortest))
     try:
         image.load()
-        for key in ("exif", "Raw profile type exif"):  # the latter in hexadecimal numbers, with spaces
+        for key in (
+            "exif",
+            "Raw profile type exif",
+        ):  # the latter in hexadecimal numbers, with spaces
             if len(image.info.get(key, "")) > MAX_EXIF_BYTES:
-                del image.info[key]  # no camera writes as much, and an object would be made of each number in it
+                del image.info[
+                    key
+                ]  # no camera writes as much, and an object would be made of each number in it
         orientation = image.getexif().get(Base.Orientation)
         small = _flatten(_shrink(image, shortest))
         # Not ``ImageOps.exif_transpose``, which writes the EXIF anew and fails on what no reader minds.
         return small.transpose(ORIENTATIONS[orientation]) if orientation in ORIENTATIONS else small
-    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to, not only OSError
+    except (
+        Exception
+    ) as error:  # Pillow's decoders raise whatever a damaged file leads them to, not only OSError
         raise UnreadableImageError(
             f"the {image.format} image of {upload_bytes} bytes is damaged or incomplete; send it again"
         ) from error
@@ -164,7 +180,9 @@ def _shrink(image: Image.Image, shortest: int) -> Image.Image:
         return image.reduce(factor)
     # Copies are made of a band of rows at a time: those of a whole image can take a gigabyte.
     rows = factor * max(1, BAND_PIXELS // (factor * image.width))
-    boxes = [(0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)]
+    boxes = [
+        (0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)
+    ]
     span = _span(image, boxes) if image.mode in ("I", "F") else None
     bands = [_reduce(_to_8_bit(image.crop(box), span), factor) for box in boxes]
     shrunk = Image.new(bands[0].mode, (bands[0].width, sum(band.height for band in bands)))
@@ -219,7 +237,9 @@ def _scale(image: Image.Image, side_pixels: int) -> Image.Image:
     """Bring the longer edge to ``side_pixels``, averaging."""
     scale = side_pixels / max(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    return image.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return image.resize(
+        size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR, reducing_gap=2.0
+    )
 
 
 def _to_lab(image: Image.Image) -> NDArray[np.float32]:
@@ -229,7 +249,9 @@ def _to_lab(image: Image.Image) -> NDArray[np.float32]:
     """
     blurred = image.convert("RGB").filter(ImageFilter.BoxBlur(1))
     encoded = np.asarray(ImageCms.applyTransform(blurred, _lab_transform()))
-    planes = np.empty((3, *encoded.shape[:2]), np.float32)  # each by itself: most steps take a plane or a pixel's sum
+    planes = np.empty(
+        (3, *encoded.shape[:2]), np.float32
+    )  # each by itself: most steps take a plane or a pixel's sum
     np.multiply(encoded[..., 0], 100 / 255, out=planes[0])
     planes[1:] = encoded[..., 1:].view(np.int8).transpose(2, 0, 1)
     return planes.transpose(1, 2, 0)
@@ -261,7 +283,10 @@ def _cut_out(grey: Image.Image, item: Item, size: tuple[int, int]) -> NDArray[np
     rows, columns = item.mask.shape
     across, down = grey.width / columns, grey.height / rows
     scale = min(width / ((right - left) * across), height / ((bottom - top) * down))
-    inner = max(1, round((right - left) * across * scale)), max(1, round((bottom - top) * down * scale))
+    inner = (
+        max(1, round((right - left) * across * scale)),
+        max(1, round((bottom - top) * down * scale)),
+    )
     photo_box = left * across, top * down, right * across, bottom * down
     values = np.asarray(grey.resize(inner, Image.Resampling.LANCZOS, photo_box, reducing_gap=2.0))
     smooth = Image.Resampling.BOX if right - left > inner[0] else Image.Resampling.BILINEAR

@@ -29,7 +29,9 @@ LOW, HIGH, CELLS = (0, -64, -64), (100, 64, 64), (8, 16, 16)  # of the histogram
 PAPER_SHARE = 0.35  # of the threshold, on near-white: less would take in more of the shadows
 PIECE_SHARE = 0.25  # of the largest: a smaller piece is not the item's
 LEAST_AREA, LARGEST_AREA = 0.02, 0.98  # of the photo
-LEAST_FRAMED_SHARE = 0.7  # of height and width: what is smaller is an item, even if it is a rectangle
+LEAST_FRAMED_SHARE = (
+    0.7  # of height and width: what is smaller is an item, even if it is a rectangle
+)
 FRAMED_EDGE_SHARE = 0.97
 CUT_OFF_SHARE = 0.1  # of an edge
 CLUTTERED_QUALITY, CLUTTERED_SHARE = 0.75, 0.06
@@ -92,7 +94,9 @@ class Item:
         lightness, a, b = np.moveaxis(self.lab[self.mask], -1, 0)
         chroma, hue = np.hypot(a, b), np.degrees(np.arctan2(b, a))
         skin = (abs(lightness - 59) < 29) & (abs(chroma - 27) < 15) & (abs(hue - 54) < 24)
-        return bool(SKIN_SHARES[0] < skin.mean() < SKIN_SHARES[1]) and bool(self.mask[[0, -1]].any())
+        return bool(SKIN_SHARES[0] < skin.mean() < SKIN_SHARES[1]) and bool(
+            self.mask[[0, -1]].any()
+        )
 
 
 def find_item(lab: Colours) -> Item:
@@ -101,8 +105,12 @@ def find_item(lab: Colours) -> Item:
     part = _find(lab[inside])
     if part.mask.shape == lab.shape[:2]:
         return part
-    outside = tuple((edge.start, size - edge.stop) for edge, size in zip(inside, lab.shape, strict=False))
-    return replace(part, lab=lab, mask=np.pad(part.mask, outside), opacity=np.pad(part.opacity, outside))
+    outside = tuple(
+        (edge.start, size - edge.stop) for edge, size in zip(inside, lab.shape, strict=False)
+    )
+    return replace(
+        part, lab=lab, mask=np.pad(part.mask, outside), opacity=np.pad(part.opacity, outside)
+    )
 
 
 def _inside_frame(lab: Colours) -> tuple[slice, slice]:
@@ -118,10 +126,16 @@ def _inside_frame(lab: Colours) -> tuple[slice, slice]:
     # One pixel more, for where the two mix.
     top, left = (int(found[0] + 1) if found[0] else 0 for found in (rows, columns))
     bottom, right = (
-        int(found[-1]) if found[-1] < size - 1 else size for found, size in ((rows, height), (columns, width))
+        int(found[-1]) if found[-1] < size - 1 else size
+        for found, size in ((rows, height), (columns, width))
     )
     inner = unlike[top:bottom, left:right]
-    edges = (inner[0], top), (inner[-1], bottom < height), (inner[:, 0], left), (inner[:, -1], right < width)
+    edges = (
+        (inner[0], top),
+        (inner[-1], bottom < height),
+        (inner[:, 0], left),
+        (inner[:, -1], right < width),
+    )
     if all(edge.mean() > FRAMED_EDGE_SHARE for edge, is_framed in edges if is_framed):
         return slice(top, bottom), slice(left, right)
     return slice(0, height), slice(0, width)
@@ -146,12 +160,21 @@ def _find(lab: Colours) -> Item:
     opacity = np.clip((1 + belief) / 2, 0, 1) * _grow(_open(belief > 0))
     if _is_like_paper(ground, distance):
         # As the data set's authors had it, all that differs is the item, however little: pale sleeves, thin straps.
-        opacity = np.maximum(opacity, np.clip(distance / max(PAPER_SHARE * threshold, LEAST_CONTRAST) - 0.5, 0, 1))
+        opacity = np.maximum(
+            opacity, np.clip(distance / max(PAPER_SHARE * threshold, LEAST_CONTRAST) - 0.5, 0, 1)
+        )
     mask = _keep_largest(opacity > 0.5, opacity)
     if distance.max() < LEAST_CONTRAST or not LEAST_AREA < mask.mean() < LARGEST_AREA:
         return Item(lab, np.ones_like(mask), np.ones_like(belief), ground, 0.0, 0.0)
     others = (distance > threshold) & ~mask
-    return Item(lab, mask, opacity * _grow(mask), ground, float(abs(np.tanh(belief)).mean()), float(others.mean()))
+    return Item(
+        lab,
+        mask,
+        opacity * _grow(mask),
+        ground,
+        float(abs(np.tanh(belief)).mean()),
+        float(others.mean()),
+    )
 
 
 def _extent(profile: Plane) -> tuple[float, float]:
@@ -159,7 +182,11 @@ def _extent(profile: Plane) -> tuple[float, float]:
 
     def start(values: Plane) -> float:
         first = int(np.argmax(values > 0.5))
-        return first + 0.5 - (values[first] - 0.5) / (values[first] - values[first - 1]) if first else 0.0
+        return (
+            first + 0.5 - (values[first] - 0.5) / (values[first] - values[first - 1])
+            if first
+            else 0.0
+        )
 
     return float(start(profile)), float(len(profile) - start(profile[::-1]))
 
@@ -171,7 +198,12 @@ def _compare_with_border(lab: Colours) -> tuple[Colours, Plane]:
     border = _median(np.concatenate([edge.reshape(-1, 3) for edge in edges]))
     # Two grounds, as a floor and a wall, are usual, and an item that is cut off leaves some corners free.
     top, bottom = lab[: 2 * depth], lab[-2 * depth :]
-    corners = top[:, : 2 * depth], top[:, -2 * depth :], bottom[:, : 2 * depth], bottom[:, -2 * depth :]
+    corners = (
+        top[:, : 2 * depth],
+        top[:, -2 * depth :],
+        bottom[:, : 2 * depth],
+        bottom[:, -2 * depth :],
+    )
     grounds = np.stack([border, *(_median(corner.reshape(-1, 3)) for corner in corners)])
     return border, np.sqrt(_square_distances(lab, grounds).min(axis=0))
 
@@ -186,7 +218,11 @@ def _square_distances(lab: Colours, colours: Colours) -> Plane:
     """Return each pixel's square distance from each of ``colours`` ``[n, 3]``: ``[n, height, width]``."""
     pixels = lab.transpose(2, 0, 1).reshape(3, -1)
     # |p - c|^2 = |c|^2 - 2 c.p + |p|^2: a product of matrices is several times as fast as the differences
-    squares = (colours**2).sum(axis=1, keepdims=True) - 2 * colours @ pixels + np.einsum("cn,cn->n", pixels, pixels)
+    squares = (
+        (colours**2).sum(axis=1, keepdims=True)
+        - 2 * colours @ pixels
+        + np.einsum("cn,cn->n", pixels, pixels)
+    )
     return np.asarray(np.maximum(squares, 0).reshape(len(colours), *lab.shape[:2]))
 
 
@@ -202,7 +238,9 @@ def _otsu(values: Plane) -> float:
     width = max(float(values.max()) / OTSU_BINS, 1e-6)
     counts = np.bincount((values / width).astype(np.intp).ravel(), minlength=OTSU_BINS + 1)
     below, sums = counts.cumsum(), (counts * np.arange(len(counts))).cumsum()
-    between = (sums * below[-1] - sums[-1] * below) ** 2 / np.maximum(below * (below[-1] - below), 1)
+    between = (sums * below[-1] - sums[-1] * below) ** 2 / np.maximum(
+        below * (below[-1] - below), 1
+    )
     return float((1 + between[:-1].argmax()) * width)
 
 
@@ -227,7 +265,9 @@ def _compare_colours(cells: NDArray[np.intp], all_pixels: Counts, shares: Plane)
     """Return the log ratio of how frequent each pixel's colour is in the item and in the ground."""
     in_item = np.bincount(cells.ravel(), shares.ravel(), len(all_pixels))
     pair = np.stack([in_item, all_pixels - in_item])
-    item, ground = _smooth((pair / pair.sum(axis=1, keepdims=True)).reshape(2, *CELLS)).reshape(2, -1) + 2e-4
+    item, ground = (
+        _smooth((pair / pair.sum(axis=1, keepdims=True)).reshape(2, *CELLS)).reshape(2, -1) + 2e-4
+    )
     ratio = np.log(item / ground).clip(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
     return np.asarray(ratio.astype(np.float32).take(cells))
 
@@ -236,7 +276,9 @@ def _smooth(histograms: Counts) -> Counts:
     """Share each cell out over its neighbours, one quarter to either side along each axis but the first."""
     along_l, along_a, along_b = (_sharing(cells) for cells in CELLS)
     shared = along_a @ histograms @ along_b.T
-    return np.asarray((along_l @ shared.reshape(len(shared), len(along_l), -1)).reshape(shared.shape))
+    return np.asarray(
+        (along_l @ shared.reshape(len(shared), len(along_l), -1)).reshape(shared.shape)
+    )
 
 
 @lru_cache(maxsize=len(CELLS))
@@ -252,7 +294,9 @@ def _sigmoid(values: Plane) -> Plane:
 def _blur(values: Plane) -> Plane:
     """Average over 3 x 3 pixels; beyond the border is what is at it."""
     height, width = values.shape
-    padded = values[np.arange(-1, height + 1).clip(0, height - 1)][:, np.arange(-1, width + 1).clip(0, width - 1)]
+    padded = values[np.arange(-1, height + 1).clip(0, height - 1)][
+        :, np.arange(-1, width + 1).clip(0, width - 1)
+    ]
     rows = padded[:-2] + padded[1:-1] + padded[2:]
     return np.asarray((rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9)
 
@@ -290,7 +334,9 @@ def _label(mask: Mask) -> NDArray[np.intp]:
     steps = edged[:, 1:] - edged[:, :-1]
     rows, starts = np.nonzero(steps == 1)
     ends = np.nonzero(steps == -1)[1]
-    parents = _join(starts.tolist(), ends.tolist(), np.searchsorted(rows, np.arange(len(mask) + 1)).tolist())
+    parents = _join(
+        starts.tolist(), ends.tolist(), np.searchsorted(rows, np.arange(len(mask) + 1)).tolist()
+    )
     numbers = np.zeros(steps.shape, np.intp)
     numbers[rows, starts] = np.array(parents, np.intp) + 1
     numbers[rows, ends] -= np.array(parents, np.intp) + 1

@@ -31,7 +31,9 @@ def new_key(name: str) -> tuple[str, str]:
         KeysFileError: ``name`` cannot stand in the file.
     """
     if not NAME.fullmatch(name):
-        raise KeysFileError(f"the name {name!r} is not allowed; use 1 to 64 letters, digits, dots, dashes, underscores")
+        raise KeysFileError(
+            f"the name {name!r} is not allowed; use 1 to 64 letters, digits, dots, dashes, underscores"
+        )
     key = secrets.token_urlsafe(32)
     return key, f"{name}:{_hash(key).hex()}"
 

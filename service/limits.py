@@ -22,7 +22,9 @@ from service.predictor import Status
 from service.problems import answer
 from service.settings import Settings
 
-GUARD_AFTER_SECONDS = 0.1  # most are answered before that, and a task for each would cost a tenth of an answer
+GUARD_AFTER_SECONDS = (
+    0.1  # most are answered before that, and a task for each would cost a tenth of an answer
+)
 DURATION_WEIGHT = 0.05  # of the latest upload in the running mean
 
 
@@ -63,18 +65,24 @@ class UploadLimits:
         finally:
             self.uploads -= 1
             self.bytes_reserved -= reserved
-            self.mean_seconds += DURATION_WEIGHT * (asyncio.get_running_loop().time() - started - self.mean_seconds)
+            self.mean_seconds += DURATION_WEIGHT * (
+                asyncio.get_running_loop().time() - started - self.mean_seconds
+            )
 
     def _admit(self, declared: str) -> int:
         """Return how many bytes to reserve for a body that declares its length, or does not."""
         if self.status() != "ready":
-            raise NotReadyError(f"the service is {self.status()} and takes no uploads now; try again later")
+            raise NotReadyError(
+                f"the service is {self.status()} and takes no uploads now; try again later"
+            )
         limits = self.settings
         size = int(declared) if declared.isdecimal() else limits.max_upload_bytes
         if size > limits.max_upload_bytes:
             raise _too_large(f"{size} bytes", limits.max_upload_bytes)
         if self.uploads >= limits.max_uploads_in_flight:
-            raise self._overloaded(f"{self.uploads} uploads are in flight, which is all the service takes on at a time")
+            raise self._overloaded(
+                f"{self.uploads} uploads are in flight, which is all the service takes on at a time"
+            )
         if self.bytes_reserved + size > limits.max_bytes_in_flight:
             raise self._overloaded(
                 f"{self.bytes_reserved} bytes are in flight; {limits.max_bytes_in_flight} are allowed"
@@ -99,7 +107,9 @@ class _Upload:
         self._gone = False
         self._answering = False
         # Without one the server has waited for as long as it may after SIGTERM.
-        self._reason: ServiceError = NotReadyError("the service stopped before it could answer; try again later")
+        self._reason: ServiceError = NotReadyError(
+            "the service stopped before it could answer; try again later"
+        )
         self._guard: asyncio.Task[None] | None = None
 
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,7 +133,9 @@ class _Upload:
 
         request = asyncio.current_task()
         assert request is not None  # noqa: S101  a coroutine runs in a task
-        timer = asyncio.get_running_loop().call_later(GUARD_AFTER_SECONDS, self._start_guard, receive, request)
+        timer = asyncio.get_running_loop().call_later(
+            GUARD_AFTER_SECONDS, self._start_guard, receive, request
+        )
         try:
             await app(scope, receive_within_limits, send_and_note)
         except ClientDisconnect:
@@ -143,7 +155,10 @@ class _Upload:
 
     async def _cancel_in_time(self, receive: Receive, request: asyncio.Task[None]) -> None:
         """Cancel a request whose body does not come, whose answer takes too long, or whose client has gone."""
-        for_upload, for_all = self._settings.upload_timeout_seconds, self._settings.request_timeout_seconds
+        for_upload, for_all = (
+            self._settings.upload_timeout_seconds,
+            self._settings.request_timeout_seconds,
+        )
         try:
             async with asyncio.timeout_at(self._started + for_all):
                 try:
@@ -163,9 +178,13 @@ class _Upload:
             if self._answering:
                 return
             self._given_up = not self._complete.is_set()
-            self._reason = DeadlineExceededError(f"the request was not answered within {for_all:g} s; try again later")
+            self._reason = DeadlineExceededError(
+                f"the request was not answered within {for_all:g} s; try again later"
+            )
         request.cancel()
 
 
 def _too_large(size: str, limit: int) -> UploadTooLargeError:
-    return UploadTooLargeError(f"the request body has {size}; at most {limit} are allowed; send a smaller image")
+    return UploadTooLargeError(
+        f"the request body has {size}; at most {limit} are allowed; send a smaller image"
+    )

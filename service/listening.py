@@ -27,7 +27,8 @@ def listen(settings: Settings, count: int = 1) -> list[socket.socket]:
         with socket.create_server((settings.host, settings.port), family=family) as probe:
             address = probe.getsockname()[:2]
         listening = [
-            socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=count > 1) for _ in range(count)
+            socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=count > 1)
+            for _ in range(count)
         ]
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]  # the rest names the address again

@@ -15,7 +15,9 @@ QUIET_SECONDS = 0.05  # longer than a small model's worker under load lets pass 
 
 log = logging.getLogger(__name__)
 
-_RECORD = struct.Struct("=qdd")  # who began the last batch, when another last began one, and when that one did
+_RECORD = struct.Struct(
+    "=qdd"
+)  # who began the last batch, when another last began one, and when that one did
 
 
 class Neighbours:
@@ -36,7 +38,9 @@ class Neighbours:
                 with Path(name).open("r+b") as file:
                     self._memory = mmap.mmap(file.fileno(), _RECORD.size)
         except (OSError, ValueError) as error:
-            log.warning("%s cannot be shared (%s): no batch will have more than one core", name, error)
+            log.warning(
+                "%s cannot be shared (%s): no batch will have more than one core", name, error
+            )
 
     def begin_batch(self) -> bool:
         """Note that a batch begins here; return whether no other worker has begun one for ``QUIET_SECONDS``."""

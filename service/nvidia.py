@@ -44,11 +44,17 @@ def find_driver() -> Driver:
 
 def find_libraries(cuda: int) -> Libraries:
     """Try to load what onnxruntime's provider for CUDA ``cuda`` (its major version) needs, from pip or the system."""
-    packages = [package for package in metadata.distributions() if (package.name or "").startswith("nvidia-")]
+    packages = [
+        package
+        for package in metadata.distributions()
+        if (package.name or "").startswith("nvidia-")
+    ]
     return Libraries(
         packages=tuple(sorted(f"{package.name} {package.version}" for package in packages)),
         cudas=tuple(major for major in CUDA_MAJORS if _loads(f"libcudart.so.{major}", packages)),
-        missing=tuple(library for library in _wanted_libraries(cuda) if not _loads(library, packages)),
+        missing=tuple(
+            library for library in _wanted_libraries(cuda) if not _loads(library, packages)
+        ),
     )
 
 
@@ -60,8 +66,16 @@ def runtime_packages() -> list[str]:
 def wanted_cuda() -> int | None:
     """Return the major version of CUDA that onnxruntime was built for, from its files: it may not even load."""
     for name in runtime_packages():
-        about = Path(str(metadata.distribution(name).locate_file("onnxruntime/capi/build_and_package_info.py")))
-        if about.exists() and (match := re.search(r"^cuda_version = '(\d+)", about.read_text(), re.MULTILINE)):
+        about = Path(
+            str(
+                metadata.distribution(name).locate_file(
+                    "onnxruntime/capi/build_and_package_info.py"
+                )
+            )
+        )
+        if about.exists() and (
+            match := re.search(r"^cuda_version = '(\d+)", about.read_text(), re.MULTILINE)
+        ):
             return int(match[1])
     return None
 
@@ -69,7 +83,15 @@ def wanted_cuda() -> int | None:
 def _wanted_libraries(cuda: int) -> list[str]:
     """Name the libraries, each after those that it needs itself; they are those of ``onnxruntime.preload_dlls``."""
     fft = 11 if cuda < 13 else 12  # counts for itself
-    versions = {"cublasLt": cuda, "cublas": cuda, "nvrtc": cuda, "curand": 10, "cufft": fft, "cudart": cuda, "cudnn": 9}
+    versions = {
+        "cublasLt": cuda,
+        "cublas": cuda,
+        "nvrtc": cuda,
+        "curand": 10,
+        "cufft": fft,
+        "cudart": cuda,
+        "cudnn": 9,
+    }
     return [f"lib{name}.so.{version}" for name, version in versions.items()]
 
 

@@ -33,8 +33,12 @@ ImageBatcher = Batcher[NDArray[np.uint8], Classification]
 
 MAX_BATCH = 32  # past this a CPU gains nothing an image, and a caller waits longer
 SHORT_RUN_SECONDS = 0.001
-LEAST_SHARED_BATCH = 8  # a smaller one is done before a second core is at work, if that has anything else to do
-STUCK_SECONDS = 60  # at one image: the slowest that is allowed takes a few, and more where others want the core
+LEAST_SHARED_BATCH = (
+    8  # a smaller one is done before a second core is at work, if that has anything else to do
+)
+STUCK_SECONDS = (
+    60  # at one image: the slowest that is allowed takes a few, and more where others want the core
+)
 SELF_TEST_TIMEOUT_SECONDS = 30  # a device that hangs never raises
 
 
@@ -52,7 +56,11 @@ class Answer:
     @property
     def durations(self) -> dict[str, float]:
         """Seconds by step."""
-        return {"decode": self.decode_seconds, "queue": self.queue_seconds, "inference": self.inference_seconds}
+        return {
+            "decode": self.decode_seconds,
+            "queue": self.queue_seconds,
+            "inference": self.inference_seconds,
+        }
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,10 @@ class Predictor:
     """
 
     def __init__(
-        self, settings: Settings, load: Callable[[], Classifier], on_failure: Callable[[], None] = lambda: None
+        self,
+        settings: Settings,
+        load: Callable[[], Classifier],
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._load = load
@@ -92,10 +103,14 @@ class Predictor:
         self._failed = False
         self._serving: tuple[Classifier, ImageBatcher] | None = None
         self._changing = asyncio.Lock()
-        self._recovering: set[asyncio.Task[None]] = set()  # the event loop alone would let them be collected
+        self._recovering: set[asyncio.Task[None]] = (
+            set()
+        )  # the event loop alone would let them be collected
         self._neighbours = Neighbours()
         self._batches_at_work = 0
-        self._threads = count_threads(settings, workers=1)  # a supervisor has set those of each of several
+        self._threads = count_threads(
+            settings, workers=1
+        )  # a supervisor has set those of each of several
         self._decoder = Decoder(self._threads, settings.max_image_pixels)
         self._inferring = ThreadPoolExecutor(self._threads, thread_name_prefix="infer")
 
@@ -158,7 +173,9 @@ class Predictor:
             InferenceError: The model failed on one of the images.
         """
         classifier, batcher = self._ready()
-        decoding = asyncio.Semaphore(self._threads)  # so that others' images wait for a few of these, and not for all
+        decoding = asyncio.Semaphore(
+            self._threads
+        )  # so that others' images wait for a few of these, and not for all
 
         async def answer(upload: bytes) -> Answer | ImageError:
             async with decoding:
@@ -169,7 +186,9 @@ class Predictor:
                     return error
                 finally:
                     if time.perf_counter() - began > SHORT_RUN_SECONDS:
-                        await asyncio.sleep(0)  # the event loop turns after each small image that takes long
+                        await asyncio.sleep(
+                            0
+                        )  # the event loop turns after each small image that takes long
             return await self._classify(classifier, batcher, decoded)
 
         items: list[Answer | ImageError] = []
@@ -188,18 +207,29 @@ class Predictor:
         classifier, batcher = self._ready()
         images = read_tensor(data, shape, classifier.manifest.input_size)
         answers: list[Answer] = []
-        at_a_time = MAX_BATCH * self._threads  # so that others' images wait for a few of these, and not for all
+        at_a_time = (
+            MAX_BATCH * self._threads
+        )  # so that others' images wait for a few of these, and not for all
         for start in range(0, len(images), at_a_time):
-            inputs = [Decoded(ModelInput(image, image.size)) for image in images[start : start + at_a_time]]
-            answers += await asyncio.gather(*(self._classify(classifier, batcher, each) for each in inputs))
+            inputs = [
+                Decoded(ModelInput(image, image.size))
+                for image in images[start : start + at_a_time]
+            ]
+            answers += await asyncio.gather(
+                *(self._classify(classifier, batcher, each) for each in inputs)
+            )
         return BatchAnswer(classifier.manifest, answers)
 
     def _ready(self) -> tuple[Classifier, ImageBatcher]:
         if self._serving is None:
-            raise NotReadyError(f"the service is {self.status} and takes no uploads now; try again later")
+            raise NotReadyError(
+                f"the service is {self.status} and takes no uploads now; try again later"
+            )
         return self._serving
 
-    async def _classify(self, classifier: Classifier, batcher: ImageBatcher, decoded: Decoded) -> Answer:
+    async def _classify(
+        self, classifier: Classifier, batcher: ImageBatcher, decoded: Decoded
+    ) -> Answer:
         try:
             batched = await batcher.submit(decoded.source.image)
         except Exception as error:
@@ -248,12 +278,17 @@ class Predictor:
         while True:
             await asyncio.sleep(interval)
             if self.is_stuck:
-                self._give_up("every thread is stuck in decoding an image; no other can be decoded any more")
+                self._give_up(
+                    "every thread is stuck in decoding an image; no other can be decoded any more"
+                )
                 return
             try:
                 newest = newest_version(self._settings.model)
             except OSError as error:
-                log.error("the folder of the model cannot be read, the one that is loaded goes on serving: %s", error)
+                log.error(
+                    "the folder of the model cannot be read, the one that is loaded goes on serving: %s",
+                    error,
+                )
                 newest = seen
             if newest != seen:
                 seen = newest
@@ -296,17 +331,25 @@ class Predictor:
     def _serve(self, classifier: Classifier) -> None:
         # With one thread to a process, a hop to another would only cost. Of what takes longer, the event loop must hear
         # nothing: it answers /health meanwhile.
-        inline = self._threads == 1 and classifier.device == "cpu" and classifier.seconds_per_image < SHORT_RUN_SECONDS
+        inline = (
+            self._threads == 1
+            and classifier.device == "cpu"
+            and classifier.seconds_per_image < SHORT_RUN_SECONDS
+        )
 
         async def infer(images: Sequence[NDArray[np.uint8]]) -> Sequence[Classification]:
-            has_company = not self._neighbours.begin_batch() or self._batches_at_work or self.is_decoding
+            has_company = (
+                not self._neighbours.begin_batch() or self._batches_at_work or self.is_decoding
+            )
             alone = len(images) >= LEAST_SHARED_BATCH and not has_company
             self._batches_at_work += 1
             try:
                 if inline:
                     return classifier.classify(images, alone)
                 loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._inferring, classifier.classify, images, alone)
+                return await loop.run_in_executor(
+                    self._inferring, classifier.classify, images, alone
+                )
             finally:
                 self._batches_at_work -= 1
 
@@ -316,7 +359,9 @@ class Predictor:
         self._failed = False
         self._last_success = time.monotonic()
         manifest = classifier.manifest
-        log.info("model %s version %s serves on %s", manifest.name, manifest.version, classifier.device)
+        log.info(
+            "model %s version %s serves on %s", manifest.name, manifest.version, classifier.device
+        )
 
 
 def load_classifier(settings: Settings) -> Classifier:
@@ -332,6 +377,8 @@ def load_classifier(settings: Settings) -> Classifier:
             f"but this service has {PREPROCESSING!r}: serve it with the release that it was exported by"
         )
     cores = available_cores()
-    if settings.threads is not None and NEIGHBOURS_VARIABLE not in os.environ:  # a supervisor sets threads for each
+    if (
+        settings.threads is not None and NEIGHBOURS_VARIABLE not in os.environ
+    ):  # a supervisor sets threads for each
         cores = min(cores, settings.threads)
     return Classifier(bundle, settings.device, cores)

@@ -81,7 +81,10 @@ def describe(scope: Scope, error: errors.ServiceError) -> Problem:
 def internal_error(scope: Scope) -> Response:
     """Return the opaque answer to an error that nobody foresaw; its traceback belongs in the log."""
     return _problem(
-        scope, 500, "internal-error", "the service failed on this request; quote the request id to its operator"
+        scope,
+        500,
+        "internal-error",
+        "the service failed on this request; quote the request id to its operator",
     )
 
 
@@ -99,11 +102,16 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI entry of each error status that a route can answer with."""
     schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
     entries: dict[int | str, dict[str, Any]] = {
-        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
         for status in statuses
     }
     for status in RETRIED & entries.keys():
-        entries[status]["headers"] = {"Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}}}
+        entries[status]["headers"] = {
+            "Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}}
+        }
     return entries
 
 
@@ -132,7 +140,9 @@ def _expected(fault: dict[str, Any]) -> str:
 
 def _problem(scope: Scope, status: int, name: str, detail: str, headers: Any = None) -> Response:
     scope["state"]["problem"] = name
-    return Response(_body(status, name, detail, scope["state"]["request_id"]), status, headers, MEDIA_TYPE)
+    return Response(
+        _body(status, name, detail, scope["state"]["request_id"]), status, headers, MEDIA_TYPE
+    )
 
 
 def _body(status: int, name: str, detail: str, request_id: str) -> str:

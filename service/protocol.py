@@ -23,7 +23,9 @@ MAX_CONNECTIONS = 4096
 MAX_PIPELINED = 64  # requests that wait for the answer to another on their connection
 MAX_SMALL_CHUNKS = 4096  # of a body, each of which costs as much as a large one
 SMALL_CHUNK_BYTES = 16  # or fewer, on average
-MAX_KEPT_BYTES = 64 * 1024  # of an answer; more is sent as it comes, so that a client that does not read holds it up
+MAX_KEPT_BYTES = (
+    64 * 1024
+)  # of an answer; more is sent as it comes, so that a client that does not read holds it up
 
 
 class _JoinedWrites:
@@ -126,7 +128,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self._writes = _JoinedWrites(transport, self.loop)
         super().connection_made(self._writes)  # type: ignore[arg-type]
         if len(self.connections) > MAX_CONNECTIONS:
-            self._refuse(503, "overloaded", f"{MAX_CONNECTIONS} connections are open, which is all; try again later")
+            self._refuse(
+                503,
+                "overloaded",
+                f"{MAX_CONNECTIONS} connections are open, which is all; try again later",
+            )
         else:
             self._start_timer(HEAD_TIMEOUT_SECONDS)
 
@@ -172,7 +178,11 @@ class LimitedProtocol(HttpToolsProtocol):
     def tell_head_again(self) -> bytes:
         """Return a head that tells of the latest request's body alone, and pass over it when it is parsed."""
         self._is_told_again = True
-        framing = [header for header in self.headers if header[0] in (b"content-length", b"transfer-encoding")]
+        framing = [
+            header
+            for header in self.headers
+            if header[0] in (b"content-length", b"transfer-encoding")
+        ]
         lines = [name + b": " + value for name, value in framing or [(b"content-length", b"0")]]
         return b"\r\n".join([b"POST / HTTP/1.1", *lines, b"", b""])
 
@@ -212,7 +222,9 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._stop_timer()
         if len(self.pipeline) >= MAX_PIPELINED:
-            log.warning("connection of %s closed: %d requests wait on it", self.client, MAX_PIPELINED)
+            log.warning(
+                "connection of %s closed: %d requests wait on it", self.client, MAX_PIPELINED
+            )
             self.transport.close()
             raise ValueError  # the parser stops
         self._advanced, self._in_head, self._in_body = True, False, True
@@ -223,8 +235,15 @@ class LimitedProtocol(HttpToolsProtocol):
         self._advanced = True
         self._chunks += 1
         self._chunk_bytes += len(body)
-        if self._chunks > MAX_SMALL_CHUNKS and self._chunk_bytes <= SMALL_CHUNK_BYTES * self._chunks:
-            self._refuse(400, "malformed-request", f"the body is in chunks of {SMALL_CHUNK_BYTES} bytes or fewer")
+        if (
+            self._chunks > MAX_SMALL_CHUNKS
+            and self._chunk_bytes <= SMALL_CHUNK_BYTES * self._chunks
+        ):
+            self._refuse(
+                400,
+                "malformed-request",
+                f"the body is in chunks of {SMALL_CHUNK_BYTES} bytes or fewer",
+            )
             raise ValueError  # the parser stops
         super().on_body(body)
 
@@ -255,11 +274,15 @@ class LimitedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP request."""
         del msg
-        self._refuse(400, "malformed-request", "this is no valid HTTP/1.1 request; check the client")
+        self._refuse(
+            400, "malformed-request", "this is no valid HTTP/1.1 request; check the client"
+        )
 
     def _refuse_head(self) -> None:
         allowed = f"at most {MAX_HEAD_BYTES} bytes in {MAX_HEADERS} headers are allowed; send less"
-        self._refuse(431, "head-too-large", f"the request's line and headers are too large; {allowed}")
+        self._refuse(
+            431, "head-too-large", f"the request's line and headers are too large; {allowed}"
+        )
 
     def _refuse(self, status: int, name: str, detail: str) -> None:
         if self.transport.is_closing():

@@ -90,7 +90,8 @@ class RateLimit:
         else:
             seconds = quota.seconds_to_next
             error = QuotaExceededError(
-                f"more than {self.buckets.per_minute} requests a minute; try again in {seconds} s", seconds
+                f"more than {self.buckets.per_minute} requests a minute; try again in {seconds} s",
+                seconds,
             )
             await answer(scope, error)(scope, receive, send_with_quota)
 

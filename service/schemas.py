@@ -11,13 +11,18 @@ class PredictionQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     top_k: Annotated[
-        int | None, Field(ge=1, description="Return the k most likely classes only, most likely first.")
+        int | None,
+        Field(ge=1, description="Return the k most likely classes only, most likely first."),
     ] = None
-    explain: Annotated[bool, Field(description="Return `explanation` too: what the model saw of the image.")] = False
+    explain: Annotated[
+        bool, Field(description="Return `explanation` too: what the model saw of the image.")
+    ] = False
     coverage: Annotated[
         float | None,
         Field(
-            gt=0, lt=1, description="Return `prediction_set` too, which holds the truth with at least this probability."
+            gt=0,
+            lt=1,
+            description="Return `prediction_set` too, which holds the truth with at least this probability.",
         ),
     ] = None
 
@@ -32,13 +37,20 @@ class Model(BaseModel):
 class Explanation(BaseModel):
     """What the model saw of an image. Of one that was taken as it is, background, box and quality are absent."""
 
-    image: Annotated[str, Field(description="What the model saw: a grey PNG of the model's size, in base64.")]
+    image: Annotated[
+        str, Field(description="What the model saw: a grey PNG of the model's size, in base64.")
+    ]
     polarity: Annotated[
         Literal["negated", "kept"],
-        Field(description="Whether dark and light were exchanged; the models know a bright item on black."),
+        Field(
+            description="Whether dark and light were exchanged; the models know a bright item on black."
+        ),
     ]
     mirrored: Annotated[
-        bool, Field(description="Whether the item was mirrored, which is done to what is heavier on its left.")
+        bool,
+        Field(
+            description="Whether the item was mirrored, which is done to what is heavier on its left."
+        ),
     ]
     background: Annotated[str | None, Field(description="Colour of the ground, #rrggbb.")] = None
     item_box: Annotated[
@@ -68,15 +80,20 @@ class ImagePrediction(BaseModel):
     probability: Annotated[float, Field(description="Probability of the most likely class.")]
     probabilities: Annotated[
         dict[str, float],
-        Field(description="Probability by class name, in label order; with `top_k` the k most likely, best first."),
+        Field(
+            description="Probability by class name, in label order; with `top_k` the k most likely, best first."
+        ),
     ]
     explanation: Annotated[Explanation | None, Field(description="With `explain`.")] = None
     distance: Annotated[
         float | None,
-        Field(description="How far the image is from the nearest class, of a model that tells; only its order counts."),
+        Field(
+            description="How far the image is from the nearest class, of a model that tells; only its order counts."
+        ),
     ] = None
     in_distribution: Annotated[
-        bool | None, Field(description="Whether the distance is one that images of the classes have.")
+        bool | None,
+        Field(description="Whether the distance is one that images of the classes have."),
     ] = None
     prediction_set: Annotated[
         list[str] | None,
@@ -112,7 +129,9 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: Annotated[str, Field(description="What was got, what is allowed, what to do.")]
-    request_id: Annotated[str, Field(description="Also in the header X-Request-ID and in the service's log.")]
+    request_id: Annotated[
+        str, Field(description="Also in the header X-Request-ID and in the service's log.")
+    ]
 
 
 class Failure(BaseModel):
@@ -134,7 +153,9 @@ class ModelInput(BaseModel):
 
     height: Annotated[int, Field(description="In pixels.")]
     width: Annotated[int, Field(description="In pixels.")]
-    preprocessing: Annotated[str, Field(description="Name of the rule that brings other images into this form.")]
+    preprocessing: Annotated[
+        str, Field(description="Name of the rule that brings other images into this form.")
+    ]
 
 
 class ModelDetails(Model):
@@ -156,9 +177,15 @@ class Health(BaseModel):
 
     status: Literal["starting", "ready", "draining", "failed"]
     model: Annotated[Model | None, Field(description="Absent until the model is loaded.")] = None
-    device: Annotated[Literal["cuda", "cpu"] | None, Field(description="Where inference runs.")] = None
-    providers: Annotated[list[str], Field(description="ONNX Runtime's execution providers as the session has them.")]
-    uptime_seconds: Annotated[float, Field(description="Seconds since the process started to serve.")]
+    device: Annotated[Literal["cuda", "cpu"] | None, Field(description="Where inference runs.")] = (
+        None
+    )
+    providers: Annotated[
+        list[str], Field(description="ONNX Runtime's execution providers as the session has them.")
+    ]
+    uptime_seconds: Annotated[
+        float, Field(description="Seconds since the process started to serve.")
+    ]
 
 
 class Liveness(BaseModel):

@@ -32,14 +32,33 @@ IS_SCAN_SIZE, IS_FRAME_SIZE, IS_PRECISION, IS_ARITHMETIC_FRAME, IS_SEGMENT = (
     )
 )
 
-TIFF_KINDS = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True)}  # byte order, BigTIFF or not
+TIFF_KINDS = {
+    b"II*\0": ("<", False),
+    b"MM\0*": (">", False),
+    b"II+\0": ("<", True),
+}  # byte order, BigTIFF or not
 MAX_TIFF_ENTRIES = 4096
 MAX_TIFF_NUMBERS = 4096  # of a tag, each of which Pillow makes an object of; bytes and text are one
 MAX_TIFF_BLOCKS = 2**18  # strips or tiles
 BYTES_AND_TEXT = (1, 2, 7)  # by type
-UNIT_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), start=1)) | {16: 8, 18: 8}  # by type
-NUMBERS = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}  # of the types SHORT, LONG and LONG8, IFD and IFD8
-IMAGE_SIDES, TILE_SIDES, STRIP_BYTES, TILE_BYTES, COMPRESSION = (256, 257), (322, 323), 279, 325, 259
+UNIT_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), start=1)) | {
+    16: 8,
+    18: 8,
+}  # by type
+NUMBERS = {
+    3: "u2",
+    4: "u4",
+    13: "u4",
+    16: "u8",
+    18: "u8",
+}  # of the types SHORT, LONG and LONG8, IFD and IFD8
+IMAGE_SIDES, TILE_SIDES, STRIP_BYTES, TILE_BYTES, COMPRESSION = (
+    (256, 257),
+    (322, 323),
+    279,
+    325,
+    259,
+)
 STRIP_OFFSETS, TILE_OFFSETS, EXIF_AND_GPS = 273, 324, (34665, 34853)
 BLOCK_TAGS = {STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES}
 READ_TAGS = {*IMAGE_SIDES, *TILE_SIDES, *BLOCK_TAGS, COMPRESSION, *EXIF_AND_GPS}
@@ -58,7 +77,9 @@ def screen(data: bytes, max_tile_pixels: int) -> None:
         _screen_jpeg(data)
     elif data.startswith(PNG_START):
         if (profiles := data.count(b"iCCP")) > MAX_PIECES:
-            raise UnreadableImageError(f"the PNG image has {profiles} colour profiles; one is usual; save it anew")
+            raise UnreadableImageError(
+                f"the PNG image has {profiles} colour profiles; one is usual; save it anew"
+            )
     elif data.startswith(TIFF_STARTS):
         _screen_tiff(data, max_tile_pixels)
 
@@ -76,22 +97,38 @@ def _screen_jpeg(data: bytes) -> None:
             f"the JPEG image has {scans} scans and {segments} segments; at most {MAX_JPEG_SCANS} and "
             f"{MAX_JPEG_SEGMENTS} are read; save it anew"
         )
-    pieces = sum(data.startswith(b"Exif\0\0", place + 4) for place in places[kinds == APPLICATION_1].tolist())
+    pieces = sum(
+        data.startswith(b"Exif\0\0", place + 4) for place in places[kinds == APPLICATION_1].tolist()
+    )
     if pieces > MAX_PIECES:
-        raise UnreadableImageError(f"the JPEG image has EXIF in {pieces} segments; one is usual; save it anew")
-    if (IS_ARITHMETIC_FRAME[kinds] & (highs == 0) & IS_FRAME_SIZE[lows] & IS_PRECISION[next_values]).any():
-        raise UnreadableImageError("the JPEG image is in arithmetic coding, which takes long to read; save it anew")
+        raise UnreadableImageError(
+            f"the JPEG image has EXIF in {pieces} segments; one is usual; save it anew"
+        )
+    if (
+        IS_ARITHMETIC_FRAME[kinds] & (highs == 0) & IS_FRAME_SIZE[lows] & IS_PRECISION[next_values]
+    ).any():
+        raise UnreadableImageError(
+            "the JPEG image is in arithmetic coding, which takes long to read; save it anew"
+        )
 
 
 def _screen_tiff(data: bytes, max_tile_pixels: int) -> None:
     # libtiff makes room for a whole tile, and reads as much for each strip or tile as the directory says.
     try:
         tags = _read_directories(data)
-        size, tile = ([int(tags[tag].item()) for tag in pair if tag in tags] for pair in (IMAGE_SIDES, TILE_SIDES))
-        pixels = math.prod(-(-side // tile_side) * tile_side for side, tile_side in zip(size, tile, strict=bool(tile)))
+        size, tile = (
+            [int(tags[tag].item()) for tag in pair if tag in tags]
+            for pair in (IMAGE_SIDES, TILE_SIDES)
+        )
+        pixels = math.prod(
+            -(-side // tile_side) * tile_side
+            for side, tile_side in zip(size, tile, strict=bool(tile))
+        )
         compression = int(tags[COMPRESSION].item()) if COMPRESSION in tags else UNCOMPRESSED
     except (ArithmeticError, LookupError, ValueError, struct.error) as error:
-        raise UnreadableImageError("the directory of the TIFF image is damaged; save it anew") from error
+        raise UnreadableImageError(
+            "the directory of the TIFF image is damaged; save it anew"
+        ) from error
     if compression not in (UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACK_BITS):
         raise UnreadableImageError(
             f"the TIFF image is compressed by method {compression}; save it with LZW, Deflate or PackBits, or none"
@@ -101,8 +138,12 @@ def _screen_tiff(data: bytes, max_tile_pixels: int) -> None:
             f"the tiles of the TIFF image have {pixels} pixels, and {max(tile)} a side; at most {max_tile_pixels}, and "
             f"{MAX_TILE_SIDE_PIXELS} a side, are allowed; save it without tiles"
         )
-    stored = sum(int(tags[tag].sum(dtype=np.float64)) for tag in (STRIP_BYTES, TILE_BYTES) if tag in tags)
-    if compression != UNCOMPRESSED and stored > len(data):  # else Pillow reads by itself, and takes no notice
+    stored = sum(
+        int(tags[tag].sum(dtype=np.float64)) for tag in (STRIP_BYTES, TILE_BYTES) if tag in tags
+    )
+    if compression != UNCOMPRESSED and stored > len(
+        data
+    ):  # else Pillow reads by itself, and takes no notice
         raise UnreadableImageError(
             f"the strips or tiles of the TIFF image have {stored} bytes, but the file has {len(data)}; send it again"
         )
@@ -119,7 +160,10 @@ def _read_directories(data: bytes) -> dict[int, NDArray[np.unsignedinteger]]:
         LookupError, ValueError, struct.error: It is damaged, or the tags have more bytes than the file.
     """
     order, is_big = TIFF_KINDS[data[:4]]
-    layout = [struct.Struct(order + part) for part in (("Q", "Q", "HHQ8s") if is_big else ("I", "H", "HHI4s"))]
+    layout = [
+        struct.Struct(order + part)
+        for part in (("Q", "Q", "HHQ8s") if is_big else ("I", "H", "HHI4s"))
+    ]
     (start,) = layout[0].unpack_from(data, 8 if is_big else 4)
     tags, room = _read_directory(data, order, layout, start, len(data))
     for tag in EXIF_AND_GPS:

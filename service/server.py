@@ -87,7 +87,9 @@ class _Server(uvicorn.Server):
         """Start to serve, to load the model again on SIGHUP, and to stop when the supervisor, if any, has gone."""
         predictor: Predictor = self._app.state.predictor
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.run_coroutine_threadsafe(predictor.reload(), loop))
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: asyncio.run_coroutine_threadsafe(predictor.reload(), loop)
+        )
         if SOCKET_VARIABLE in os.environ:
             loop.add_reader(sys.stdin, self._stop_with_supervisor)
         await super().startup(sockets)

@@ -36,7 +36,11 @@ def count_threads(settings: Settings, workers: int, root: Path = Path("/")) -> i
     if settings.threads is not None:
         return settings.threads
     cores, memory = available_cores(root) // workers, memory_limit_bytes(root)
-    held = cores if memory is None else (memory // workers - IDLE_BYTES) // largest_image_bytes(settings)
+    held = (
+        cores
+        if memory is None
+        else (memory // workers - IDLE_BYTES) // largest_image_bytes(settings)
+    )
     return max(1, min(cores, held))
 
 

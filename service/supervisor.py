@@ -49,7 +49,9 @@ class _Workers:
     def __init__(self, settings: Settings, count: int, environment: dict[str, str]) -> None:
         self._environment = os.environ | environment
         self._stopping = False
-        self._signals: list[int] = []  # handled between the steps of run(): one may come while a worker is started
+        self._signals: list[
+            int
+        ] = []  # handled between the steps of run(): one may come while a worker is started
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: self._signals.append(number))
         self._sockets = {self._start(listening): listening for listening in listen(settings, count)}
@@ -67,7 +69,11 @@ class _Workers:
                     exit_code = process.returncode
                     self._pass_on(signal.SIGTERM)
                 if not self._stopping:
-                    log.error("worker %d ended with code %d and is replaced", process.pid, process.returncode)
+                    log.error(
+                        "worker %d ended with code %d and is replaced",
+                        process.pid,
+                        process.returncode,
+                    )
                     self._environment[REPLACEMENT_VARIABLE] = "1"
                     self._sockets[self._start(listening)] = listening
         return exit_code

@@ -67,36 +67,66 @@ class Metrics:
         self._registry = CollectorRegistry()
         disable_created_metrics()  # type: ignore[no-untyped-call]  # as many series again, and several workers have none
         self.requests = self._counter("requests", "Requests answered.", "route", "status")
-        self.rejections = self._counter("rejections", "Requests refused, by the kind of problem.", "reason")
+        self.rejections = self._counter(
+            "rejections", "Requests refused, by the kind of problem.", "reason"
+        )
         # A series that begins with its first event hides it from rate() and increase().
         for reason in REASONS:
             self.rejections.labels(reason)
-        self.predictions = self._counter("predictions", "Images classified, by the most likely class.", "class_name")
-        self.duration = self._histogram("request_duration_seconds", "From a request to its answer.", SECONDS, "route")
+        self.predictions = self._counter(
+            "predictions", "Images classified, by the most likely class.", "class_name"
+        )
+        self.duration = self._histogram(
+            "request_duration_seconds", "From a request to its answer.", SECONDS, "route"
+        )
         self.decode = self._histogram("decode_seconds", "Decoding and fitting an image.", SECONDS)
         self.queue = self._histogram("queue_seconds", "Waiting for a thread or a batch.", SECONDS)
-        self.inference = self._histogram("inference_seconds", "The batch that an image was in.", SECONDS)
-        self.batch_size = self._histogram("batch_size", "Images in the batch that an image was in.", BATCH_SIZES)
-        self.confidence = self._histogram("confidence", "Probability of the most likely class.", PROBABILITIES)
+        self.inference = self._histogram(
+            "inference_seconds", "The batch that an image was in.", SECONDS
+        )
+        self.batch_size = self._histogram(
+            "batch_size", "Images in the batch that an image was in.", BATCH_SIZES
+        )
+        self.confidence = self._histogram(
+            "confidence", "Probability of the most likely class.", PROBABILITIES
+        )
         self.upload_bytes = self._histogram("upload_bytes", "Size of an upload.", BYTES)
         self.image_pixels = self._histogram("image_pixels", "Pixels of an upload's image.", PIXELS)
         self.in_flight = self._gauge("requests_in_flight", "Requests being answered.", "livesum")
-        self.queue_depth = self._gauge("queue_depth", "Images that wait for a thread or a batch.", "livesum")
-        self.ready = self._gauge("ready", "1 while the service takes traffic, with all its workers.", "livemin")
+        self.queue_depth = self._gauge(
+            "queue_depth", "Images that wait for a thread or a batch.", "livesum"
+        )
+        self.ready = self._gauge(
+            "ready", "1 while the service takes traffic, with all its workers.", "livemin"
+        )
         self.model = self._gauge(
-            "model_info", "1 for the model that serves.", "livemax", "name", "version", "device", "provider"
+            "model_info",
+            "1 for the model that serves.",
+            "livemax",
+            "name",
+            "version",
+            "device",
+            "provider",
         )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"service_{name}", text, labels, registry=self._registry)
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
         return Histogram(f"service_{name}", text, labels, buckets=buckets, registry=self._registry)
 
-    def _gauge(self, name: str, text: str, mode: Literal["livesum", "livemin", "livemax"], *labels: str) -> Gauge:
-        return Gauge(f"service_{name}", text, labels, multiprocess_mode=mode, registry=self._registry)
+    def _gauge(
+        self, name: str, text: str, mode: Literal["livesum", "livemin", "livemax"], *labels: str
+    ) -> Gauge:
+        return Gauge(
+            f"service_{name}", text, labels, multiprocess_mode=mode, registry=self._registry
+        )
 
-    def observe(self, route: str, status: int, problem: str | None, seconds: float, record: Record) -> None:
+    def observe(
+        self, route: str, status: int, problem: str | None, seconds: float, record: Record
+    ) -> None:
         """Add one finished request."""
         self.requests.labels(route, status).inc()
         self.duration.labels(route).observe(seconds)
@@ -182,7 +212,12 @@ class Observe:
                 headers = [(b"x-request-id", request_id.encode())]
                 if len(record.answers) == 1:
                     (answer,) = record.answers
-                    headers.append((b"server-timing", _server_timing(answer, time.perf_counter() - started).encode()))
+                    headers.append(
+                        (
+                            b"server-timing",
+                            _server_timing(answer, time.perf_counter() - started).encode(),
+                        )
+                    )
                     trace_steps(answer.durations, {"request_id": request_id, **_outcome(answer)})
                 message["headers"] = [*message["headers"], *headers]
             await send(message)
@@ -221,7 +256,9 @@ def configure_logging(level: str, form: Literal["auto", "json", "text"]) -> None
     handler = logging.StreamHandler()
     as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
     handler.setFormatter(
-        JsonFormatter() if as_json else TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        JsonFormatter()
+        if as_json
+        else TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
@@ -233,7 +270,10 @@ class JsonFormatter(logging.Formatter):
         """Render a log record."""
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         entry = {"time": moment, "level": record.levelname.lower()}
-        entry |= getattr(record, "request", None) or {"logger": record.name, "message": record.getMessage()}
+        entry |= getattr(record, "request", None) or {
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry)
@@ -249,7 +289,9 @@ class TextFormatter(logging.Formatter):
         return super().formatMessage(record)
 
 
-def _log_entry(scope: Scope, route: str, status: int, seconds: float, record: Record) -> dict[str, object]:
+def _log_entry(
+    scope: Scope, route: str, status: int, seconds: float, record: Record
+) -> dict[str, object]:
     state = scope["state"]
     entry: dict[str, object] = {
         "request_id": state["request_id"],
@@ -265,10 +307,15 @@ def _log_entry(scope: Scope, route: str, status: int, seconds: float, record: Re
     if record.upload_bytes is not None:
         entry["bytes"] = record.upload_bytes
     if record.failures or len(record.answers) > 1:
-        entry |= {"images": len(record.answers) + len(record.failures), "failed": len(record.failures)}
+        entry |= {
+            "images": len(record.answers) + len(record.failures),
+            "failed": len(record.failures),
+        }
     elif record.answers:
         (answer,) = record.answers
-        entry |= {f"{name}_ms": round(duration * 1000, 3) for name, duration in answer.durations.items()}
+        entry |= {
+            f"{name}_ms": round(duration * 1000, 3) for name, duration in answer.durations.items()
+        }
         entry |= _outcome(answer)
     return entry
 

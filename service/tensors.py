@@ -28,16 +28,22 @@ def read_tensor(data: bytes, shape: str | None, size: tuple[int, int]) -> NDArra
     if len(sizes) != 3 or sizes[1:] != size or type(sizes[0]) is not int or sizes[0] < 1:
         raise UnreadableTensorError(f"the tensor's shape is {list(sizes)}; send {wanted}")
     if sizes[0] > MAX_BATCH_IMAGES:
-        raise UnreadableTensorError(f"the tensor has {sizes[0]} images; send {MAX_BATCH_IMAGES} at most")
+        raise UnreadableTensorError(
+            f"the tensor has {sizes[0]} images; send {MAX_BATCH_IMAGES} at most"
+        )
     if math.prod(sizes) != len(data) - start:
-        raise UnreadableTensorError(f"{len(data) - start} bytes are no tensor of shape {list(sizes)}; send {wanted}")
+        raise UnreadableTensorError(
+            f"{len(data) - start} bytes are no tensor of shape {list(sizes)}; send {wanted}"
+        )
     return np.frombuffer(data, np.uint8, offset=start).reshape(sizes)
 
 
 def _parse(shape: str) -> tuple[int, ...]:
     numbers = shape.split(",") if len(shape) <= MAX_SHAPE_CHARACTERS else []
     if not all(number.strip().isdecimal() for number in numbers) or not numbers:
-        raise UnreadableTensorError(f"the shape {shape[:MAX_SHAPE_CHARACTERS]!r} is no list of numbers; send N,28,28")
+        raise UnreadableTensorError(
+            f"the shape {shape[:MAX_SHAPE_CHARACTERS]!r} is no list of numbers; send N,28,28"
+        )
     return tuple(int(number) for number in numbers)
 
 
@@ -45,7 +51,9 @@ def _read_header(data: bytes) -> tuple[int, tuple[int, ...]]:
     """Return where the pixels begin, and the shape; numpy.load would reserve the memory that a header asks for."""
     file = BytesIO(data)
     try:
-        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(file)]
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[
+            npy.read_magic(file)
+        ]
         shape, by_columns, kind = read(file)
     except Exception as error:  # a damaged header makes NumPy raise anything
         raise UnreadableTensorError(

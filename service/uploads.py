@@ -45,7 +45,9 @@ async def read_upload(request: Request) -> bytes:
         return body
     files = _read_files(body, boundary, MAX_PARTS)
     if len(files) != 1:
-        raise MalformedFormError(f"the form has {len(files)} file parts named {FIELD!r}; send exactly one")
+        raise MalformedFormError(
+            f"the form has {len(files)} file parts named {FIELD!r}; send exactly one"
+        )
     return files[0]
 
 
@@ -76,13 +78,17 @@ def _read_boundary(request: Request, *types: str) -> bytes | None:
     """Return the boundary of the form that the request's head announces; None for a raw body of one of ``types``."""
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
-        raise UnsupportedTypeError(f"the content encoding is {encoding[:100]!r}; send the image as it is")
+        raise UnsupportedTypeError(
+            f"the content encoding is {encoding[:100]!r}; send the image as it is"
+        )
     header = request.headers.get("content-type", "")
     content_type, options = _read_options(header.encode("latin-1"), "the content type")
     if content_type == FORM.encode():
         if options.get(b"boundary"):
             return options[b"boundary"]
-        raise MalformedFormError(f"the content type {header[:100]!r} names no boundary; let the client library set it")
+        raise MalformedFormError(
+            f"the content type {header[:100]!r} names no boundary; let the client library set it"
+        )
     if content_type.startswith(tuple(name.encode() for name in types)):
         return None
     accepted = " or ".join(f"{name}*" if name.endswith("/") else name for name in types)
@@ -102,7 +108,9 @@ def _read_files(body: bytes, boundary: bytes, most: int) -> list[bytes]:
             raise _damaged("it does not begin with its boundary")
         segments.insert(0, first[len(delimiter) - 2 :])
     if len(segments) > most + 1:
-        raise MalformedFormError(f"the form has more than {most} parts, which is all that this path takes; send fewer")
+        raise MalformedFormError(
+            f"the form has more than {most} parts, which is all that this path takes; send fewer"
+        )
     if not segments or not segments.pop().startswith(b"--"):
         raise _damaged("it ends before its closing boundary")
     files = [part for part in map(_read_part, segments) if part.is_file or part.name == FIELD]
@@ -123,7 +131,11 @@ class _Part:
 def _read_part(segment: bytes) -> _Part:
     head, blank_line, content = segment.partition(b"\r\n\r\n")
     if not blank_line or not segment.startswith(b"\r\n"):
-        raise _damaged("a line in it begins like its boundary" if blank_line else "a part of it has no end of its head")
+        raise _damaged(
+            "a line in it begins like its boundary"
+            if blank_line
+            else "a part of it has no end of its head"
+        )
     lines = head.split(b"\r\n", MAX_PART_LINES + 1)
     if len(head) > MAX_PART_HEAD_BYTES or len(lines) > MAX_PART_LINES:
         raise MalformedFormError(
@@ -132,12 +144,16 @@ def _read_part(segment: bytes) -> _Part:
         )
     headers = {name.lower(): value for name, _, value in (line.partition(b":") for line in lines)}
     _, options = _read_options(headers.get(b"content-disposition", b""), "a part of the form")
-    return _Part(options.get(b"name", b"").decode("utf-8", "replace"), b"filename" in options, content)
+    return _Part(
+        options.get(b"name", b"").decode("utf-8", "replace"), b"filename" in options, content
+    )
 
 
 def _read_options(header: bytes, whose: str) -> tuple[bytes, dict[bytes, bytes]]:
     if header.count(b";") > MAX_OPTIONS:  # the parser takes long over many
-        raise MalformedFormError(f"{whose} has more than {MAX_OPTIONS} options; let the client library set them")
+        raise MalformedFormError(
+            f"{whose} has more than {MAX_OPTIONS} options; let the client library set them"
+        )
     return parse_options_header(header)
 
 

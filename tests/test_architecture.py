@@ -34,7 +34,17 @@ LAYERS = (
 )
 OWNERS = {
     "fastapi": {"app", "access", "routes", "problems", "tracing"},
-    "starlette": {"app", "access", "routes", "problems", "limits", "quota", "telemetry", "tracing", "uploads"},
+    "starlette": {
+        "app",
+        "access",
+        "routes",
+        "problems",
+        "limits",
+        "quota",
+        "telemetry",
+        "tracing",
+        "uploads",
+    },
     "uvicorn": {"protocol", "server"},
     "onnxruntime": {"classifier"},
     "PIL": {"imaging"},
@@ -51,7 +61,9 @@ OWNERS = {
 def service_modules() -> list[tuple[str, Path]]:
     """List every file of the service with the module that the rules know it by."""
     files = sorted((ROOT / "service").rglob("*.py"))
-    return [(path.relative_to(ROOT / "service").parts[0].removesuffix(".py"), path) for path in files]
+    return [
+        (path.relative_to(ROOT / "service").parts[0].removesuffix(".py"), path) for path in files
+    ]
 
 
 def imports(path: Path) -> set[str]:
@@ -80,7 +92,11 @@ def test_imports_go_one_way(name: str, path: Path) -> None:
 @pytest.mark.parametrize("package", OWNERS)
 def test_heavy_package_has_its_owners(package: str) -> None:
     """Each heavy package is imported by its owners alone."""
-    users = {name for name, path in service_modules() if any(i.split(".")[0] == package for i in imports(path))}
+    users = {
+        name
+        for name, path in service_modules()
+        if any(i.split(".")[0] == package for i in imports(path))
+    }
     assert users <= OWNERS[package]
 
 
@@ -97,25 +113,33 @@ def test_serving_loads_no_training_package() -> None:
 
 def test_health_probe_is_light() -> None:
     """The command that a container runs every few seconds loads no model runtime and no web framework."""
-    assert not {"onnxruntime", "numpy", "fastapi", "uvicorn", "PIL"} & modules_after("import service.__main__")
+    assert not {"onnxruntime", "numpy", "fastapi", "uvicorn", "PIL"} & modules_after(
+        "import service.__main__"
+    )
 
 
 def test_runtime_does_not_report_home() -> None:
     """ONNX Runtime's telemetry is off by the time it is loaded, whatever part of the service loads it."""
     code = "import service.classifier, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
-    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    environment = {
+        key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"
+    }
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
 
 
 def modules_after(statement: str) -> set[str]:
     """Name the modules that a new interpreter has loaded after ``statement``."""
     command = [sys.executable, "-c", f"import sys; {statement}; print(*sys.modules)"]
-    return set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    )
 
 
 def test_openapi_snapshot_is_current() -> None:
     """docs/openapi.json is what the application serves; `make openapi` writes it anew."""
-    assert json.loads((ROOT / "docs" / "openapi.json").read_text()) == create_app(Settings()).openapi()
+    assert (
+        json.loads((ROOT / "docs" / "openapi.json").read_text()) == create_app(Settings()).openapi()
+    )
 
 
 def test_readme_lists_every_setting_with_its_default() -> None:

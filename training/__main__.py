@@ -38,7 +38,9 @@ from training.train import resume as resume_run
 from training.train import train as train_run
 from training.variants import make_and_compare, render_variants
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
 
 
 @app.callback()
@@ -48,33 +50,50 @@ def group() -> None:
 
 Data = Annotated[
     Path | None,
-    typer.Option(help="A folder of IDX, CSV or image files, or `keras`; without it Fashion-MNIST is looked for."),
+    typer.Option(
+        help="A folder of IDX, CSV or image files, or `keras`; without it Fashion-MNIST is looked for."
+    ),
 ]
-Size = Annotated[int, typer.Option(min=8, help="Height and width that images of a folder are brought to.")]
+Size = Annotated[
+    int, typer.Option(min=8, help="Height and width that images of a folder are brought to.")
+]
 
 
 @app.command()
 def train(
     architecture: Annotated[str, typer.Argument(help="A name that `list` shows.")] = "",
-    recipe: Annotated[str, typer.Option(help="A recipe of the architecture; without it, its first.")] = "",
-    name: Annotated[str, typer.Option(help="The run's name; without it, ARCHITECTURE-RECIPE-sSEED.")] = "",
+    recipe: Annotated[
+        str, typer.Option(help="A recipe of the architecture; without it, its first.")
+    ] = "",
+    name: Annotated[
+        str, typer.Option(help="The run's name; without it, ARCHITECTURE-RECIPE-sSEED.")
+    ] = "",
     data: Data = None,
     size: Size = 28,
     seed: Annotated[int, typer.Option(help="Of weights, shuffling, dropout and augmentation.")] = 1,
-    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's number of epochs.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Instead of the recipe's number of epochs.")
+    ] = None,
     augmentation: Annotated[
         str | None, typer.Option(help=f"Instead of the recipe's: {', '.join(AUGMENTATIONS)}.")
     ] = None,
     precision: Annotated[
-        Literal["float32", "mixed_bfloat16"], typer.Option(help="bfloat16 is faster where the processor has it.")
+        Literal["float32", "mixed_bfloat16"],
+        typer.Option(help="bfloat16 is faster where the processor has it."),
     ] = "float32",
-    weights: Annotated[Path | None, typer.Option(help="VGG19's ImageNet weights; without it Keras downloads.")] = None,
-    start_from: Annotated[Path | None, typer.Option("--from", help="The run that this one continues.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="VGG19's ImageNet weights; without it Keras downloads.")
+    ] = None,
+    start_from: Annotated[
+        Path | None, typer.Option("--from", help="The run that this one continues.")
+    ] = None,
     teacher: Annotated[
-        list[Path] | None, typer.Option(help="A run or bundle to be distilled from; several are averaged.")
+        list[Path] | None,
+        typer.Option(help="A run or bundle to be distilled from; several are averaged."),
     ] = None,
     photos: Annotated[
-        Path | None, typer.Option(help="Photos with a labels.csv, for recipes that learn from them.")
+        Path | None,
+        typer.Option(help="Photos with a labels.csv, for recipes that learn from them."),
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Finish this interrupted run, with its --data and --photos.")
@@ -89,7 +108,8 @@ def train(
     recipe = recipe or next(iter(found.recipes))
     changed: dict[str, Any] = {"epochs": epochs, "augmentation": augmentation}
     chosen = dataclasses.replace(
-        found.find_recipe(recipe), **{key: value for key, value in changed.items() if value is not None}
+        found.find_recipe(recipe),
+        **{key: value for key, value in changed.items() if value is not None},
     )
     name = name or f"{architecture}-{recipe}-s{seed}"
     source = open_source(data, (size, size))
@@ -125,11 +145,17 @@ def list_architectures() -> None:
 def calibrate(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
     data: Data = None,
-    augmentation: Annotated[str, typer.Option(help="What counts as known: images changed like this.")] = "none",
-    photos: Annotated[Path | None, typer.Option(help="The photos that the run learnt from.")] = None,
+    augmentation: Annotated[
+        str, typer.Option(help="What counts as known: images changed like this.")
+    ] = "none",
+    photos: Annotated[
+        Path | None, typer.Option(help="The photos that the run learnt from.")
+    ] = None,
 ) -> None:
     """Fit temperature, distance to the classes and prediction sets on validation, before the run is evaluated."""
-    calibration = calibrate_run(run, open_source(data, read_config(run).input_size), augmentation, photos)
+    calibration = calibrate_run(
+        run, open_source(data, read_config(run).input_size), augmentation, photos
+    )
     typer.echo(
         f"{run}: temperature {calibration.temperature:.3f}, known up to a distance of {calibration.threshold:.3f}"
     )
@@ -137,7 +163,9 @@ def calibrate(
 
 @app.command()
 def evaluate(
-    measured: Annotated[Path, typer.Argument(metavar="RUN|BUNDLE", help="The folder of a finished run or a bundle.")],
+    measured: Annotated[
+        Path, typer.Argument(metavar="RUN|BUNDLE", help="The folder of a finished run or a bundle.")
+    ],
     data: Data = None,
     output: Annotated[Path | None, typer.Option(help="Where the figures of a bundle go.")] = None,
     photos: Annotated[
@@ -148,34 +176,50 @@ def evaluate(
     if (measured / MANIFEST_FILE).exists():
         manifest = read_bundle(measured).manifest
         output = output or Path("evaluations") / f"{manifest.name}-{manifest.version}"
-        test = evaluate_bundle(measured, open_source(data, manifest.input_size), output, photos)["test"]
+        test = evaluate_bundle(measured, open_source(data, manifest.input_size), output, photos)[
+            "test"
+        ]
     else:
-        test = evaluate_run(measured, open_source(data, read_config(measured).input_size), photos)["test"]
+        test = evaluate_run(measured, open_source(data, read_config(measured).input_size), photos)[
+            "test"
+        ]
     low, high = test["wilson_95"]
-    typer.echo(f"{test['accuracy']:.2%} of {test['count']:,} test images (95 %: {low:.2%} to {high:.2%})")
+    typer.echo(
+        f"{test['accuracy']:.2%} of {test['count']:,} test images (95 %: {low:.2%} to {high:.2%})"
+    )
 
 
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="The folder of an evaluated run.")],
-    name: Annotated[str, typer.Option(help="The bundle's name; without it, the architecture's.")] = "",
+    name: Annotated[
+        str, typer.Option(help="The bundle's name; without it, the architecture's.")
+    ] = "",
     version: Annotated[str, typer.Option(help="The bundle's version.")] = "1",
     data: Data = None,
     models: Annotated[Path, typer.Option(help="The folder of bundles.")] = Path("models"),
 ) -> None:
     """Convert an evaluated run to ONNX, check the graph against Keras and publish it as a bundle."""
-    from training.export import export as export_run  # loads TensorFlow, which the other commands do without
+    from training.export import (
+        export as export_run,
+    )  # loads TensorFlow, which the other commands do without
 
     config = read_config(run)
-    bundle = export_run(run, open_source(data, config.input_size), models, name or config.architecture, version)
+    bundle = export_run(
+        run, open_source(data, config.input_size), models, name or config.architecture, version
+    )
     difference = bundle.manifest.metrics["parity"]["largest_difference"]
-    typer.echo(f"{bundle.folder}: {len(bundle.model):,} bytes, largest difference from Keras {difference:.1e}")
+    typer.echo(
+        f"{bundle.folder}: {len(bundle.model):,} bytes, largest difference from Keras {difference:.1e}"
+    )
 
 
 @app.command()
 def golden(
     run: Annotated[Path, typer.Argument(help="The run that the shipped bundle was exported from.")],
-    output: Annotated[Path, typer.Option(help="Where the tests look.")] = Path("tests/data/fashion-mnist-sample"),
+    output: Annotated[Path, typer.Option(help="Where the tests look.")] = Path(
+        "tests/data/fashion-mnist-sample"
+    ),
     count: Annotated[int, typer.Option(help="Number of test images.")] = 300,
     png_count: Annotated[int, typer.Option(help="How many of them are written as PNG too.")] = 30,
     data: Data = None,
@@ -195,16 +239,24 @@ def show(
     source = open_source(data, (size, size))
     samples = source.training()
     names = source.class_names
-    chosen = np.concatenate([np.flatnonzero(samples.labels == label)[:per_class] for label in range(len(names))])
+    chosen = np.concatenate(
+        [np.flatnonzero(samples.labels == label)[:per_class] for label in range(len(names))]
+    )
     plot_sheet(output, samples.images[chosen], [names[label] for label in samples.labels[chosen]])
     typer.echo(output)
 
 
 @app.command()
 def project(
-    output: Annotated[Path, typer.Option(help="The folder for `tensorboard --logdir`.")] = Path("projection"),
-    run: Annotated[Path | None, typer.Option(help="Project this run's features; without it, raw pixels.")] = None,
-    count: Annotated[int, typer.Option(min=20, help="Number of images, drawn from the training set.")] = 2_000,
+    output: Annotated[Path, typer.Option(help="The folder for `tensorboard --logdir`.")] = Path(
+        "projection"
+    ),
+    run: Annotated[
+        Path | None, typer.Option(help="Project this run's features; without it, raw pixels.")
+    ] = None,
+    count: Annotated[
+        int, typer.Option(min=20, help="Number of images, drawn from the training set.")
+    ] = 2_000,
     data: Data = None,
     size: Size = 28,
 ) -> None:
@@ -219,17 +271,25 @@ def project(
 
 @app.command()
 def photos(
-    folder: Annotated[Path, typer.Argument(help="Photos with a labels.csv: file, class_id, tier, source.")],
-    model: Annotated[Path, typer.Option(help="The bundle that is measured.")] = Path("models/resnet-8-photos/1"),
-    data: Data = None,
-    sheet: Annotated[Path, typer.Option(help="Picture to draw: photos, what the model saw, its answers.")] = Path(
-        "evaluations/photos.png"
+    folder: Annotated[
+        Path, typer.Argument(help="Photos with a labels.csv: file, class_id, tier, source.")
+    ],
+    model: Annotated[Path, typer.Option(help="The bundle that is measured.")] = Path(
+        "models/resnet-8-photos/1"
     ),
-    output: Annotated[Path, typer.Option(help="The page to write; its figures go beside it.")] = Path("docs/photos.md"),
+    data: Data = None,
+    sheet: Annotated[
+        Path, typer.Option(help="Picture to draw: photos, what the model saw, its answers.")
+    ] = Path("evaluations/photos.png"),
+    output: Annotated[
+        Path, typer.Option(help="The page to write; its figures go beside it.")
+    ] = Path("docs/photos.md"),
 ) -> None:
     """Measure a bundle on photos, and on photos made of Fashion-MNIST, and render the page of all so measured."""
     bundle = read_bundle(model)
-    typer.echo(write_photos(bundle, folder, open_source(data, bundle.manifest.input_size), sheet, output))
+    typer.echo(
+        write_photos(bundle, folder, open_source(data, bundle.manifest.input_size), sheet, output)
+    )
 
 
 @app.command()
@@ -251,7 +311,9 @@ def variants(
     """Make int8 and float16 variants of bundles and measure them beside float32, on validation."""
     read = [read_bundle(folder) for folder in bundles]
     training = open_source(data, read[0].manifest.input_size).training()
-    measured = {f"{b.manifest.name}-{b.manifest.version}": make_and_compare(b, training) for b in read}
+    measured = {
+        f"{b.manifest.name}-{b.manifest.version}": make_and_compare(b, training) for b in read
+    }
     output.write_text(render_variants(measured), encoding="utf-8")
     typer.echo(output)
 

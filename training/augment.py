@@ -19,7 +19,9 @@ Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
 Step = Callable[[NDArray[np.float32], NDArray[np.float32], np.random.Generator], Batch]
 
 
-def flip(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+def flip(
+    images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
+) -> Batch:
     """Mirror half of the images left to right."""
     chosen = generator.random(len(images)) < 0.5
     return np.where(chosen[:, None, None], images[:, :, ::-1], images), targets
@@ -28,12 +30,18 @@ def flip(images: NDArray[np.float32], targets: NDArray[np.float32], generator: n
 def shift(padding_pixels: int) -> Step:
     """Return the random crop with padding: a move of up to ``padding_pixels`` each way, black filling in."""
 
-    def step(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+    def step(
+        images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
+    ) -> Batch:
         count, height, width = images.shape
-        padded = np.pad(images, ((0, 0), (padding_pixels, padding_pixels), (padding_pixels, padding_pixels)))
+        padded = np.pad(
+            images, ((0, 0), (padding_pixels, padding_pixels), (padding_pixels, padding_pixels))
+        )
         top, left = generator.integers(0, 2 * padding_pixels + 1, (2, count, 1))
         rows, columns = top + np.arange(height), left + np.arange(width)
-        return padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]], targets
+        return padded[
+            np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]
+        ], targets
 
     return step
 
@@ -41,8 +49,12 @@ def shift(padding_pixels: int) -> Step:
 def cutout(side_pixels: int) -> Step:
     """Return cutout (DeVries and Taylor 2017): black out a square centred anywhere, clipped at the edges."""
 
-    def step(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
-        return np.where(_boxes(images.shape, side_pixels, side_pixels, generator), np.float32(0), images), targets
+    def step(
+        images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
+    ) -> Batch:
+        return np.where(
+            _boxes(images.shape, side_pixels, side_pixels, generator), np.float32(0), images
+        ), targets
 
     return step
 
@@ -50,7 +62,9 @@ def cutout(side_pixels: int) -> Step:
 def mixup(alpha: float) -> Step:
     """Return mixup (Zhang et al. 2017): blend each image and target with another of the batch."""
 
-    def step(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+    def step(
+        images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
+    ) -> Batch:
         share = generator.beta(alpha, alpha, (len(images), 1)).astype(np.float32)
         other = generator.permutation(len(images))
         blended = share[:, :, None] * images + (1 - share[:, :, None]) * images[other]
@@ -62,7 +76,9 @@ def mixup(alpha: float) -> Step:
 def cutmix(alpha: float) -> Step:
     """Return CutMix (Yun et al. 2019): paste a box of another image, mix the targets by the box's true area."""
 
-    def step(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+    def step(
+        images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
+    ) -> Batch:
         count, height, width = images.shape
         side = np.sqrt(1 - generator.beta(alpha, alpha, (count, 1, 1)))
         box = _boxes(images.shape, side * height, side * width, generator)
@@ -73,19 +89,25 @@ def cutmix(alpha: float) -> Step:
     return step
 
 
-def affine(rotation_degrees: float, shift_share: float, shear_degrees: float, zoom_share: float) -> Step:
+def affine(
+    rotation_degrees: float, shift_share: float, shear_degrees: float, zoom_share: float
+) -> Step:
     """Return the random affine of Keras' old ImageDataGenerator: bilinear, the nearest pixel filling in.
 
     Each quantity is drawn uniformly from -limit to limit (zoom from 1 - limit to 1 + limit, height and width apart).
     """
 
-    def step(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+    def step(
+        images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
+    ) -> Batch:
         count, height, width = images.shape
         rotation = np.deg2rad(generator.uniform(-rotation_degrees, rotation_degrees, count))
         shear = np.deg2rad(generator.uniform(-shear_degrees, shear_degrees, count))
         moved = generator.uniform(-shift_share, shift_share, (count, 2)) * (height, width)
         zoom = generator.uniform(1 - zoom_share, 1 + zoom_share, (count, 2))
-        return transform(images, affine_matrices((height, width), rotation, moved, shear, zoom)), targets
+        return transform(
+            images, affine_matrices((height, width), rotation, moved, shear, zoom)
+        ), targets
 
     return step
 
@@ -119,7 +141,9 @@ def affine_matrices(
 def pose(rotation_degrees: float, shift_share: float, smallest: float, largest: float) -> Step:
     """Return a random rotation, shift and scale (``smallest`` to ``largest``, height and width apart) on black."""
 
-    def step(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+    def step(
+        images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
+    ) -> Batch:
         count, height, width = images.shape
         rotation = np.deg2rad(generator.uniform(-rotation_degrees, rotation_degrees, count))
         moved = generator.uniform(-shift_share, shift_share, (count, 2)) * (height, width)
@@ -130,20 +154,26 @@ def pose(rotation_degrees: float, shift_share: float, smallest: float, largest: 
     return step
 
 
-def tone(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+def tone(
+    images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
+) -> Batch:
     """Change gamma (0.6 to 1.7) and gain (0.5 to 1.1), as exposure and cloth do."""
     gamma = np.exp(generator.uniform(-0.5, 0.5, (len(images), 1, 1)))
     gain = generator.uniform(0.5, 1.1, (len(images), 1, 1))
     return (255 * gain * (images / 255) ** gamma).clip(0, 255).astype(np.float32), targets
 
 
-def shadow(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+def shadow(
+    images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
+) -> Batch:
     """Darken towards one side by up to a half."""
     strength = generator.uniform(0, 0.5, (len(images), 1, 1))
     return (images * (1 - strength * _ramps(images.shape, generator))).astype(np.float32), targets
 
 
-def blur(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+def blur(
+    images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
+) -> Batch:
     """Blur a quarter of the images by 0.5 to 1 pixel, and show a tenth at half their resolution."""
     kind = generator.random(len(images))
     blurred, halved = images.copy(), kind > 0.9
@@ -154,14 +184,22 @@ def blur(images: NDArray[np.float32], targets: NDArray[np.float32], generator: n
     return blurred, targets
 
 
-def residue(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+def residue(
+    images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
+) -> Batch:
     """Leave an uneven rest of up to 40 and noise on the ground, as cutting a photo out does, in half of the images."""
-    level = generator.uniform(0, 40, (len(images), 1, 1)) * (generator.random((len(images), 1, 1)) < 0.5)
-    ground = level * _ramps(images.shape, generator) + generator.normal(0, 0.1, images.shape) * level
+    level = generator.uniform(0, 40, (len(images), 1, 1)) * (
+        generator.random((len(images), 1, 1)) < 0.5
+    )
+    ground = (
+        level * _ramps(images.shape, generator) + generator.normal(0, 0.1, images.shape) * level
+    )
     return np.maximum(images, ground).clip(0, 255).astype(np.float32), targets
 
 
-def lay_on_ground(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+def lay_on_ground(
+    images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
+) -> Batch:
     """Change the garment's tone and lay it on a ground of any grey up to 125, uneven, patchy and noisy.
 
     125 because the service negates what has a lighter border.
@@ -169,11 +207,15 @@ def lay_on_ground(images: NDArray[np.float32], targets: NDArray[np.float32], gen
     count, height, width = images.shape
     opacity = (images / 24).clip(0, 1)  # the data set's ground is 0
     garments, targets = tone(images, targets, generator)
-    level, patchiness, noise = generator.uniform(0, ((125,), (25,), (8,)), (3, count))[..., None, None]
+    level, patchiness, noise = generator.uniform(0, ((125,), (25,), (8,)), (3, count))[
+        ..., None, None
+    ]
     rows, columns = np.arange(height) * 8 // height, np.arange(width) * 8 // width
     patches = generator.normal(size=(count, 8, 8))[:, rows][:, :, columns]
     ground = level * (0.7 + 0.6 * _ramps(images.shape, generator))
-    ground += patchiness * gaussian_filter(patches, (0, 1.5, 1.5)) + noise * generator.normal(size=images.shape)
+    ground += patchiness * gaussian_filter(patches, (0, 1.5, 1.5)) + noise * generator.normal(
+        size=images.shape
+    )
     laid = opacity * garments + (1 - opacity) * ground
     return laid.clip(0, 255).astype(np.float32), targets
 
@@ -181,7 +223,9 @@ def lay_on_ground(images: NDArray[np.float32], targets: NDArray[np.float32], gen
 def sometimes(share: float, *steps: Step) -> Step:
     """Return the steps for a random ``share`` of the images, which must leave targets as they are."""
 
-    def step(images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator) -> Batch:
+    def step(
+        images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
+    ) -> Batch:
         chosen, changed = generator.random(len(images)) < share, images
         for inner in steps:
             changed, _ = inner(changed, targets, generator)
@@ -205,7 +249,11 @@ def transform(
     # Keras wants (x', y') from (x, y), the column first; the matrices are for (row, column).
     vectors = np.stack([e, d, f, b, a, c, 0 * a, 0 * a], axis=1).astype(np.float32)
     moved = keras.ops.image.affine_transform(
-        images[..., None], vectors, interpolation="bilinear", fill_mode=fill_mode, data_format="channels_last"
+        images[..., None],
+        vectors,
+        interpolation="bilinear",
+        fill_mode=fill_mode,
+        data_format="channels_last",
     )
     return np.asarray(keras.ops.convert_to_numpy(moved)[..., 0])
 
@@ -223,7 +271,10 @@ def _boxes(
 ) -> NDArray[np.bool_]:
     """Draw a mask ``[N, H, W]`` of one box an image, centred anywhere."""
     row, column = (generator.uniform(0, size, (shape[0], 1, 1)) for size in shape[1:])
-    rows, columns = np.arange(shape[1])[None, :, None] + 0.5, np.arange(shape[2])[None, None, :] + 0.5
+    rows, columns = (
+        np.arange(shape[1])[None, :, None] + 0.5,
+        np.arange(shape[2])[None, None, :] + 0.5,
+    )
     return np.asarray((abs(rows - row) < height / 2) & (abs(columns - column) < width / 2))
 
 
@@ -257,4 +308,6 @@ def find_augmentation(name: str) -> tuple[Step, ...]:
     try:
         return AUGMENTATIONS[name]
     except KeyError:
-        raise TrainingError(f"there is no augmentation {name!r}; choose one of {', '.join(AUGMENTATIONS)}") from None
+        raise TrainingError(
+            f"there is no augmentation {name!r}; choose one of {', '.join(AUGMENTATIONS)}"
+        ) from None

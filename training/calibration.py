@@ -55,7 +55,9 @@ class Space:
         centred = features - self.centre
         whitened = ops.matmul(centred, self.projection)
         # |w - m|^2 without a tensor of [N, K, D]
-        to_classes = _square(whitened) - 2 * ops.matmul(whitened, self.means.T) + (self.means**2).sum(axis=1)
+        to_classes = (
+            _square(whitened) - 2 * ops.matmul(whitened, self.means.T) + (self.means**2).sum(axis=1)
+        )
         return to_classes - _square(ops.matmul(centred, self.background)) - self.offsets
 
 
@@ -77,16 +79,22 @@ class Calibration:
     @property
     def prediction_sets(self) -> PredictionSets:
         """What the manifest says of prediction sets."""
-        return PredictionSets(coverages=COVERAGES, minimum_probabilities=self.minimum_probabilities.tolist())
+        return PredictionSets(
+            coverages=COVERAGES, minimum_probabilities=self.minimum_probabilities.tolist()
+        )
 
     def apply(self, model: Any) -> Any:
         """Extend a Keras model of logits: pixels ``[N, H, W, 1]`` -> logits at temperature 1 and distance ``[N]``."""
         logits = keras.layers.Rescaling(1 / self.temperature, name="temperature")(model.output)
         distances = self.space.measure(_features(model))
-        return keras.Model(model.input, {"logits": logits, "distance": keras.ops.min(distances, axis=1)})
+        return keras.Model(
+            model.input, {"logits": logits, "distance": keras.ops.min(distances, axis=1)}
+        )
 
 
-def calibrate(run: Path, source: Source, augmentation: str = "none", photos: Path | None = None) -> Calibration:
+def calibrate(
+    run: Path, source: Source, augmentation: str = "none", photos: Path | None = None
+) -> Calibration:
     """Fit the calibration of a finished run on its parts for training and validation, and write it into its folder.
 
     The distance is fitted to images changed by ``augmentation``, so that what the network was taught to know counts as
@@ -98,17 +106,23 @@ def calibrate(run: Path, source: Source, augmentation: str = "none", photos: Pat
         DataError: The photos cannot be read.
     """
     if (run / METRICS_FILE).exists():
-        raise RunError(f"{run} was evaluated already: what is fitted afterwards would not be what was measured")
+        raise RunError(
+            f"{run} was evaluated already: what is fitted afterwards would not be what was measured"
+        )
     config = read_config(run)
     config.check_photos(photos)
     model = load_model(run)
     training, validation = config.split(source.training())
     both = keras.Model(model.input, {"logits": model.output, "features": _features(model)})
     held_out = _predict(both, validation.images)
-    seen, shown = (_predict(both, augment(part, augmentation))["features"] for part in (training, validation))
+    seen, shown = (
+        _predict(both, augment(part, augmentation))["features"] for part in (training, validation)
+    )
     known = training.labels
     if photos is not None:
-        views = see_photos(photos, config.recipe.photos_from, training, len(config.class_names), config.seed)
+        views = see_photos(
+            photos, config.recipe.photos_from, training, len(config.class_names), config.seed
+        )
         answers = _predict(both, views.images)
         labels = np.where(views.targets > 0, answers["logits"], -np.inf).argmax(axis=1)
         times = max(1, round(len(training) / len(labels)))
@@ -122,7 +136,9 @@ def calibrate(run: Path, source: Source, augmentation: str = "none", photos: Pat
         space=space,
         threshold=float(np.quantile(distances, ACCEPTED_SHARE)),
         augmentation=augmentation,
-        minimum_probabilities=fit_prediction_sets(softmax(held_out["logits"] / temperature, axis=1), validation.labels),
+        minimum_probabilities=fit_prediction_sets(
+            softmax(held_out["logits"] / temperature, axis=1), validation.labels
+        ),
     )
     values = dataclasses.asdict(calibration)
     np.savez(run / CALIBRATION_FILE, **values.pop("space"), **values)
@@ -145,7 +161,9 @@ def load_calibration(run: Path) -> Calibration | None:
         scalars = {name: value.item() for name, value in found.items() if value.ndim == 0}
         return Calibration(space=space, **(found | scalars))
     except (ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{path} is damaged: run `python -m training calibrate {run}` again ({error})") from error
+        raise RunError(
+            f"{path} is damaged: run `python -m training calibrate {run}` again ({error})"
+        ) from error
 
 
 def load_calibrated(run: Path) -> Any:
@@ -189,7 +207,9 @@ def fit_offsets(space: Space, features: NDArray[np.float32], labels: Labels) -> 
     """
     distances = keras.ops.convert_to_numpy(space.measure(features))
     own = distances[np.arange(len(labels)), labels]
-    quantiles = [np.quantile(own[labels == label], ACCEPTED_SHARE) for label in range(distances.shape[1])]
+    quantiles = [
+        np.quantile(own[labels == label], ACCEPTED_SHARE) for label in range(distances.shape[1])
+    ]
     return dataclasses.replace(space, offsets=np.array(quantiles, np.float32))
 
 
@@ -204,7 +224,9 @@ def fit_prediction_sets(probabilities: NDArray[np.float32], labels: Labels) -> N
     for label in range(probabilities.shape[1]):
         own = np.sort(probabilities[labels == label, label].astype(np.float64))
         for row, coverage in enumerate(COVERAGES):
-            rank = int((len(own) + 1) * (1 - coverage) + 1e-9)  # 1 - 0.95 is a little less than 0.05
+            rank = int(
+                (len(own) + 1) * (1 - coverage) + 1e-9
+            )  # 1 - 0.95 is a little less than 0.05
             minima[row, label] = own[rank - 1] if rank else 0.0
     return minima
 
@@ -222,7 +244,9 @@ def _square(vectors: Any) -> Any:
 
 def _features(model: Any) -> Any:
     """Find what the last dense layer of a model takes, beside it the pooled features of an earlier layer so named."""
-    last = next(layer for layer in reversed(model.layers) if isinstance(layer, keras.layers.Dense)).input
+    last = next(
+        layer for layer in reversed(model.layers) if isinstance(layer, keras.layers.Dense)
+    ).input
     earlier = [layer.output for layer in model.layers if layer.name == EARLIER_FEATURES]
     pooled = [keras.layers.GlobalAveragePooling2D()(output) for output in earlier]
     return keras.layers.Concatenate()([*pooled, last]) if pooled else last
@@ -230,7 +254,10 @@ def _features(model: Any) -> Any:
 
 def augment(samples: Samples, name: str) -> NDArray[np.float32]:
     """Change the images of samples by an augmentation that leaves labels alone: float32 ``[N, H, W]``, always alike."""
-    images, targets = samples.images.astype(np.float32), np.eye(samples.labels.max() + 1, dtype=np.float32)
+    images, targets = (
+        samples.images.astype(np.float32),
+        np.eye(samples.labels.max() + 1, dtype=np.float32),
+    )
     generator = np.random.default_rng(1)
     for step in find_augmentation(name):
         images, _ = step(images, targets[samples.labels], generator)

@@ -9,7 +9,11 @@ from service.bundle import Manifest
 
 def render_card(manifest: Manifest) -> str:
     """Render the model card of a bundle from the figures in its manifest."""
-    training, test, validation = manifest.training, manifest.metrics["test"], manifest.metrics["validation"]
+    training, test, validation = (
+        manifest.training,
+        manifest.metrics["test"],
+        manifest.metrics["validation"],
+    )
     parity = manifest.metrics["parity"]
     low, high = test["wilson_95"]
     height, width = manifest.input_size
@@ -76,7 +80,11 @@ def _limit(manifest: Manifest) -> str:
 
 def _sections(manifest: Manifest) -> list[str]:
     """Render what was not measured of every bundle: calibration, refusals, prediction sets, corruptions."""
-    renderers = {"distance": _refusals, "prediction_sets": _prediction_sets, "corruptions": _corruptions}
+    renderers = {
+        "distance": _refusals,
+        "prediction_sets": _prediction_sets,
+        "corruptions": _corruptions,
+    }
     sections = [render(manifest) for name, render in renderers.items() if name in manifest.metrics]
     return [_calibration(manifest), *sections] if "temperature" in manifest.training else sections
 
@@ -101,7 +109,9 @@ def _refusals(manifest: Manifest) -> str:
         f"| {kind} | {row['count']:,} | {row['auroc']:.4f} | {row['refused']:.1%} |"
         for kind, row in measured["outliers"].items()
     )
-    accepted = ", ".join(f"{name} {share:.1%}" for name, share in measured["accepted_per_class"].items())
+    accepted = ", ".join(
+        f"{name} {share:.1%}" for name, share in measured["accepted_per_class"].items()
+    )
     return f"""## Knowing what it does not know
 
 The threshold accepts 95 % of validation{shown}. Of the test images it accepts {measured["accepted"]:.1%}: {accepted}.
@@ -116,7 +126,11 @@ The threshold accepts 95 % of validation{shown}. Of the test images it accepts {
 def _used(recipe: dict[str, Any]) -> dict[str, Any]:
     """Leave out what a recipe does not use: labels are not smoothed where teachers give the targets."""
     unused = () if recipe.get("distillation_temperature") is None else ("label_smoothing",)
-    return {name: value for name, value in recipe.items() if value not in (None, False) and name not in unused}
+    return {
+        name: value
+        for name, value in recipe.items()
+        if value not in (None, False) and name not in unused
+    }
 
 
 def _earlier(training: dict[str, Any]) -> str:
@@ -127,7 +141,9 @@ def _earlier(training: dict[str, Any]) -> str:
 def _origins(training: dict[str, Any]) -> str:
     """Say what else the network learnt from."""
     teachers, photos = training.get("teachers"), training.get("photos_sha256")
-    taught = f"\n- Taught by {' and '.join(f'`{teacher}`' for teacher in teachers)}." if teachers else ""
+    taught = (
+        f"\n- Taught by {' and '.join(f'`{teacher}`' for teacher in teachers)}." if teachers else ""
+    )
     part = training["recipe"].get("photos_from")
     shown = (
         ""
@@ -142,7 +158,11 @@ def _photos(measured: dict[str, Any], manifest: Manifest) -> str:
     if "photos" not in measured:
         return ""
     learnt_from = manifest.training["recipe"].get("photos_from", "none")
-    learnt = "" if learnt_from == "none" else f" It learnt from {learnt_from} of them, so this is no test."
+    learnt = (
+        ""
+        if learnt_from == "none"
+        else f" It learnt from {learnt_from} of them, so this is no test."
+    )
     return f"""
 Of {measured["photos"]["count"]:,} photos of its own classes, which it should know, it accepts
 {measured["photos"]["accepted"]:.1%}.{learnt}

@@ -41,7 +41,9 @@ def glass_blur(images: Images, generator: np.random.Generator) -> Images:
     pixels = gaussian_filter(images.astype(np.float32), (0, 0.6, 0.6))
     count, height, width = images.shape
     for _ in range(2):
-        rows = (np.arange(height)[:, None] + generator.integers(-1, 2, images.shape)).clip(0, height - 1)
+        rows = (np.arange(height)[:, None] + generator.integers(-1, 2, images.shape)).clip(
+            0, height - 1
+        )
         columns = (np.arange(width) + generator.integers(-1, 2, images.shape)).clip(0, width - 1)
         pixels = pixels[np.arange(count)[:, None, None], rows, columns]
     return _to_pixels(gaussian_filter(pixels, (0, 0.6, 0.6)))
@@ -151,7 +153,9 @@ def _move(
     def each(values: Any, *shape: int) -> NDArray[np.float64]:
         return np.broadcast_to(np.asarray(values, np.float64), (count, *shape))
 
-    matrices = affine_matrices((height, width), each(rotation), each(moved_pixels, 2), each(shear), each(zoom, 2))
+    matrices = affine_matrices(
+        (height, width), each(rotation), each(moved_pixels, 2), each(shear), each(zoom, 2)
+    )
     return transform(images.astype(np.float32), matrices, "constant")
 
 

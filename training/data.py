@@ -14,10 +14,16 @@ from training.sources.folder import ImageFolder
 from training.sources.idx import TEST_FILES, TRAINING_FILES, WHERE_TO_GET_IT, IdxFolder
 
 # As Keras itself decides it when it is imported.
-KERAS_FOLDER = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets" / "fashion-mnist"
+KERAS_FOLDER = (
+    Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets" / "fashion-mnist"
+)
 
 # Where Fashion-MNIST is looked for without --data: the project, Debian's package, Keras' cache.
-STANDARD_FOLDERS = (Path("data/fashion-mnist"), Path("/usr/share/datasets/fashion-mnist"), KERAS_FOLDER)
+STANDARD_FOLDERS = (
+    Path("data/fashion-mnist"),
+    Path("/usr/share/datasets/fashion-mnist"),
+    KERAS_FOLDER,
+)
 
 
 def open_source(data: Path | None, input_size: tuple[int, int] = (28, 28)) -> Source:
@@ -54,5 +60,7 @@ def _download() -> Path:
     try:
         keras.datasets.fashion_mnist.load_data()
     except Exception as error:  # Keras raises a bare Exception when a download fails
-        raise DataError(f"Fashion-MNIST is not here and cannot be downloaded ({error}); {WHERE_TO_GET_IT}") from error
+        raise DataError(
+            f"Fashion-MNIST is not here and cannot be downloaded ({error}); {WHERE_TO_GET_IT}"
+        ) from error
     return KERAS_FOLDER

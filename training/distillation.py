@@ -27,7 +27,11 @@ class Teachers:
     """
 
     def __init__(
-        self, folders: Sequence[Path], class_names: tuple[str, ...], temperature: float, mirrored: bool = False
+        self,
+        folders: Sequence[Path],
+        class_names: tuple[str, ...],
+        temperature: float,
+        mirrored: bool = False,
     ) -> None:
         """Load the teachers; ``temperature`` is that of the recipe. ``mirrored``: they see each image both ways round.
 
@@ -42,21 +46,29 @@ class Teachers:
         """Give the targets ``[N, classes]`` of images ``[N, H, W]`` of 0..255."""
         pixels = images.round().clip(0, 255).astype(np.uint8)
         views = [pixels, pixels[:, :, ::-1]] if self._mirrored else [pixels]
-        softened = [teacher(view) ** (1 / self._temperature) for teacher in self._teachers for view in views]
-        return np.asarray(np.mean([p / p.sum(axis=1, keepdims=True) for p in softened], axis=0), np.float32)
+        softened = [
+            teacher(view) ** (1 / self._temperature) for teacher in self._teachers for view in views
+        ]
+        return np.asarray(
+            np.mean([p / p.sum(axis=1, keepdims=True) for p in softened], axis=0), np.float32
+        )
 
 
 @keras.saving.register_keras_serializable("training")
 class DistillationLoss(keras.losses.Loss):  # type: ignore[misc] # Keras has no types
     """Cross-entropy of logits, softened like the teachers' answers; times T^2, so that gradients keep their size."""
 
-    def __init__(self, temperature: float = 1.0, name: str = "distillation", **options: Any) -> None:
+    def __init__(
+        self, temperature: float = 1.0, name: str = "distillation", **options: Any
+    ) -> None:
         super().__init__(name=name, **options)
         self.temperature = temperature
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Compute the loss ``[N]`` of logits ``y_pred`` ``[N, classes]``."""
-        softened = keras.losses.categorical_crossentropy(y_true, y_pred / self.temperature, from_logits=True)
+        softened = keras.losses.categorical_crossentropy(
+            y_true, y_pred / self.temperature, from_logits=True
+        )
         return self.temperature**2 * softened
 
     def get_config(self) -> dict[str, Any]:
@@ -65,9 +77,13 @@ class DistillationLoss(keras.losses.Loss):  # type: ignore[misc] # Keras has no 
 
 
 def _load(folder: Path, class_names: tuple[str, ...]) -> Callable[[Images], Probabilities]:
-    teacher, known = _load_bundle(folder) if (folder / MANIFEST_FILE).exists() else _load_run(folder)
+    teacher, known = (
+        _load_bundle(folder) if (folder / MANIFEST_FILE).exists() else _load_run(folder)
+    )
     if known != class_names:
-        raise RunError(f"teacher {folder} knows the classes {', '.join(known)}, not {', '.join(class_names)}")
+        raise RunError(
+            f"teacher {folder} knows the classes {', '.join(known)}, not {', '.join(class_names)}"
+        )
     return teacher
 
 

@@ -64,7 +64,9 @@ def evaluate(folder: Path, source: Source, photos: Path | None = None) -> dict[s
     return _measure_and_write(folder, measured, source.test(), validation, photos)
 
 
-def evaluate_bundle(folder: Path, source: Source, output: Path, photos: Path | None = None) -> dict[str, Any]:
+def evaluate_bundle(
+    folder: Path, source: Source, output: Path, photos: Path | None = None
+) -> dict[str, Any]:
     """Measure a published bundle, as ONNX Runtime answers, like a run; write ``metrics.json`` to ``output``.
 
     Raises:
@@ -77,7 +79,9 @@ def evaluate_bundle(folder: Path, source: Source, output: Path, photos: Path | N
     manifest = bundle.manifest
     training = source.training()
     if training.sha256() != manifest.data_sha256:
-        raise RunError(f"{folder} was made with training data of sha256 {manifest.data_sha256}: name it with --data")
+        raise RunError(
+            f"{folder} was made with training data of sha256 {manifest.data_sha256}: name it with --data"
+        )
     recipe = manifest.training["recipe"]
     _, validation = training.split(recipe["validation_fraction"], recipe["split_seed"])
     session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
@@ -111,9 +115,13 @@ def _measure_and_write(
     metrics = {
         "test": measure(answers.probabilities, test.labels, names),
         "test_with_flips": {"accuracy": float(accuracy_score(test.labels, flipped.argmax(axis=1)))},
-        "validation": measure(measured.answer(validation.images).probabilities, validation.labels, names),
+        "validation": measure(
+            measured.answer(validation.images).probabilities, validation.labels, names
+        ),
         "corruptions": {
-            name: float(accuracy_score(test.labels, measured.answer(images).probabilities.argmax(axis=1)))
+            name: float(
+                accuracy_score(test.labels, measured.answer(images).probabilities.argmax(axis=1))
+            )
             for name in CORRUPTIONS
             for images in [corrupt(test.images, name, SEED)]
         },
@@ -123,7 +131,9 @@ def _measure_and_write(
             answers.probabilities, test.labels, measured.prediction_sets, names
         )
     if measured.distance_threshold is not None:
-        metrics["distance"] = _measure_refusals(measured, measured.distance_threshold, answers, test, photos)
+        metrics["distance"] = _measure_refusals(
+            measured, measured.distance_threshold, answers, test, photos
+        )
     report(folder, metrics, answers.probabilities, test, names)
     return metrics
 
@@ -134,7 +144,9 @@ def _measure_refusals(
     """Measure what is refused of the test set, of outliers and of photos of the model's own classes."""
     kinds = make_outliers(test.images, photos, SEED)
     outliers = {kind: measured.answer(images).distances for kind, images in kinds.items()}
-    refusals = measure_distances(answers.distances, test.labels, outliers, threshold, measured.class_names)
+    refusals = measure_distances(
+        answers.distances, test.labels, outliers, threshold, measured.class_names
+    )
     if photos is not None:
         known = measured.answer(see_photos(photos, test.input_size, of_classes=True)).distances
         refusals["photos"] = {"count": len(known), "accepted": float((known <= threshold).mean())}
@@ -142,17 +154,26 @@ def _measure_refusals(
 
 
 def report(
-    folder: Path, metrics: dict[str, Any], probabilities: Probabilities, test: Samples, class_names: tuple[str, ...]
+    folder: Path,
+    metrics: dict[str, Any],
+    probabilities: Probabilities,
+    test: Samples,
+    class_names: tuple[str, ...],
 ) -> None:
     """Write ``metrics.json`` and the pictures of what was measured on the test set."""
     measured = metrics["test"]
     plot_confusion(folder / "confusion.png", measured["confusion_matrix"], class_names)
-    plot_reliability(folder / "reliability.png", measured["reliability"], measured["expected_calibration_error"])
+    plot_reliability(
+        folder / "reliability.png", measured["reliability"], measured["expected_calibration_error"]
+    )
     predicted = probabilities.argmax(axis=1)
     mistakes = np.flatnonzero(predicted != test.labels)
-    worst = mistakes[np.argsort(-probabilities.max(axis=1)[mistakes], kind="stable")][:MISTAKES_SHOWN]
+    worst = mistakes[np.argsort(-probabilities.max(axis=1)[mistakes], kind="stable")][
+        :MISTAKES_SHOWN
+    ]
     captions = [
-        f"{class_names[test.labels[i]]}\nas {class_names[predicted[i]]} {probabilities[i].max():.0%}" for i in worst
+        f"{class_names[test.labels[i]]}\nas {class_names[predicted[i]]} {probabilities[i].max():.0%}"
+        for i in worst
     ]
     plot_sheet(folder / "mistakes.png", test.images[worst], captions)
     (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
@@ -163,7 +184,10 @@ def run_graph(session: Any, images: Images, batch_size: int) -> Answers:
     names = [output.name for output in session.get_outputs()]
     starts = range(0, len(images), batch_size)
     batches = [session.run(None, {"image": images[i : i + batch_size]}) for i in starts]
-    outputs = {name: np.concatenate(parts) for name, parts in zip(names, zip(*batches, strict=True), strict=True)}
+    outputs = {
+        name: np.concatenate(parts)
+        for name, parts in zip(names, zip(*batches, strict=True), strict=True)
+    }
     return Answers(outputs["probabilities"], outputs.get("distance", NO_DISTANCES))
 
 
@@ -171,9 +195,14 @@ def answer(model: Any, images: Images) -> Answers:
     """Return what a Keras model of logits, calibrated or not, answers to images ``[N, H, W]``."""
     outputs = model.predict(images[..., None].astype(np.float32), batch_size=500, verbose=0)
     logits, distances = (
-        (outputs["logits"], outputs["distance"]) if isinstance(outputs, dict) else (outputs, NO_DISTANCES)
+        (outputs["logits"], outputs["distance"])
+        if isinstance(outputs, dict)
+        else (outputs, NO_DISTANCES)
     )
-    return Answers(np.asarray(keras.ops.convert_to_numpy(keras.ops.softmax(logits)), dtype=np.float32), distances)
+    return Answers(
+        np.asarray(keras.ops.convert_to_numpy(keras.ops.softmax(logits)), dtype=np.float32),
+        distances,
+    )
 
 
 def predict(model: Any, images: Images) -> Probabilities:
@@ -181,7 +210,9 @@ def predict(model: Any, images: Images) -> Probabilities:
     return answer(model, images).probabilities
 
 
-def measure(probabilities: Probabilities, labels: Labels, class_names: tuple[str, ...]) -> dict[str, Any]:
+def measure(
+    probabilities: Probabilities, labels: Labels, class_names: tuple[str, ...]
+) -> dict[str, Any]:
     """Measure probabilities ``[N, classes]`` against the true labels ``[N]``."""
     predicted = probabilities.argmax(axis=1)
     known = list(range(len(class_names)))
@@ -199,15 +230,20 @@ def measure(probabilities: Probabilities, labels: Labels, class_names: tuple[str
         "brier": float(((probabilities - np.eye(len(known))[labels]) ** 2).sum(axis=1).mean()),
         **_calibration(probabilities, labels),
         "per_class": {
-            name: {key.replace("-score", ""): value for key, value in report[name].items()} for name in class_names
+            name: {key.replace("-score", ""): value for key, value in report[name].items()}
+            for name in class_names
         },
         "confusion_matrix": confusion_matrix(labels, predicted, labels=known).tolist(),
     }
 
 
 def _loss(probabilities: Probabilities, labels: Labels) -> float:
-    exact = probabilities.astype(np.float64)  # float32 sums miss 1 by more than scikit-learn accepts
-    return float(log_loss(labels, exact / exact.sum(axis=1, keepdims=True), labels=range(exact.shape[1])))
+    exact = probabilities.astype(
+        np.float64
+    )  # float32 sums miss 1 by more than scikit-learn accepts
+    return float(
+        log_loss(labels, exact / exact.sum(axis=1, keepdims=True), labels=range(exact.shape[1]))
+    )
 
 
 def _calibration(probabilities: Probabilities, labels: Labels) -> dict[str, Any]:

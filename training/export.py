@@ -68,7 +68,10 @@ def convert(model: Any, input_size: tuple[int, int]) -> onnx.ModelProto:
     def classify(image: Any) -> dict[str, Any]:
         outputs = model(tf.expand_dims(tf.cast(image, tf.float32), -1), training=False)
         if isinstance(outputs, dict):
-            return {"probabilities": tf.nn.softmax(outputs["logits"]), "distance": outputs["distance"]}
+            return {
+                "probabilities": tf.nn.softmax(outputs["logits"]),
+                "distance": outputs["distance"],
+            }
         return {"probabilities": tf.nn.softmax(outputs)}
 
     graph, _ = tf2onnx.convert.from_function(classify, signature, opset=OPSET)
@@ -126,16 +129,22 @@ def check(graph: onnx.ModelProto, model: Any, test: Samples, accuracy: float) ->
         ExportError: A check failed.
     """
     check_graph(graph)
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     compared = min(PARITY_IMAGES, len(test))
     expected = answer(model, test.images[:compared])
     differences = []
     for batch_size in PARITY_BATCH_SIZES:
         actual = run_graph(session, test.images[:compared], batch_size)
         differences.append(_compare(actual, expected, batch_size))
-    measured = float((run_graph(session, test.images, 500).probabilities.argmax(1) == test.labels).mean())
+    measured = float(
+        (run_graph(session, test.images, 500).probabilities.argmax(1) == test.labels).mean()
+    )
     if measured != accuracy:
-        raise ExportError(f"the graph's accuracy on the test set is {measured:.4%}, the evaluated one {accuracy:.4%}")
+        raise ExportError(
+            f"the graph's accuracy on the test set is {measured:.4%}, the evaluated one {accuracy:.4%}"
+        )
     return {
         "images": compared,
         "batch_sizes": list(PARITY_BATCH_SIZES),
@@ -174,9 +183,15 @@ def check_graph(graph: onnx.ModelProto) -> None:
         raise ExportError(f"the graph is not valid ONNX: {error}") from error
     computed = [node.op_type for node in graph.graph.node if node.op_type in ("Shape", "Size")]
     if computed:
-        raise ExportError(f"the graph computes shapes at run time ({', '.join(computed)}): fold them into constants")
+        raise ExportError(
+            f"the graph computes shapes at run time ({', '.join(computed)}): fold them into constants"
+        )
     found = [
-        (value.name, value.type.tensor_type.elem_type, value.type.tensor_type.shape.dim[0].dim_param)
+        (
+            value.name,
+            value.type.tensor_type.elem_type,
+            value.type.tensor_type.shape.dim[0].dim_param,
+        )
         for value in (*graph.graph.input, *graph.graph.output)
     ]
     agreed = [
@@ -184,10 +199,14 @@ def check_graph(graph: onnx.ModelProto) -> None:
         *((name, onnx.TensorProto.FLOAT, "batch") for name in OUTPUTS),
     ]
     if found not in (agreed, agreed[:2]):
-        raise ExportError(f"the graph has the inputs and outputs {found}, agreed are {agreed}, the last if calibrated")
+        raise ExportError(
+            f"the graph has the inputs and outputs {found}, agreed are {agreed}, the last if calibrated"
+        )
 
 
-def describe(run: Path, config: Config, metrics: dict[str, Any], model: Any, name: str, version: str) -> Manifest:
+def describe(
+    run: Path, config: Config, metrics: dict[str, Any], model: Any, name: str, version: str
+) -> Manifest:
     """Compose the manifest of a run's bundle; ``write_bundle`` adds the hashes of the files."""
     history, calibration = read_history(run), load_calibration(run)
     return Manifest(
@@ -219,7 +238,10 @@ def describe(run: Path, config: Config, metrics: dict[str, Any], model: Any, nam
             **_describe_calibration(calibration),
             **config.made_by,
         },
-        metrics={part: {k: v for k, v in values.items() if k not in DETAILS} for part, values in metrics.items()},
+        metrics={
+            part: {k: v for k, v in values.items() if k not in DETAILS}
+            for part, values in metrics.items()
+        },
         data_sha256=config.data_sha256,
         git_commit=git_commit(),
     )

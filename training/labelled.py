@@ -112,11 +112,16 @@ def see_photos(folder: Path, part: Part, samples: Samples, class_count: int, see
             raise DataError(f"{folder / photo.file} cannot be read: {error}") from error
         images += [_see(_vary(upload, generator), size) for _ in range(VIEWS)]
         if max(photo.classes) >= class_count:
-            raise DataError(f"{folder / LABELS_FILE}: {photo.file} is of class {max(photo.classes)} of {class_count}")
+            raise DataError(
+                f"{folder / LABELS_FILE}: {photo.file} is of class {max(photo.classes)} of {class_count}"
+            )
         targets += [np.eye(class_count)[list(photo.classes)].mean(axis=0)] * VIEWS
     for number, ground in enumerate(GROUNDS):
         chosen = generator.permutation(len(samples))[:UPLOADS_A_GROUND]
-        images += [_see(upload, size) for upload in make_uploads(samples.images[chosen], ground, seed + number)]
+        images += [
+            _see(upload, size)
+            for upload in make_uploads(samples.images[chosen], ground, seed + number)
+        ]
         targets += list(np.eye(class_count)[samples.labels[chosen]])
     return Views(np.stack(images), np.stack(targets).astype(np.float32))
 
@@ -134,7 +139,9 @@ def _open(path: Path) -> Image.Image:
 def _vary(photo: Image.Image, generator: np.random.Generator) -> bytes:
     """Cut up to a tenth off each edge, change brightness, contrast and colour by up to 30 %, and save as JPEG."""
     left, top, right, bottom = generator.uniform(0, 0.1, 4) * (photo.size * 2)
-    varied = photo.crop((round(left), round(top), round(photo.width - right), round(photo.height - bottom)))
+    varied = photo.crop(
+        (round(left), round(top), round(photo.width - right), round(photo.height - bottom))
+    )
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         varied = enhance(varied).enhance(generator.uniform(0.7, 1.3))
     buffer = BytesIO()

@@ -42,9 +42,13 @@ def render_digits(count: int, size: tuple[int, int], generator: np.random.Genera
     for _ in range(count):
         font = ImageFont.load_default(float(generator.uniform(0.6, 1.1)) * height)
         picture = Image.new("L", (width, height))
-        place = tuple(np.array((width, height)) / 2 + generator.uniform(-0.1, 0.1, 2) * (width, height))
+        place = tuple(
+            np.array((width, height)) / 2 + generator.uniform(-0.1, 0.1, 2) * (width, height)
+        )
         ImageDraw.Draw(picture).text(place, str(generator.integers(10)), 255, font, anchor="mm")
-        pictures.append(np.asarray(picture.rotate(float(generator.uniform(-15, 15)), Image.Resampling.BILINEAR)))
+        pictures.append(
+            np.asarray(picture.rotate(float(generator.uniform(-15, 15)), Image.Resampling.BILINEAR))
+        )
     return np.stack(pictures)
 
 
@@ -56,6 +60,10 @@ def see_photos(folder: Path, size: tuple[int, int], *, of_classes: bool) -> Imag
     """
     names = [photo.file for photo in read_photos(folder) if bool(photo.classes) == of_classes]
     try:
-        return np.stack([read_image((folder / name).read_bytes(), size, MAX_PIXELS).image for name in names])
+        return np.stack(
+            [read_image((folder / name).read_bytes(), size, MAX_PIXELS).image for name in names]
+        )
     except (OSError, ValueError, InvalidRequestError) as error:
-        raise DataError(f"{folder} is not a folder of photos of things with and without a class: {error}") from error
+        raise DataError(
+            f"{folder} is not a folder of photos of things with and without a class: {error}"
+        ) from error

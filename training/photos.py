@@ -92,7 +92,9 @@ def write_photos(bundle: Bundle, folder: Path, source: Source, sheet: Path, outp
     return page
 
 
-def measure_photos(bundle: Bundle, folder: Path, validation: Samples, sheet: Path) -> dict[str, Any]:
+def measure_photos(
+    bundle: Bundle, folder: Path, validation: Samples, sheet: Path
+) -> dict[str, Any]:
     """Measure a bundle on a folder of photos, and on uploads made of ``validation``; draw some photos to ``sheet``.
 
     Raises:
@@ -117,13 +119,19 @@ def measure_photos(bundle: Bundle, folder: Path, validation: Samples, sheet: Pat
 def draw_uploads(path: Path, validation: Samples, bundle: Bundle) -> None:
     """Draw what a model sees of uploads made of the first image of each class, on each ground."""
     classify = _classify_with(bundle)
-    chosen = [int(np.argmax(validation.labels == label)) for label in range(len(bundle.manifest.class_names))]
+    chosen = [
+        int(np.argmax(validation.labels == label))
+        for label in range(len(bundle.manifest.class_names))
+    ]
     pairs: list[tuple[Any, Any, str]] = []
     for ground in GROUNDS:
         uploads = make_uploads(validation.images[chosen], ground, UPLOAD_SEED)
         seen = [_see(upload, bundle) for upload in uploads]
         names = [bundle.manifest.class_names[answer] for answer in classify(_stack(seen))[0]]
-        pairs += [(_open(upload), item.image, name) for upload, item, name in zip(uploads, seen, names, strict=True)]
+        pairs += [
+            (_open(upload), item.image, name)
+            for upload, item, name in zip(uploads, seen, names, strict=True)
+        ]
     plot_pairs(path, pairs)
 
 
@@ -188,14 +196,49 @@ def _rows_of_photos(photos: Sequence[Photo], seen: Seen) -> list[Row]:
         _row("home, six garment classes", "right group", garment, right_group, naive_group, 0.78),
         _row(f"{FIRST_HALF}, six garment classes", "top-1", garment & chosen_on, right, naive),
         _row(f"{OTHER_HALF}, six garment classes", "top-1", garment & ~chosen_on, right, naive),
-        _row(f"{FIRST_HALF}, six garment classes", "right group", garment & chosen_on, right_group, naive_group),
-        _row(f"{OTHER_HALF}, six garment classes", "right group", garment & ~chosen_on, right_group, naive_group),
-        _row("home, shoes of any kind, mostly pairs from above", "shoe group", home & shoe, right_group, naive_group),
-        _row(f"{OTHER_HALF}, shoes", "shoe group", home & shoe & ~chosen_on, right_group, naive_group),
-        _row("shop, shoes", "top-1 in either orientation", shop & shoe, right | right_mirrored, naive, 0.85),
+        _row(
+            f"{FIRST_HALF}, six garment classes",
+            "right group",
+            garment & chosen_on,
+            right_group,
+            naive_group,
+        ),
+        _row(
+            f"{OTHER_HALF}, six garment classes",
+            "right group",
+            garment & ~chosen_on,
+            right_group,
+            naive_group,
+        ),
+        _row(
+            "home, shoes of any kind, mostly pairs from above",
+            "shoe group",
+            home & shoe,
+            right_group,
+            naive_group,
+        ),
+        _row(
+            f"{OTHER_HALF}, shoes", "shoe group", home & shoe & ~chosen_on, right_group, naive_group
+        ),
+        _row(
+            "shop, shoes",
+            "top-1 in either orientation",
+            shop & shoe,
+            right | right_mirrored,
+            naive,
+            0.85,
+        ),
         _row("shop, shoes", "shoe group", shop & shoe, right_group, naive_group, 0.97),
         _row("shop, bags", "top-1", shop & bag, right, naive, 0.9),
-        _row("all but bags", "called Bag", known & ~bag, seen.answers == BAG, seen.squashed == BAG, 0.1, is_limit=True),
+        _row(
+            "all but bags",
+            "called Bag",
+            known & ~bag,
+            seen.answers == BAG,
+            seen.squashed == BAG,
+            0.1,
+            is_limit=True,
+        ),
         _row(
             f"{OTHER_HALF}, all but bags",
             "called Bag",
@@ -204,12 +247,26 @@ def _rows_of_photos(photos: Sequence[Photo], seen: Seen) -> list[Row]:
             seen.squashed == BAG,
             is_limit=True,
         ),
-        _row("all", "right answers lost by mirroring", known, right & ~right_mirrored, None, 0.02, is_limit=True),
+        _row(
+            "all",
+            "right answers lost by mirroring",
+            known,
+            right & ~right_mirrored,
+            None,
+            0.02,
+            is_limit=True,
+        ),
         _row("all", "right", known, right, naive),
         _row("all, mirrored", "right", known, right_mirrored, None),
         _row(NO_CLASS, "accepted without a warning", ~known, accepted, None, 0.3, is_limit=True),
         _row("home, of a class", "accepted without a warning", home & known, accepted, None),
-        _row("worn by a model", "accepted without a warning", known & _are_worn(photos), accepted, None),
+        _row(
+            "worn by a model",
+            "accepted without a warning",
+            known & _are_worn(photos),
+            accepted,
+            None,
+        ),
     ]
 
 
@@ -222,9 +279,13 @@ def _rows_of_uploads(validation: Samples, bundle: Bundle, classify: Classify) ->
         same, naive = seen.answers == known, seen.squashed == known
         rows.append(_row(name, "still right", right, same, naive, 0.95))
         if ground == "white":
-            rows.append(_row(f"{name}, mirrored", "still right", right, seen.mirrored == known, None))
+            rows.append(
+                _row(f"{name}, mirrored", "still right", right, seen.mirrored == known, None)
+            )
             kept = np.array([not found.negated for found in seen.inputs])
-            rows.append(_row(name, "wrong polarity", np.ones_like(kept), kept, None, 0.0, is_limit=True))
+            rows.append(
+                _row(name, "wrong polarity", np.ones_like(kept), kept, None, 0.0, is_limit=True)
+            )
     return rows
 
 
@@ -233,7 +294,9 @@ def _judge(photos: Sequence[Photo], answers: NDArray[np.int64]) -> tuple[Mask, M
     pairs = list(zip(photos, answers.tolist(), strict=True))
     group = {class_id: name for name, members in GROUPS.items() for class_id in members}
     right = np.array([answer in photo.classes for photo, answer in pairs])
-    return right, np.array([group[answer] in {group[found] for found in photo.classes} for photo, answer in pairs])
+    return right, np.array(
+        [group[answer] in {group[found] for found in photo.classes} for photo, answer in pairs]
+    )
 
 
 def _are_worn(photos: Sequence[Photo]) -> Mask:
@@ -254,7 +317,9 @@ def _row(
     return Row(photos, measure, int(of.sum()), int((hits & of).sum()), naive_hits, goal, is_limit)
 
 
-def _draw_photos(sheet: Path, photos: Sequence[Photo], uploads: Sequence[bytes], seen: Seen, bundle: Bundle) -> None:
+def _draw_photos(
+    sheet: Path, photos: Sequence[Photo], uploads: Sequence[bytes], seen: Seen, bundle: Bundle
+) -> None:
     chosen = np.random.default_rng(UPLOAD_SEED).permutation(len(photos))[:SHOWN]
     names = bundle.manifest.class_names
     pairs = []
@@ -275,7 +340,10 @@ def render_photos(folder: Path) -> str:
     names = [f"{found['name']}/{found['version']}" for found in figures]
     tables = [[Row(**row) for row in found["rows"]] for found in figures]
     heads = " | ".join(f"`{name}` squashed | `{name}`" for name in names)
-    lines = "\n".join(_line(rows, [found["photos_from"] for found in figures]) for rows in zip(*tables, strict=True))
+    lines = "\n".join(
+        _line(rows, [found["photos_from"] for found in figures])
+        for rows in zip(*tables, strict=True)
+    )
     pictures = "\n".join(f"![{path.stem}]({folder.name}/{path.stem}.png)" for path in files)
     made_uploads = "and on uploads made of training images"
     learnt_from = {
@@ -320,7 +388,11 @@ Photos made of images of Fashion-MNIST, what a model sees of each, and its answe
 
 def _line(rows: Sequence[Row], learnt_from: Sequence[Part]) -> str:
     first = rows[0]
-    goal = "" if first.goal is None else f"{'at most' if first.is_limit else 'at least'} {first.goal:.0%}"
+    goal = (
+        ""
+        if first.goal is None
+        else f"{'at most' if first.is_limit else 'at least'} {first.goal:.0%}"
+    )
     counts = " / ".join(dict.fromkeys(str(row.count) for row in rows))
     cells = " | ".join(
         f"{_share(row.naive_hits, row.count)} | {_share(row.hits, row.count)}{_star(row, part)}"
@@ -331,7 +403,9 @@ def _line(rows: Sequence[Row], learnt_from: Sequence[Part]) -> str:
 
 def _star(row: Row, learnt_from: Part) -> str:
     """Mark a figure of photos that were learnt from."""
-    never = row.photos.startswith((MADE, NO_CLASS)) or (learnt_from == "half" and row.photos.startswith(OTHER_HALF))
+    never = row.photos.startswith((MADE, NO_CLASS)) or (
+        learnt_from == "half" and row.photos.startswith(OTHER_HALF)
+    )
     return "" if learnt_from == "none" or never else " *"
 
 

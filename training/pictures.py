@@ -35,9 +35,13 @@ def plot_confusion(path: Path, matrix: Sequence[Sequence[int]], class_names: Seq
     side = 1.5 + 0.5 * len(class_names)
     figure = Figure(figsize=(2 * side, side), layout="constrained")
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
-    for axes, values, form in zip(figure.subplots(1, 2), (counts, shares), ("d", ".2f"), strict=True):
+    for axes, values, form in zip(
+        figure.subplots(1, 2), (counts, shares), ("d", ".2f"), strict=True
+    ):
         display = ConfusionMatrixDisplay(values, display_labels=class_names)
-        display.plot(ax=axes, cmap="Blues", colorbar=False, values_format=form, xticks_rotation="vertical")
+        display.plot(
+            ax=axes, cmap="Blues", colorbar=False, values_format=form, xticks_rotation="vertical"
+        )
     save(figure, path)
 
 
@@ -79,11 +83,19 @@ def plot_pairs(path: Path, pairs: Sequence[tuple[Any, Images, str]], columns: in
     save(figure, path)
 
 
-def plot_points(path: Path, points: NDArray[Any], labels: NDArray[np.int64], class_names: Sequence[str]) -> None:
+def plot_points(
+    path: Path, points: NDArray[Any], labels: NDArray[np.int64], class_names: Sequence[str]
+) -> None:
     """Draw points ``[N, 2]`` coloured by class."""
     figure = Figure(figsize=(8, 6), layout="constrained")
     axes = figure.subplots()
-    drawn = axes.scatter(points[:, 0], points[:, 1], c=labels, s=4, cmap="tab10" if len(class_names) <= 10 else "turbo")
+    drawn = axes.scatter(
+        points[:, 0],
+        points[:, 1],
+        c=labels,
+        s=4,
+        cmap="tab10" if len(class_names) <= 10 else "turbo",
+    )
     handles, _ = drawn.legend_elements(num=list(range(len(class_names))))
     axes.legend(handles, class_names, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set(xticks=[], yticks=[], title=path.stem)

@@ -23,10 +23,16 @@ def project(samples: Samples, class_names: tuple[str, ...], folder: Path, run: P
 
     ``tensorboard --logdir FOLDER`` shows the log; writing it needs no TensorBoard, the files are text and a picture.
     """
-    vectors = samples.images.reshape(len(samples), -1) / 255 if run is None else features(run, samples.images)
+    vectors = (
+        samples.images.reshape(len(samples), -1) / 255
+        if run is None
+        else features(run, samples.images)
+    )
     folder.mkdir(parents=True, exist_ok=True)
     np.savetxt(folder / "vectors.tsv", vectors, fmt="%.5g", delimiter="\t")
-    (folder / "metadata.tsv").write_text("".join(f"{class_names[label]}\n" for label in samples.labels), "utf-8")
+    (folder / "metadata.tsv").write_text(
+        "".join(f"{class_names[label]}\n" for label in samples.labels), "utf-8"
+    )
     keras.utils.save_img(folder / "sprite.png", sprite(samples.images)[..., None], scale=False)
     height, width = samples.input_size
     (folder / "projector_config.pbtxt").write_text(
@@ -59,7 +65,9 @@ def sprite(images: Images) -> Images:
     side = int(np.ceil(np.sqrt(count)))
     tiles = np.zeros((side * side, height, width), np.uint8)
     tiles[:count] = images
-    return np.asarray(255 - tiles.reshape(side, side, height, width).swapaxes(1, 2).reshape(side * height, -1))
+    return np.asarray(
+        255 - tiles.reshape(side, side, height, width).swapaxes(1, 2).reshape(side * height, -1)
+    )
 
 
 def largest_count(input_size: tuple[int, int]) -> int:

@@ -61,7 +61,10 @@ class Recipe:
         """Name what differs from the plainest recipe, the number of epochs first."""
         batches = "" if self.steps_per_epoch is None else f" of {self.steps_per_epoch} steps"
         words = [f"{self.epochs} {'more ' if self.continues else ''}epochs{batches}"]
-        words += [f"{self.optimizer} {self.learning_rate:g} {self.schedule}", f"batch {self.batch_size}"]
+        words += [
+            f"{self.optimizer} {self.learning_rate:g} {self.schedule}",
+            f"batch {self.batch_size}",
+        ]
         plain = Recipe()
         for name in NAMED_WHERE_CHANGED:
             value = getattr(self, name)
@@ -72,14 +75,18 @@ class Recipe:
         if self.early_stopping_patience is not None:
             words.append(f"stops after {self.early_stopping_patience} epochs without gain")
         if self.photos_from != "none":
-            words.append(f"{self.photos_from} of the photos, {self.photos_per_batch} beside each batch")
+            words.append(
+                f"{self.photos_from} of the photos, {self.photos_per_batch} beside each batch"
+            )
         return ", ".join([*words, f"{self.validation_fraction:.0%} validation"])
 
     def make_optimizer(self, total_steps: int) -> Any:
         """Build the Keras optimizer for a run of ``total_steps`` batches."""
         rate = self._learning_rate(total_steps)
         average: dict[str, Any] = (
-            {} if self.ema_momentum is None else {"use_ema": True, "ema_momentum": self.ema_momentum}
+            {}
+            if self.ema_momentum is None
+            else {"use_ema": True, "ema_momentum": self.ema_momentum}
         )
         match self.optimizer:
             case "adam":
@@ -89,7 +96,9 @@ class Recipe:
             case "sgd":
                 decay = self.weight_decay or None
                 nesterov = self.momentum > 0
-                return keras.optimizers.SGD(rate, self.momentum, nesterov, weight_decay=decay, **average)
+                return keras.optimizers.SGD(
+                    rate, self.momentum, nesterov, weight_decay=decay, **average
+                )
 
     def _learning_rate(self, total_steps: int) -> Any:
         match self.schedule:
@@ -101,18 +110,32 @@ class Recipe:
                 # Smith and Topin 2018, "Super-Convergence": up from 1/25 of the peak in the first 30 %, then down.
                 rise = int(0.3 * total_steps)
                 return keras.optimizers.schedules.CosineDecay(
-                    self.learning_rate / 25, total_steps - rise, warmup_target=self.learning_rate, warmup_steps=rise
+                    self.learning_rate / 25,
+                    total_steps - rise,
+                    warmup_target=self.learning_rate,
+                    warmup_steps=rise,
                 )
 
 
 _MODERN = Recipe(
-    epochs=30, label_smoothing=0.1, augmentation="modern-cutout", ema_momentum=0.999, validation_fraction=1 / 12
+    epochs=30,
+    label_smoothing=0.1,
+    augmentation="modern-cutout",
+    ema_momentum=0.999,
+    validation_fraction=1 / 12,
 )
 
 # Recipes that any network can be trained with; --augmentation chooses mixup or cutmix instead of cutout.
 MODERN_RECIPES: Mapping[str, Recipe] = {
-    "modern": replace(_MODERN, optimizer="adamw", learning_rate=2e-3, weight_decay=0.05, schedule="onecycle"),
+    "modern": replace(
+        _MODERN, optimizer="adamw", learning_rate=2e-3, weight_decay=0.05, schedule="onecycle"
+    ),
     "modern-sgd": replace(
-        _MODERN, optimizer="sgd", learning_rate=0.05, momentum=0.9, weight_decay=5e-4, schedule="cosine"
+        _MODERN,
+        optimizer="sgd",
+        learning_rate=0.05,
+        momentum=0.9,
+        weight_decay=5e-4,
+        schedule="cosine",
     ),
 }

@@ -9,7 +9,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from training.architectures import ARCHITECTURES, Architecture, count_multiplications, find_architecture
+from training.architectures import (
+    ARCHITECTURES,
+    Architecture,
+    count_multiplications,
+    find_architecture,
+)
 from training.recipes import Recipe
 from training.runs import CONFIG_FILE, METRICS_FILE, Config, read_config, read_history, read_metrics
 
@@ -42,24 +47,38 @@ class Evaluated:
     def system(self) -> tuple[str, str, str, Recipe, tuple[str, ...]]:
         """What runs of the same system have in common: all but the seed."""
         config = self.config
-        return config.architecture, config.recipe_name, config.precision, config.recipe, config.teachers
+        return (
+            config.architecture,
+            config.recipe_name,
+            config.precision,
+            config.recipe,
+            config.teachers,
+        )
 
     def reads(self, architecture: str, augmentation: str) -> bool:
         """Whether this is a run of ``architecture`` with ``augmentation``."""
-        return (self.config.architecture, self.config.recipe.augmentation) == (architecture, augmentation)
+        return (self.config.architecture, self.config.recipe.augmentation) == (
+            architecture,
+            augmentation,
+        )
 
 
 def render_results(runs: list[Evaluated], output: Path) -> str:
     """Render the page of results of evaluated runs; ``output`` is where it will lie, for links to pictures."""
     order = list(ARCHITECTURES)
-    evaluated = sorted(runs, key=lambda run: (order.index(run.config.architecture), str(run.system), run.config.seed))
+    evaluated = sorted(
+        runs,
+        key=lambda run: (order.index(run.config.architecture), str(run.system), run.config.seed),
+    )
     systems = [list(group) for _, group in groupby(evaluated, key=lambda run: run.system)]
     table = "\n".join(_row(group) for group in systems)
     missing = "\n".join(
         f"- `{name}` `{recipe_name}` ({recipe}): `{_command(name, recipe_name, recipe)}`"
         for name, found in ARCHITECTURES.items()
         for recipe_name, recipe in found.recipes.items()
-        if not any(_full(group[0]) and group[0].system[:2] == (name, recipe_name) for group in systems)
+        if not any(
+            _full(group[0]) and group[0].system[:2] == (name, recipe_name) for group in systems
+        )
     )
     curves = "\n".join(_curves(group, output) for group in systems)
     return f"""# Results
@@ -111,8 +130,15 @@ weights of VGG19 where they cannot be downloaded.
 
 def read_runs(runs: Path) -> list[Evaluated]:
     """Read every run below ``runs`` that was evaluated."""
-    folders = sorted(path.parent for path in runs.glob(f"*/{METRICS_FILE}") if (path.parent / CONFIG_FILE).exists())
-    return [Evaluated(folder, read_config(folder), read_history(folder), read_metrics(folder)) for folder in folders]
+    folders = sorted(
+        path.parent
+        for path in runs.glob(f"*/{METRICS_FILE}")
+        if (path.parent / CONFIG_FILE).exists()
+    )
+    return [
+        Evaluated(folder, read_config(folder), read_history(folder), read_metrics(folder))
+        for folder in folders
+    ]
 
 
 def _row(group: list[Evaluated]) -> str:
@@ -136,7 +162,8 @@ def _row(group: list[Evaluated]) -> str:
         f"`{config.recipe_name}`{precision}: {recipe}{taught}",
         f"{config.parameters:,}",
         f"{count_multiplications(config.build()):,}",
-        f"{len(first.history)}{shortened}" + (f" after {config.earlier_epochs}" if config.earlier_epochs else ""),
+        f"{len(first.history)}{shortened}"
+        + (f" after {config.earlier_epochs}" if config.earlier_epochs else ""),
         str(len(group)),
         f"{mean(accuracies):.2%} {spread}",
         published,
@@ -161,18 +188,33 @@ def _ladder(systems: list[list[Evaluated]]) -> str:
         for group in systems
         if group[0].config.architecture in SERVED
     ]
-    steps = sorted([*ours, *((*published, "published") for published in PUBLISHED_LADDER)], key=lambda step: step[2])
-    return "\n".join(f"| {name} | {size} | {accuracy:.2%} | {whose} |" for name, size, accuracy, whose in steps)
+    steps = sorted(
+        [*ours, *((*published, "published") for published in PUBLISHED_LADDER)],
+        key=lambda step: step[2],
+    )
+    return "\n".join(
+        f"| {name} | {size} | {accuracy:.2%} | {whose} |" for name, size, accuracy, whose in steps
+    )
 
 
 def _continued(evaluated: list[Evaluated]) -> list[tuple[Evaluated, Evaluated, float, float]]:
     """Pair each run that continues another with it: (run, earlier run, gain, published gain), gains in points."""
     by_name = {run.config.name: run for run in evaluated}
-    pairs = [(run, by_name[run.config.continued_from]) for run in evaluated if run.config.continued_from in by_name]
+    pairs = [
+        (run, by_name[run.config.continued_from])
+        for run in evaluated
+        if run.config.continued_from in by_name
+    ]
     return [
-        (run, earlier, 100 * (_accuracy(run) - _accuracy(earlier)), 100 * (published - published_before))
+        (
+            run,
+            earlier,
+            100 * (_accuracy(run) - _accuracy(earlier)),
+            100 * (published - published_before),
+        )
         for run, earlier in pairs
-        if (published := run.config.recipe.published) and (published_before := earlier.config.recipe.published)
+        if (published := run.config.recipe.published)
+        and (published_before := earlier.config.recipe.published)
     ]
 
 
@@ -190,7 +232,11 @@ def _shear(evaluated: list[Evaluated]) -> str:
     sentences = []
     for name in ARCHITECTURES:
         gains = {
-            reading: [(gain, published, run) for run, _, gain, published in continued if run.reads(name, reading)]
+            reading: [
+                (gain, published, run)
+                for run, _, gain, published in continued
+                if run.reads(name, reading)
+            ]
             for reading in SHEAR
         }
         if not all(gains.values()):
@@ -199,13 +245,17 @@ def _shear(evaluated: list[Evaluated]) -> str:
         _, published, run = next(iter(gains.values()))[0]
         low, high = run.metrics["test"]["wilson_95"]
         nearest = min(means, key=lambda reading: abs(means[reading] - published))
-        measured = " and ".join(f"{SHEAR[r]} {means[r]:+.2f} points (seeds: {len(gains[r])})" for r in SHEAR)
+        measured = " and ".join(
+            f"{SHEAR[r]} {means[r]:+.2f} points (seeds: {len(gains[r])})" for r in SHEAR
+        )
         apart = max(means.values()) - min(means.values())
         sentences.append(
             f"On `{name}`, {measured} stand against {published:+.2f}: {SHEAR[nearest]} come nearer. The readings are "
             f"{apart:.2f} points apart; the 95 % interval of one measurement is {50 * (high - low):.2f} to either side."
         )
-    return "\n".join(sentences) or "The two readings have not been compared on the same network yet."
+    return (
+        "\n".join(sentences) or "The two readings have not been compared on the same network yet."
+    )
 
 
 def _accuracy(run: Evaluated) -> float:
@@ -228,7 +278,9 @@ def _command(name: str, recipe_name: str, recipe: Recipe) -> str:
     teacher = "" if recipe.distillation_temperature is None else " --teacher runs/RUN"
     photos = "" if recipe.photos_from == "none" else " --photos FOLDER"
     weights = " --weights FILE" if _takes_weights(find_architecture(name)) else ""
-    return f"python -m training train {name} --recipe {recipe_name}{start}{teacher}{photos}{weights}"
+    return (
+        f"python -m training train {name} --recipe {recipe_name}{start}{teacher}{photos}{weights}"
+    )
 
 
 def _takes_weights(found: Architecture) -> bool:

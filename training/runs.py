@@ -71,7 +71,9 @@ class Config:
         if photos is not None and self.photos_sha256 is None:
             raise RunError(f"run {self.name} learns from no photos: leave --photos out")
         if photos is not None and self.photos_sha256 != hash_photos(photos):
-            raise RunError(f"run {self.name} learns from other photos than those in {photos}: name their folder")
+            raise RunError(
+                f"run {self.name} learns from other photos than those in {photos}: name their folder"
+            )
 
     def split(self, samples: Samples) -> tuple[Samples, Samples]:
         """Split the training set into the part for training and the part for validation, as the recipe says.
@@ -90,7 +92,9 @@ class Config:
 def write_config(folder: Path, config: Config) -> None:
     """Write ``config.json``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_FILE).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(
+        json.dumps(dataclasses.asdict(config), indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def read_config(folder: Path) -> Config:
@@ -102,11 +106,16 @@ def read_config(folder: Path) -> Config:
     try:
         values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         values["recipe"] = Recipe(**values["recipe"])
-        values["class_names"], values["input_size"] = tuple(values["class_names"]), tuple(values["input_size"])
+        values["class_names"], values["input_size"] = (
+            tuple(values["class_names"]),
+            tuple(values["input_size"]),
+        )
         values["teachers"] = tuple(values.get("teachers", ()))
         return Config(**values)
     except OSError as error:
-        raise RunError(f"{folder} is not a run: {CONFIG_FILE} cannot be read ({error.strerror})") from error
+        raise RunError(
+            f"{folder} is not a run: {CONFIG_FILE} cannot be read ({error.strerror})"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder / CONFIG_FILE} does not describe a run: {error!r}") from error
 
@@ -137,7 +146,9 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     try:
         metrics: dict[str, Any] = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
     except OSError as error:
-        raise RunError(f"{folder} was not evaluated: run `python -m training evaluate {folder}` first") from error
+        raise RunError(
+            f"{folder} was not evaluated: run `python -m training evaluate {folder}` first"
+        ) from error
     return metrics
 
 
@@ -158,7 +169,9 @@ def load_model(folder: Path) -> Any:
     """
     path = folder / MODEL_FILE
     if not path.exists():
-        raise RunError(f"{path} is missing: the run has not ended, or its weights were not copied along")
+        raise RunError(
+            f"{path} is missing: the run has not ended, or its weights were not copied along"
+        )
     model = read_config(folder).build()
     model.load_weights(path)
     return model
@@ -179,7 +192,9 @@ def git_commit() -> str:
     """Return the commit of the code, with ``-dirty`` after it if the code of training differs from it."""
     try:
         commit, changes = (
-            subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603, S607 - fixed words
+            subprocess.run(
+                ["git", *words], capture_output=True, text=True, check=True
+            ).stdout.strip()  # noqa: S603, S607 - fixed words
             for words in (
                 ["rev-parse", "HEAD"],
                 ["status", "--porcelain", "--untracked-files=no", "training"],
@@ -203,5 +218,7 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    named = next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), ""
+    )
     return f"{named or platform.processor() or platform.machine()}, {os.cpu_count()} cores"

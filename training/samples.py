@@ -24,7 +24,11 @@ class Samples:
     labels: Labels
 
     def __post_init__(self) -> None:
-        if self.images.dtype != np.uint8 or self.images.ndim != 3 or self.labels.shape != (len(self.images),):
+        if (
+            self.images.dtype != np.uint8
+            or self.images.ndim != 3
+            or self.labels.shape != (len(self.images),)
+        ):
             raise DataError(
                 f"expected images uint8 [N, H, W] with N labels, "
                 f"got images {self.images.dtype} {self.images.shape} with labels {self.labels.shape}"
@@ -56,8 +60,12 @@ class Samples:
                 np.arange(len(self)), test_size=fraction, random_state=seed, stratify=self.labels
             )
         except ValueError as error:
-            raise DataError(f"cannot cut {fraction:.1%} of {len(self)} samples for validation: {error}") from error
-        return Samples(self.images[rest], self.labels[rest]), Samples(self.images[cut], self.labels[cut])
+            raise DataError(
+                f"cannot cut {fraction:.1%} of {len(self)} samples for validation: {error}"
+            ) from error
+        return Samples(self.images[rest], self.labels[rest]), Samples(
+            self.images[cut], self.labels[cut]
+        )
 
 
 class Source(Protocol):

@@ -85,13 +85,17 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
         passes = stream // len(self._samples)
         return np.concatenate(
             [
-                _shuffle(self._seed, int(number), len(self._samples))[stream[passes == number] % len(self._samples)]
+                _shuffle(self._seed, int(number), len(self._samples))[
+                    stream[passes == number] % len(self._samples)
+                ]
                 for number in np.unique(passes)
             ]
         )
 
 
-@functools.lru_cache(maxsize=2)  # a batch may need the end of one pass and the beginning of the next
+@functools.lru_cache(
+    maxsize=2
+)  # a batch may need the end of one pass and the beginning of the next
 def _shuffle(seed: int, number: int, count: int) -> NDArray[np.intp]:
     """Order the samples of one pass through the data."""
     return np.random.default_rng((seed, number)).permutation(count)
@@ -102,7 +106,9 @@ def _find_teachers(config: Config) -> Teachers | None:
     if recipe.distillation_temperature is None:
         return None
     folders = [Path(folder) for folder in config.teachers]
-    return Teachers(folders, config.class_names, recipe.distillation_temperature, recipe.teachers_see_mirrored)
+    return Teachers(
+        folders, config.class_names, recipe.distillation_temperature, recipe.teachers_see_mirrored
+    )
 
 
 class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
@@ -125,7 +131,9 @@ class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         # Keras saves no state of dropout. The second number counts the calls: there are fewer than 2**20 an epoch.
         for number, layer in enumerate(self.model.layers):
             if isinstance(layer, keras.layers.Dropout):
-                layer.seed_generator.state.assign((1000 * self._seed + number, self._batches.epoch << 20))
+                layer.seed_generator.state.assign(
+                    (1000 * self._seed + number, self._batches.epoch << 20)
+                )
         self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -137,7 +145,10 @@ class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         write_history(self._folder, self._history)
         _save_checkpoint(self._folder, self.model, epoch + 1)
         losses = [earlier["val_loss"] for earlier in self._history]
-        if self._patience is not None and len(losses) - 1 - int(np.argmin(losses)) >= self._patience:
+        if (
+            self._patience is not None
+            and len(losses) - 1 - int(np.argmin(losses)) >= self._patience
+        ):
             self.model.stop_training = True
 
 
@@ -193,9 +204,16 @@ def plan(
 
 
 def _check_needs(
-    recipe_name: str, recipe: Recipe, start_from: Path | None, teachers: Sequence[Path], photos: Path | None
+    recipe_name: str,
+    recipe: Recipe,
+    start_from: Path | None,
+    teachers: Sequence[Path],
+    photos: Path | None,
 ) -> None:
-    needs_start, needs_teacher = recipe.continues or recipe.fine_tunes, recipe.distillation_temperature is not None
+    needs_start, needs_teacher = (
+        recipe.continues or recipe.fine_tunes,
+        recipe.distillation_temperature is not None,
+    )
     if needs_start and start_from is None:
         raise RunError(f"recipe {recipe_name} continues another run: name its folder with --from")
     if start_from is not None and not needs_start:
@@ -230,7 +248,9 @@ def train(
         TrainingError: Pretrained weights are needed and cannot be had.
     """
     if folder.exists():
-        raise RunError(f"{folder} exists already: finish it with --resume {folder}, or choose another --name")
+        raise RunError(
+            f"{folder} exists already: finish it with --resume {folder}, or choose another --name"
+        )
     config.check_photos(photos)
     keras.utils.set_random_seed(config.seed)
     samples = source.training()
@@ -259,10 +279,16 @@ def resume(folder: Path, source: Source, photos: Path | None = None) -> None:
     _fit(keras.saving.load_model(checkpoint), config, source.training(), folder, done, photos)
 
 
-def _fit(model: Any, config: Config, samples: Samples, folder: Path, done: int, photos: Path | None) -> None:
+def _fit(
+    model: Any, config: Config, samples: Samples, folder: Path, done: int, photos: Path | None
+) -> None:
     part, validation = config.split(samples)
     class_count = len(config.class_names)
-    views = None if photos is None else see_photos(photos, config.recipe.photos_from, part, class_count, config.seed)
+    views = (
+        None
+        if photos is None
+        else see_photos(photos, config.recipe.photos_from, part, class_count, config.seed)
+    )
     batches = Batches(part, config, views)
     targets = np.eye(class_count, dtype=np.float32)[validation.labels]
     model.fit(
@@ -288,7 +314,9 @@ def _compile(config: Config, samples: Samples, weights: Path | None) -> Any:
     steps = len(Batches(config.split(samples)[0], config)) * config.recipe.epochs
     temperature = config.recipe.distillation_temperature
     loss = (
-        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.recipe.label_smoothing)
+        keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=config.recipe.label_smoothing
+        )
         if temperature is None
         else DistillationLoss(temperature)
     )
@@ -296,7 +324,8 @@ def _compile(config: Config, samples: Samples, weights: Path | None) -> Any:
         config.recipe.make_optimizer(steps),
         loss,
         metrics=["accuracy"],
-        jit_compile=keras.backend.backend() != "tensorflow",  # XLA halved TensorFlow's speed on two CPU cores
+        jit_compile=keras.backend.backend()
+        != "tensorflow",  # XLA halved TensorFlow's speed on two CPU cores
     )
     return model
 

@@ -29,11 +29,17 @@ def measure_distances(
     return {
         "threshold": threshold,
         "accepted": float(accepted.mean()),
-        "accepted_per_class": {name: float(accepted[labels == label].mean()) for label, name in enumerate(class_names)},
+        "accepted_per_class": {
+            name: float(accepted[labels == label].mean()) for label, name in enumerate(class_names)
+        },
         "outliers": {
             kind: {
                 "count": len(theirs),
-                "auroc": float(roc_auc_score(np.repeat([0, 1], (len(distances), len(theirs))), [*distances, *theirs])),
+                "auroc": float(
+                    roc_auc_score(
+                        np.repeat([0, 1], (len(distances), len(theirs))), [*distances, *theirs]
+                    )
+                ),
                 "refused": float((theirs > threshold).mean()),
             }
             for kind, theirs in outliers.items()
@@ -42,16 +48,23 @@ def measure_distances(
 
 
 def measure_prediction_sets(
-    probabilities: NDArray[np.float32], labels: Labels, sets: PredictionSets, class_names: tuple[str, ...]
+    probabilities: NDArray[np.float32],
+    labels: Labels,
+    sets: PredictionSets,
+    class_names: tuple[str, ...],
 ) -> dict[str, Any]:
     """Measure the prediction sets of probabilities ``[N, K]`` at some coverages: how often they hold the truth."""
     measured = {}
     for coverage in MEASURED_COVERAGES:
-        members = probabilities >= np.array(sets.minimum_probabilities[sets.coverages.index(coverage)])
+        members = probabilities >= np.array(
+            sets.minimum_probabilities[sets.coverages.index(coverage)]
+        )
         held = members[np.arange(len(labels)), labels]
         measured[f"{coverage:.2f}"] = {
             "coverage": float(held.mean()),
-            "per_class": {name: float(held[labels == label].mean()) for label, name in enumerate(class_names)},
+            "per_class": {
+                name: float(held[labels == label].mean()) for label, name in enumerate(class_names)
+            },
             "mean_size": float(members.sum(axis=1).mean()),
             "empty": float((~members.any(axis=1)).mean()),
         }

@@ -30,11 +30,19 @@ def make_uploads(images: Images, ground: Ground, seed: int) -> list[bytes]:
 def _make_upload(image: NDArray[np.uint8], ground: Ground, generator: np.random.Generator) -> bytes:
     side = int(generator.integers(300, 700))
     top, bottom, left, right = (generator.uniform(0.02, 0.3, 4) * side).astype(int).tolist()
-    photo = Image.new("RGB", (side + left + right, side + top + bottom), _draw_colour(ground, generator))
-    enlarged = Image.fromarray(255 - image).resize((side, side), Image.Resampling.BICUBIC).convert("RGB")
-    outline = Image.fromarray((image > EMPTY).astype(np.uint8) * 255).resize((side, side), Image.Resampling.BICUBIC)
+    photo = Image.new(
+        "RGB", (side + left + right, side + top + bottom), _draw_colour(ground, generator)
+    )
+    enlarged = (
+        Image.fromarray(255 - image).resize((side, side), Image.Resampling.BICUBIC).convert("RGB")
+    )
+    outline = Image.fromarray((image > EMPTY).astype(np.uint8) * 255).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
     if "shadow" in ground:
-        shadow = outline.filter(ImageFilter.GaussianBlur(side / 25)).point(lambda value: value * SHADOW_STRENGTH)
+        shadow = outline.filter(ImageFilter.GaussianBlur(side / 25)).point(
+            lambda value: value * SHADOW_STRENGTH
+        )
         photo.paste("black", (left + side // 30, top + side // 25), shadow)
     photo.paste(enlarged, (left, top), outline.filter(ImageFilter.GaussianBlur(side / 90)))
     buffer = BytesIO()

@@ -55,18 +55,28 @@ def make_variants(model: bytes, images: Images) -> dict[str, bytes]:
             weight_type=QuantType.QInt8,
         )
         half = convert_float_to_float16(onnx.load_from_string(model), keep_io_types=True)
-        return {"float32": model, "int8": quantized.read_bytes(), "float16": half.SerializeToString()}
+        return {
+            "float32": model,
+            "int8": quantized.read_bytes(),
+            "float16": half.SerializeToString(),
+        }
 
 
-def compare_variants(variants: Mapping[str, bytes], validation: Samples) -> dict[str, dict[str, Any]]:
+def compare_variants(
+    variants: Mapping[str, bytes], validation: Samples
+) -> dict[str, dict[str, Any]]:
     """Measure each variant on validation beside float32, and its time on one thread of this machine's CPU."""
     sessions = {name: _open(model) for name, model in variants.items()}
-    answers = {name: run_graph(session, validation.images, 100) for name, session in sessions.items()}
+    answers = {
+        name: run_graph(session, validation.images, 100) for name, session in sessions.items()
+    }
     seconds = _time(sessions, validation.images)
     return {
         name: {
             "bytes": len(variants[name]),
-            "accuracy": float((answers[name].probabilities.argmax(axis=1) == validation.labels).mean()),
+            "accuracy": float(
+                (answers[name].probabilities.argmax(axis=1) == validation.labels).mean()
+            ),
             **_agree(answers[name], answers["float32"]),
             "milliseconds": {size: 1000 * seconds[name, size] for size in BATCH_SIZES},
             "speed": {size: seconds["float32", size] / seconds[name, size] for size in BATCH_SIZES},
@@ -77,7 +87,11 @@ def compare_variants(variants: Mapping[str, bytes], validation: Samples) -> dict
 
 def render_variants(measured: Mapping[str, Mapping[str, dict[str, Any]]]) -> str:
     """Render the page of variants: of bundles by name, what ``compare_variants`` measured."""
-    rows = "\n".join(_row(bundle, name, row) for bundle, variants in measured.items() for name, row in variants.items())
+    rows = "\n".join(
+        _row(bundle, name, row)
+        for bundle, variants in measured.items()
+        for name, row in variants.items()
+    )
     headings = " | ".join(f"ms for a batch of {size}" for size in BATCH_SIZES)
     return f"""# Variants in int8 and float16
 
@@ -99,7 +113,9 @@ self-test hold it to that; int8 is faster where convolutions are the work, but d
 
 
 def _row(bundle: str, name: str, row: dict[str, Any]) -> str:
-    times = [f"{row['milliseconds'][size]:.2f} ({row['speed'][size]:.2f} x)" for size in BATCH_SIZES]
+    times = [
+        f"{row['milliseconds'][size]:.2f} ({row['speed'][size]:.2f} x)" for size in BATCH_SIZES
+    ]
     cells = [
         f"`{bundle}`",
         name,
@@ -143,7 +159,9 @@ def _agree(answers: Answers, float32: Answers) -> dict[str, float]:
 
 def _time(sessions: Mapping[str, Any], images: Images) -> dict[tuple[str, int], float]:
     """Time the sessions in turns, so that whatever else the machine does hits them alike; seconds a batch."""
-    seconds: dict[tuple[str, int], list[float]] = {(name, size): [] for name in sessions for size in BATCH_SIZES}
+    seconds: dict[tuple[str, int], list[float]] = {
+        (name, size): [] for name in sessions for size in BATCH_SIZES
+    }
     for _ in range(ROUNDS):
         for (name, size), times in seconds.items():
             started = time.perf_counter()

@@ -15,7 +15,12 @@ from service.uploads import OPENAPI_BATCH, read_batch
 
 router = APIRouter(route_class=UploadRoute)
 
-SHAPE = {"name": "X-Shape", "in": "header", "schema": {"type": "string"}, "description": "Of a raw tensor: N,28,28."}
+SHAPE = {
+    "name": "X-Shape",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "Of a raw tensor: N,28,28.",
+}
 
 
 @router.post(
@@ -24,7 +29,9 @@ SHAPE = {"name": "X-Shape", "in": "header", "schema": {"type": "string"}, "descr
     responses=REFUSALS,
     openapi_extra=OPENAPI_BATCH | {"parameters": [SHAPE]},
 )
-async def predict_batch(request: Request, query: Annotated[PredictionQuery, Query()]) -> BatchPrediction:
+async def predict_batch(
+    request: Request, query: Annotated[PredictionQuery, Query()]
+) -> BatchPrediction:
     """Classify up to 1024 images: a form's file parts ``file``; or, as ``application/octet-stream``, uint8 pixels of
     images in the model's form, ``[N, height, width]``, as a file in NumPy's format or with their shape in ``X-Shape``.
     """
@@ -46,5 +53,7 @@ async def predict_batch(request: Request, query: Annotated[PredictionQuery, Quer
         else:
             predictions.append(Failure(index=index, problem=describe_problem(request.scope, item)))
         if query.explain:
-            await asyncio.sleep(0)  # a thousand explanations take a good part of a second, and others wait
+            await asyncio.sleep(
+                0
+            )  # a thousand explanations take a good part of a second, and others wait
     return BatchPrediction(model=name_model(batch.manifest), predictions=predictions)

@@ -9,10 +9,17 @@ from service.telemetry import CONTENT_TYPE, Metrics
 
 router = APIRouter()
 
-TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+TEXT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}}
+}
 
 
-@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response, responses=TEXT | responses(400, 401))
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses=TEXT | responses(400, 401),
+)
 async def read_metrics(request: Request) -> Response:
     """Answer all metrics in Prometheus' text format."""
     metrics: Metrics = request.app.state.metrics

@@ -13,7 +13,9 @@ from service.schemas import ModelDetails, ModelInput, Models
 
 router = APIRouter(prefix="/models")
 
-MARKDOWN: dict[int | str, dict[str, Any]] = {200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}}
+MARKDOWN: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}
+}
 
 
 @router.get("", summary="The models that answer", responses=responses(400, 401, 503))
@@ -41,12 +43,16 @@ async def read_card(request: Request, name: str) -> Response:
     """Answer the card of the model that answers, in Markdown."""
     classifier = _serving(request)
     if name != classifier.manifest.name:
-        raise UnknownModelError(f"no model {name[:100]!r} is served; the one that is: {classifier.manifest.name!r}")
+        raise UnknownModelError(
+            f"no model {name[:100]!r} is served; the one that is: {classifier.manifest.name!r}"
+        )
     return Response(classifier.card, media_type="text/markdown")
 
 
 def _serving(request: Request) -> Classifier:
     predictor: Predictor = request.app.state.predictor
     if predictor.classifier is None:
-        raise NotReadyError(f"the service is {predictor.status} and has no model yet; try again later")
+        raise NotReadyError(
+            f"the service is {predictor.status} and has no model yet; try again later"
+        )
     return predictor.classifier

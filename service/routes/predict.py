@@ -19,7 +19,9 @@ router = APIRouter(route_class=UploadRoute)
 REFUSALS = responses(400, 401, 408, 413, 415, 422, 429, 503, 504)
 
 
-@router.post("/predict", summary="Classify one image", responses=REFUSALS, openapi_extra=OPENAPI_UPLOAD)
+@router.post(
+    "/predict", summary="Classify one image", responses=REFUSALS, openapi_extra=OPENAPI_UPLOAD
+)
 async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) -> Prediction:
     """Classify an image: JPEG, PNG, WebP, BMP, GIF or TIFF, as a form's file part ``file`` or as the raw body."""
     predictor: Predictor = request.app.state.predictor

@@ -44,10 +44,14 @@ def _read_query(request: Request) -> PredictionQuery:
         return NOTHING_ASKED
     given = request.query_params
     if len(given.multi_items()) > MAX_PARAMETERS:
-        raise InvalidParameterError(f"{len(given.multi_items())} parameters are given; send at most {MAX_PARAMETERS}")
+        raise InvalidParameterError(
+            f"{len(given.multi_items())} parameters are given; send at most {MAX_PARAMETERS}"
+        )
     for name in given:
         if len(given.getlist(name)) > 1:
-            raise InvalidParameterError(f"{name[:40]} is given {len(given.getlist(name))} times; send it once")
+            raise InvalidParameterError(
+                f"{name[:40]} is given {len(given.getlist(name))} times; send it once"
+            )
     try:
         return PredictionQuery.model_validate(dict(given))
     except ValidationError as error:

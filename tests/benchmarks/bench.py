@@ -75,7 +75,9 @@ def photo(image: NDArray[np.uint8], generator: np.random.Generator, width: int =
     """Make a JPEG of 4 to 3 of an item on a light, noisy ground."""
     unit = width // 40
     side = 28 * unit
-    item = 255 - np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)).astype(np.float32)
+    item = 255 - np.asarray(
+        Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
+    ).astype(np.float32)
     canvas = np.full((30 * unit, 40 * unit), 245, np.float32)
     canvas[unit : unit + side, 6 * unit : 6 * unit + side] = np.minimum(item, 245)
     noisy = canvas[..., None] * (1, 0.98, 0.95) + generator.normal(0, 6, (*canvas.shape, 1))
@@ -108,7 +110,9 @@ def app(name: str, **environment: str) -> Iterator[int]:
     """Run an ASGI app of this folder on one uvicorn worker, as tutorials do; yield its port."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", f"tests.benchmarks.{name}:app", "--port", str(port)]
-    process = subprocess.Popen([*command, "--log-level", "warning"], cwd=ROOT, env=os.environ | environment)
+    process = subprocess.Popen(
+        [*command, "--log-level", "warning"], cwd=ROOT, env=os.environ | environment
+    )
     try:
         while process.poll() is None:
             try:
@@ -135,7 +139,11 @@ class Spent:
     def of(cls, server: Server) -> Spent:
         """Read it."""
         lines = (line.rpartition(" ") for line in server.get("/metrics").text.splitlines())
-        values = {name: float(value) for name, _, value in lines if name.startswith("service_") and "{" not in name}
+        values = {
+            name: float(value)
+            for name, _, value in lines
+            if name.startswith("service_") and "{" not in name
+        }
         process = psutil.Process(server.process.pid)
         return cls(
             sum(sum(member.cpu_times()[:2]) for member in (process, *process.children())),
@@ -146,7 +154,9 @@ class Spent:
 
     def since(self, before: Spent) -> str:
         """Render an image's share of what was spent since ``before`` as columns of a table, in microseconds."""
-        cpu, images, decode, inference = (now - then for now, then in zip(astuple(self), astuple(before), strict=True))
+        cpu, images, decode, inference = (
+            now - then for now, then in zip(astuple(self), astuple(before), strict=True)
+        )
         parts = [1e6 * each / images for each in (cpu, decode, inference)]
         return " | ".join(f"{each:,.0f}" for each in (*parts, parts[0] - parts[1] - parts[2]))
 
@@ -169,13 +179,17 @@ class Bench:
         generator = np.random.default_rng(0)
         self.photos = [photo(image, generator) for image in self.images[:24]]
         # What the tutorial makes of a photo is another thing than what the service does: any answer is right.
-        self.jpegs = [request("/predict", upload, "image/jpeg", b'"class_name":') for upload in self.photos]
+        self.jpegs = [
+            request("/predict", upload, "image/jpeg", b'"class_name":') for upload in self.photos
+        ]
 
     async def compare(self, work: str, requests: list[Request], connections: int) -> Cell:
         """Measure one cell: the tutorial app, the service, the tutorial app again, the ceiling."""
         ports = self.tutorial, self.port, self.tutorial
         results = [await closed_loop(port, requests, connections, self.seconds) for port in ports]
-        answered = [Request(each.message, b'"class_name":') for each in requests]  # one answer fits all
+        answered = [
+            Request(each.message, b'"class_name":') for each in requests
+        ]  # one answer fits all
         results.append(await closed_loop(self.ceiling, answered, connections, self.seconds))
         for result in results:
             assert result.statuses.keys() == {200}, result.statuses
@@ -194,7 +208,11 @@ class Bench:
     async def overload(self, capacity: float) -> str:
         """Send small images at twice ``capacity``, whatever becomes of them."""
         result = await open_loop(self.port, self.pngs, 2 * capacity, 512, 2 * self.seconds)
-        refused = np.percentile(result.refusal_seconds, 99) * 1000 if result.refusal_seconds else float("nan")
+        refused = (
+            np.percentile(result.refusal_seconds, 99) * 1000
+            if result.refusal_seconds
+            else float("nan")
+        )
         return (
             f"At twice that rate in an open loop of 512 connections: {result.rate:,.0f} right answers a second "
             f"({result.rate / capacity:.0%} of {capacity:,.0f}), p99 {result.percentile_ms(99):.0f} ms; "
@@ -206,7 +224,10 @@ class Bench:
         """Time batches in one request against the session itself, on as many cores, in turns; rows of a table."""
         url = self.server.url + "/predict/batch"
         tensor = np.resize(self.images, (TENSOR_IMAGES, *SIZE))
-        headers = {"Content-Type": "application/octet-stream", "X-Shape": ",".join(map(str, tensor.shape))}
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "X-Shape": ",".join(map(str, tensor.shape)),
+        }
         files = [("file", encode(image)) for image in self.images[:BATCH_FILES]]
         session = open_session(threads=min(MAX_CORES, available_cores()))
         with httpx2.Client() as client:
@@ -215,17 +236,25 @@ class Bench:
             times = interleave(
                 lambda: run_in_batches(session, tensor),
                 lambda: client.post(url, content=body, headers=form).raise_for_status(),
-                lambda: client.post(url, content=tensor.tobytes(), headers=headers).raise_for_status(),
+                lambda: client.post(
+                    url, content=tensor.tobytes(), headers=headers
+                ).raise_for_status(),
             )
         rates = [
-            count / seconds for count, seconds in zip((TENSOR_IMAGES, BATCH_FILES, TENSOR_IMAGES), times, strict=True)
+            count / seconds
+            for count, seconds in zip(
+                (TENSOR_IMAGES, BATCH_FILES, TENSOR_IMAGES), times, strict=True
+            )
         ]
         labels = (
             "`session.run` in this process on as many cores, batches of 32",
             f"{BATCH_FILES} PNGs in a form",
             f"tensor of {TENSOR_IMAGES} images",
         )
-        return [f"| {label} | {rate:,.0f} | {rate / rates[0]:.2f} |" for label, rate in zip(labels, rates, strict=True)]
+        return [
+            f"| {label} | {rate:,.0f} | {rate / rates[0]:.2f} |"
+            for label, rate in zip(labels, rates, strict=True)
+        ]
 
     def ceilings(self) -> list[str]:
         """Time the parts of the work in this process, on one thread; rows of a table."""
@@ -263,7 +292,9 @@ def open_session(bundle: Path = BUNDLE, threads: int = 1) -> onnxruntime.Inferen
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(bundle / "model.onnx", options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        bundle / "model.onnx", options, providers=["CPUExecutionProvider"]
+    )
 
 
 def run_in_batches(session: onnxruntime.InferenceSession, tensor: NDArray[np.uint8]) -> None:
@@ -294,10 +325,15 @@ async def workers(seconds: float, pngs: list[Request], jpegs: list[Request]) -> 
     for count in (1, 2, 4):
         with serving(**SERVED | {"workers": count, "threads": 1}) as server:
             port = int(server.url.rsplit(":", 1)[1])
-            results = [await closed_loop(port, requests, CONNECTIONS[-1], seconds) for requests in (pngs, jpegs)]
+            results = [
+                await closed_loop(port, requests, CONNECTIONS[-1], seconds)
+                for requests in (pngs, jpegs)
+            ]
         for result in results:
             assert result.statuses.keys() == {200}, result.statuses
-        rows.append(f"| {count} | " + " | ".join(f"{result.rate:,.0f}" for result in results) + " |")
+        rows.append(
+            f"| {count} | " + " | ".join(f"{result.rate:,.0f}" for result in results) + " |"
+        )
     return rows
 
 
@@ -321,7 +357,9 @@ def start_and_idle() -> list[str]:
         f"| CPU when idle, all processes | {share:.1%} of a core |",
         f"| memory of a worker with `convnet-tf1`, idle | {max(sizes):.0f} MiB; "
         f"the interpreter with onnxruntime has {bare:.0f} MiB |",
-        f"| processes | {len(family)}, of which the supervisor has {sizes[0]:.0f} MiB |" if len(family) > 1 else "",
+        f"| processes | {len(family)}, of which the supervisor has {sizes[0]:.0f} MiB |"
+        if len(family) > 1
+        else "",
     ]
 
 
@@ -381,7 +419,9 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.bench", description=__doc__)
     parser.add_argument("--seconds", type=float, default=4, help="how long each cell is measured")
-    parser.add_argument("--output", type=Path, help="the document whose figures to replace; printed without")
+    parser.add_argument(
+        "--output", type=Path, help="the document whose figures to replace; printed without"
+    )
     arguments = parser.parse_args()
     parts = uvloop.run(measure(arguments.seconds))
     parts["machine"] = (

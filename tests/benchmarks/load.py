@@ -18,7 +18,13 @@ from tests import golden
 from tests.service.images import encode
 
 HOST = "127.0.0.1"
-LOSSLESS: dict[str, dict[str, bool]] = {"PNG": {}, "BMP": {}, "GIF": {}, "TIFF": {}, "WEBP": {"lossless": True}}
+LOSSLESS: dict[str, dict[str, bool]] = {
+    "PNG": {},
+    "BMP": {},
+    "GIF": {},
+    "TIFF": {},
+    "WEBP": {"lossless": True},
+}
 BROKEN = (ConnectionError, asyncio.IncompleteReadError)
 MAX_PAUSE_SECONDS = 0.3  # of a slow but honest client, in the middle of its body
 
@@ -41,7 +47,10 @@ def golden_uploads() -> list[Upload]:
     formats = list(LOSSLESS.items())
     pairs = zip(golden.images(), golden.probabilities(), strict=True)
     return [
-        Upload(encode(image, formats[number % len(formats)][0], **formats[number % len(formats)][1]), answer)
+        Upload(
+            encode(image, formats[number % len(formats)][0], **formats[number % len(formats)][1]),
+            answer,
+        )
         for number, (image, answer) in enumerate(pairs)
     ]
 
@@ -93,7 +102,12 @@ async def connected(port: int) -> AsyncIterator[Connection]:
 
 def head(length: int, content_type: str = "image/png", **headers: str) -> bytes:
     """Render the head of an upload of ``length`` bytes."""
-    lines = ["POST /predict HTTP/1.1", f"Host: {HOST}", f"Content-Type: {content_type}", f"Content-Length: {length}"]
+    lines = [
+        "POST /predict HTTP/1.1",
+        f"Host: {HOST}",
+        f"Content-Type: {content_type}",
+        f"Content-Length: {length}",
+    ]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode()
 
@@ -153,7 +167,9 @@ class Load:
         while not self._stopped:
             try:
                 async with connected(self._port) as connection:
-                    while not self._stopped and await self._ask(connection, f"torture-{user}-{next(numbers)}"):
+                    while not self._stopped and await self._ask(
+                        connection, f"torture-{user}-{next(numbers)}"
+                    ):
                         pass
             except ConnectionRefusedError:
                 return  # the server has gone

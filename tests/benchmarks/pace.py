@@ -66,7 +66,9 @@ class _Connection(asyncio.Protocol):
         if end < 4:
             return
         length = self._received.index(b"content-length: ") + 16
-        if len(self._received) < end + int(self._received[length : self._received.index(b"\r", length)]):
+        if len(self._received) < end + int(
+            self._received[length : self._received.index(b"\r", length)]
+        ):
             return
         received, self._received = self._received, b""
         self._on_answer(self, int(received[9:12]), received[end:])
@@ -84,7 +86,10 @@ class _Load:
 
     async def connect(self, port: int, count: int) -> list[_Connection]:
         loop = asyncio.get_running_loop()
-        made = [await loop.create_connection(lambda: _Connection(self.on_answer), HOST, port) for _ in range(count)]
+        made = [
+            await loop.create_connection(lambda: _Connection(self.on_answer), HOST, port)
+            for _ in range(count)
+        ]
         return [connection for _, connection in made]
 
     def on_answer(self, connection: _Connection, status: int, body: bytes) -> None:
@@ -136,7 +141,9 @@ class _OpenLoad(_Load):
             await asyncio.sleep(max(0.001, due - now))
 
 
-async def closed_loop(port: int, requests: list[Request], connections: int, seconds: float) -> Result:
+async def closed_loop(
+    port: int, requests: list[Request], connections: int, seconds: float
+) -> Result:
     """Let each connection send a request as soon as its last one is answered; a quarter of the time is warm-up."""
     load = _Load(cycle(requests))
     opened = await load.connect(port, connections)
@@ -148,7 +155,9 @@ async def closed_loop(port: int, requests: list[Request], connections: int, seco
     return load.result
 
 
-async def open_loop(port: int, requests: list[Request], rate: float, connections: int, seconds: float) -> Result:
+async def open_loop(
+    port: int, requests: list[Request], rate: float, connections: int, seconds: float
+) -> Result:
     """Send requests at ``rate`` a second, whatever becomes of them, over at most ``connections``."""
     load = _OpenLoad(cycle(requests))
     opened = await load.connect(port, connections)

@@ -31,11 +31,19 @@ def mixed_requests(server: Server) -> list[Request]:
     Their class is what the server said of them first.
     """
     generator = np.random.default_rng(0)
-    photos = [photo(image, generator, width) for image, width in zip(golden.images(), WIDTHS * 8, strict=False)]
+    photos = [
+        photo(image, generator, width)
+        for image, width in zip(golden.images(), WIDTHS * 8, strict=False)
+    ]
     photo_requests = []
-    for upload in [*photos, LARGE_IMAGE]:  # a request that takes long is watched by a task of its own
+    for upload in [
+        *photos,
+        LARGE_IMAGE,
+    ]:  # a request that takes long is watched by a task of its own
         name = server.predict(upload).json()["class_name"]
-        photo_requests.append(request("/predict", upload, "image/*", f'"class_name":"{name}"'.encode()))
+        photo_requests.append(
+            request("/predict", upload, "image/*", f'"class_name":"{name}"'.encode())
+        )
     pngs = png_requests(DEFAULT)
     return list(chain.from_iterable(zip(pngs, cycle(photo_requests), strict=False)))
 
@@ -43,7 +51,9 @@ def mixed_requests(server: Server) -> list[Request]:
 async def soak(rate: float, seconds: float) -> str:
     """Load the default model at ``rate`` requests a second; return a table and a line on the answers."""
     with serving(**SERVED | {"model": DEFAULT}) as server:
-        workers = psutil.Process(server.process.pid).children() or [psutil.Process(server.process.pid)]
+        workers = psutil.Process(server.process.pid).children() or [
+            psutil.Process(server.process.pid)
+        ]
         names = " | ".join(f"worker {number}" for number in range(1, len(workers) + 1))
         rows = [f"| minutes | {names} |", "|---:" * (len(workers) + 1) + "|", _row(0, workers)]
         port, requests = int(server.url.rsplit(":", 1)[1]), mixed_requests(server)
@@ -54,8 +64,12 @@ async def soak(rate: float, seconds: float) -> str:
             if number in {1, 5, 10, 20, 30, 40, 50, SAMPLES}:
                 rows.append(_row(number * seconds / SAMPLES, workers))
         result = await load
-    answers = ", ".join(f"{count:,} were answered {status}" for status, count in sorted(result.statuses.items()))
-    due = f"At {rate:g} requests a second; of {rate * result.duration_seconds:,.0f} after the warm-up"
+    answers = ", ".join(
+        f"{count:,} were answered {status}" for status, count in sorted(result.statuses.items())
+    )
+    due = (
+        f"At {rate:g} requests a second; of {rate * result.duration_seconds:,.0f} after the warm-up"
+    )
     return "\n".join(rows) + f"\n\n{due} {answers}; wrong: {result.wrong}."
 
 
@@ -75,7 +89,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--rate", type=float, default=50, help="requests a second")
-    parser.add_argument("--output", type=Path, help="the document whose figures to replace; printed without")
+    parser.add_argument(
+        "--output", type=Path, help="the document whose figures to replace; printed without"
+    )
     arguments = parser.parse_args()
     text = uvloop.run(soak(arguments.rate, arguments.seconds))
     print(text)

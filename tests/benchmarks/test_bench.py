@@ -60,7 +60,9 @@ def test_soak_tells_memory_and_answers() -> None:
     sizes = [row.split("|")[2:-1] for row in table.splitlines()[2:]]
     assert len(sizes) > 2
     assert all(20 < float(size) < 2000 for row in sizes for size in row)
-    counts = re.search(r"of ([\d,]+) after the warm-up ([\d,]+) were answered 200; wrong: 0\.$", answers)
+    counts = re.search(
+        r"of ([\d,]+) after the warm-up ([\d,]+) were answered 200; wrong: 0\.$", answers
+    )
     assert counts is not None
     due, answered = (int(count.replace(",", "")) for count in counts.groups())
     assert answered >= 0.8 * due  # those at either end of the time are counted on one side only

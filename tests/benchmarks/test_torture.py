@@ -20,8 +20,12 @@ def uploads() -> list[Upload]:
 def test_hostile_clients_do_no_harm(uploads: list[Upload]) -> None:
     """Beside vanishing, slow, silent and lying clients, all good requests are answered right or refused with 503."""
     rows = asyncio.run(torture.storm(4, uploads))
-    assert not [row for row in rows if row.lost and row.fault != "memory"]  # of seconds a slope says nothing
-    assert all(row.times for row in rows if row.fault not in ("silent client", "large image"))  # which take their time
+    assert not [
+        row for row in rows if row.lost and row.fault != "memory"
+    ]  # of seconds a slope says nothing
+    assert all(
+        row.times for row in rows if row.fault not in ("silent client", "large image")
+    )  # which take their time
 
 
 def test_stop_loses_nothing(uploads: list[Upload]) -> None:

@@ -33,7 +33,17 @@ from PIL import Image, PngImagePlugin
 from service.bundle import MODEL_FILE, read_bundle, write_bundle
 from service.protocol import HEAD_TIMEOUT_SECONDS
 from service.settings import Settings
-from tests.benchmarks.load import BROKEN, Connection, Load, Tally, Upload, connected, golden_uploads, head, until
+from tests.benchmarks.load import (
+    BROKEN,
+    Connection,
+    Load,
+    Tally,
+    Upload,
+    connected,
+    golden_uploads,
+    head,
+    until,
+)
 from tests.e2e.server import Server, serving
 from tests.service.images import encode, fault, noise
 from tests.service.test_screening import tiled
@@ -65,10 +75,15 @@ class Row:
 async def storm(seconds: float, uploads: list[Upload]) -> list[Row]:
     """Load a server twice as much as it holds, with hostile clients mixed in, and watch its memory."""
     with serving(
-        device="cpu", max_uploads_in_flight=UPLOADS_IN_FLIGHT, upload_timeout_seconds=UPLOAD_TIMEOUT_SECONDS
+        device="cpu",
+        max_uploads_in_flight=UPLOADS_IN_FLIGHT,
+        upload_timeout_seconds=UPLOAD_TIMEOUT_SECONDS,
     ) as server:
         faults = [Fault(*kind) for kind in FAULTS]
-        async with Load(_port(server), uploads, USERS).running() as tally, AsyncExitStack() as stack:
+        async with (
+            Load(_port(server), uploads, USERS).running() as tally,
+            AsyncExitStack() as stack,
+        ):
             for kind in faults:
                 await stack.enter_async_context(kind.going_on(_port(server)))
             memory = await _watch_memory(psutil.Process(server.process.pid), seconds)
@@ -88,7 +103,9 @@ async def storm(seconds: float, uploads: list[Upload]) -> list[Row]:
 class Fault:
     """Hostile clients of one kind, a few at a time; ``attack`` returns the status that one of them got, or None."""
 
-    def __init__(self, name: str, done: str, attack: Callable[[int], Awaitable[int | None]]) -> None:
+    def __init__(
+        self, name: str, done: str, attack: Callable[[int], Awaitable[int | None]]
+    ) -> None:
         self.name = name
         self.done = done
         self.attack = attack
@@ -113,7 +130,9 @@ class Fault:
 
     def row(self) -> Row:
         """Tell what they got; what they must not get counts as lost."""
-        got = ", ".join(f"{status or 'no answer'}: {count}" for status, count in self.statuses.most_common())
+        got = ", ".join(
+            f"{status or 'no answer'}: {count}" for status, count in self.statuses.most_common()
+        )
         expected = {200, 503} if self.attack is overload else REFUSALS | {None}
         lost = sum(count for status, count in self.statuses.items() if status not in expected)
         return Row(self.name, self.done, self.statuses.total(), got, lost)
@@ -184,10 +203,23 @@ def _frame_bomb() -> bytes:
 
 
 LARGE_IMAGE = encode(Image.new("L", (7000, 7000)))
-BOMBS = (fault("bomb-30000x30000.png"), _text_bomb(), _frame_bomb(), tiled((28, 28), (46_320, 46_320), b""))
+BOMBS = (
+    fault("bomb-30000x30000.png"),
+    _text_bomb(),
+    _frame_bomb(),
+    tiled((28, 28), (46_320, 46_320), b""),
+)
 FAULTS = (
-    ("client vanishes", "hung up at a random byte of the upload, or while it waited for the answer", vanish),
-    ("slowloris", f"body sent at 10 bytes a second; {UPLOAD_TIMEOUT_SECONDS} s are allowed", dribble),
+    (
+        "client vanishes",
+        "hung up at a random byte of the upload, or while it waited for the answer",
+        vanish,
+    ),
+    (
+        "slowloris",
+        f"body sent at 10 bytes a second; {UPLOAD_TIMEOUT_SECONDS} s are allowed",
+        dribble,
+    ),
     (
         "silent client",
         f"a part of a request's head, and nothing more; {HEAD_TIMEOUT_SECONDS:g} s are allowed",
@@ -198,8 +230,16 @@ FAULTS = (
         "900 Mpixel PNG, 50 MB of text in 50 kB of PNG, 81 Mpixel GIF, 2 Gpixel tile in a TIFF",
         bomb,
     ),
-    ("large image", f"49 Mpixel in {len(LARGE_IMAGE) // 1000} kB of PNG, which is allowed", overload),
-    ("garbage", "random bytes as image, as form and as HTTP; JPEG cut off; wrong content type", garbage),
+    (
+        "large image",
+        f"49 Mpixel in {len(LARGE_IMAGE) // 1000} kB of PNG, which is allowed",
+        overload,
+    ),
+    (
+        "garbage",
+        "random bytes as image, as form and as HTTP; JPEG cut off; wrong content type",
+        garbage,
+    ),
 )
 
 
@@ -286,14 +326,20 @@ async def kill_worker(rounds: int, uploads: list[Upload]) -> Row:
                 victim = random.choice(supervisor.children())
                 # Nothing is awaited from here to the kill, so that no client sends anything meanwhile.
                 victim.suspend()
-                doomed = {connection.raddr.port for connection in victim.net_connections() if connection.raddr}
+                doomed = {
+                    connection.raddr.port
+                    for connection in victim.net_connections()
+                    if connection.raddr
+                }
                 in_flight += len(doomed & set(tally.in_flight.values()))
                 victim.kill()
                 await tally.answers(10 * USERS)
                 await until(lambda: len(supervisor.children()) == 2)
                 await asyncio.to_thread(_wait_for_two_ready, server)
                 await tally.answers(10 * USERS)
-                failed = [port for request, port in tally.unanswered.items() if request not in before]
+                failed = [
+                    port for request, port in tally.unanswered.items() if request not in before
+                ]
                 lost += len(set(failed) - doomed) + len(failed) - len(set(failed))
         lost += len(tally.wrong) + len(tally.refused)
     return Row(
@@ -338,7 +384,11 @@ async def swap(rounds: int, uploads: list[Upload], *, corrupt: bool) -> Row:
 
 
 def _is_decided(server: Server, tally: Tally, version: str, *, corrupt: bool) -> bool:
-    return server.read_log().count("is refused") == int(version) if corrupt else version in tally.versions
+    return (
+        server.read_log().count("is refused") == int(version)
+        if corrupt
+        else version in tally.versions
+    )
 
 
 def _publish(staging: Path, folder: Path, version: str, *, corrupt: bool = False) -> None:
@@ -402,8 +452,12 @@ def write_document(path: Path, rows: Sequence[Row], seconds: float) -> None:
 def main() -> int:
     """Run the command line; return 1 if anything was lost."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.torture", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=300, help="how long the load with faults goes on")
-    parser.add_argument("--output", type=Path, help="the document to write; none is written without")
+    parser.add_argument(
+        "--seconds", type=float, default=300, help="how long the load with faults goes on"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="the document to write; none is written without"
+    )
     arguments = parser.parse_args()
     rows = asyncio.run(torture(arguments.seconds))
     print(*rows, sep="\n")

@@ -8,7 +8,18 @@ import onnxruntime
 from fastapi import FastAPI, UploadFile
 from PIL import Image
 
-NAMES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+NAMES = [
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+]
 
 app = FastAPI()
 session = onnxruntime.InferenceSession(os.environ["MODEL"], providers=["CPUExecutionProvider"])
@@ -19,4 +30,7 @@ async def predict(file: UploadFile) -> dict[str, object]:
     """Classify one image."""
     image = Image.open(BytesIO(await file.read())).convert("L").resize((28, 28))
     probabilities = session.run(["probabilities"], {"image": np.asarray(image)[None]})[0][0]
-    return {"class_name": NAMES[int(probabilities.argmax())], "probabilities": probabilities.tolist()}
+    return {
+        "class_name": NAMES[int(probabilities.argmax())],
+        "probabilities": probabilities.tolist(),
+    }

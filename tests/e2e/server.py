@@ -63,7 +63,9 @@ class Server:
 
 def start(log: IO[str] | int = subprocess.PIPE, **settings: object) -> subprocess.Popen[str]:
     """Start ``python -m service serve`` with ``settings`` in its environment, and its log in ``log``."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("SERVICE_")}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("SERVICE_")
+    }
     environment |= {f"SERVICE_{key.upper()}": str(value) for key, value in settings.items()}
     return subprocess.Popen(
         [sys.executable, "-m", "service", "serve"],

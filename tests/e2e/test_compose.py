@@ -54,7 +54,9 @@ class Container:
             if state["Health"]["Status"] == "unhealthy" or state["Restarting"]:
                 break
             time.sleep(0.25)
-        pytest.fail(f"the container did not become healthy, state {state}; its log: {self.docker('logs', self.id)}")
+        pytest.fail(
+            f"the container did not become healthy, state {state}; its log: {self.docker('logs', self.id)}"
+        )
 
 
 def run(*command: str, **environment: str) -> str:
@@ -68,13 +70,20 @@ def run(*command: str, **environment: str) -> str:
         text=True,
         check=False,
     )
-    assert result.returncode == 0, f"{' '.join(command)} ended with {result.returncode}: {result.stdout}"
+    assert result.returncode == 0, (
+        f"{' '.join(command)} ended with {result.returncode}: {result.stdout}"
+    )
     return result.stdout
 
 
 def succeeds(*command: str, **environment: str) -> bool:
     """Whether a command ends with 0."""
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(
+            command, env=os.environ | environment, capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -110,12 +119,26 @@ def image(docker: Run, path: str) -> str:
     """Image of the service, built for the CPU; its layers stay in the build cache for the next time."""
     base = os.environ.get("TEST_BASE_IMAGE") or DEFAULT_BASE_IMAGE
     if not succeeds("docker", "image", "inspect", base, PATH=path):
-        pytest.skip(f"the base image {base} is not here: pull it, or name another with TEST_BASE_IMAGE")
+        pytest.skip(
+            f"the base image {base} is not here: pull it, or name another with TEST_BASE_IMAGE"
+        )
     secrets = [
-        f"--secret=id={name},src={os.environ[variable]}" for name, variable in SECRETS.items() if variable in os.environ
+        f"--secret=id={name},src={os.environ[variable]}"
+        for name, variable in SECRETS.items()
+        if variable in os.environ
     ]
     tag = "fashion-classifier:test"
-    docker("build", "-f", "docker/Dockerfile", "-t", tag, "--build-arg", f"BASE_IMAGE={base}", *secrets, ".")
+    docker(
+        "build",
+        "-f",
+        "docker/Dockerfile",
+        "-t",
+        tag,
+        "--build-arg",
+        f"BASE_IMAGE={base}",
+        *secrets,
+        ".",
+    )
     return tag
 
 
@@ -142,9 +165,12 @@ def container(compose: tuple[str, ...], docker: Run, path: str, image: str) -> I
 
 
 @pytest.mark.parametrize(
-    ("files", "expected"), [(CPU, ["serve-cpu.txt", "SERVICE_DEVICE: cpu"]), (GPU, ["serve-cuda.txt", "- gpu"])]
+    ("files", "expected"),
+    [(CPU, ["serve-cpu.txt", "SERVICE_DEVICE: cpu"]), (GPU, ["serve-cuda.txt", "- gpu"])],
 )
-def test_compose_files_load(compose: tuple[str, ...], files: tuple[str, ...], expected: list[str]) -> None:
+def test_compose_files_load(
+    compose: tuple[str, ...], files: tuple[str, ...], expected: list[str]
+) -> None:
     """The Compose at hand accepts the files; the GPU's override takes the CUDA requirements and reserves a GPU."""
     config = run(*compose, *files, "config")
     assert [words for words in expected if words not in config] == []
@@ -167,7 +193,9 @@ def test_container_is_confined(container: Container) -> None:
     assert facts["HostConfig"]["SecurityOpt"] == ["no-new-privileges:true"]
     assert "ORT_DISABLE_TELEMETRY=1" in facts["Config"]["Env"]
     status = container.docker("exec", container.id, "cat", "/proc/1/status")
-    assert {"CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"} <= set(status.splitlines())
+    assert {"CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"} <= set(
+        status.splitlines()
+    )
 
 
 def test_image_holds_nothing_of_its_build(docker: Run, image: str) -> None:

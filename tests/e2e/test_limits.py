@@ -18,14 +18,18 @@ from tests.e2e.server import Server, serving
 from tests.service.images import encode, fault, noise
 
 PHOTO = fault("photo.png")
-SLOW_IMAGE = encode(noise(6000, 6000), "PNG", compress_level=1)  # a good part of a second of decoding
+SLOW_IMAGE = encode(
+    noise(6000, 6000), "PNG", compress_level=1
+)  # a good part of a second of decoding
 
 
 @contextmanager
 def upload_begun(server: Server, length: int, sent: bytes = b"") -> Iterator[socket.socket]:
     """Send the head of an upload of ``length`` bytes and a part of its body."""
     address = urlsplit(server.url)
-    with socket.create_connection((str(address.hostname), address.port or 0), timeout=30) as connection:
+    with socket.create_connection(
+        (str(address.hostname), address.port or 0), timeout=30
+    ) as connection:
         head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {length}\r\n\r\n"
         connection.sendall(head.encode() + sent)
         yield connection
@@ -38,7 +42,9 @@ def in_flight(server: Server) -> int:
 
 def metric(server: Server, name: str) -> int:
     """Read a metric; one that has not been counted yet is 0."""
-    lines = [line for line in server.get("/metrics").text.splitlines() if line.startswith(name + " ")]
+    lines = [
+        line for line in server.get("/metrics").text.splitlines() if line.startswith(name + " ")
+    ]
     return int(float(lines[0].rsplit(" ", 1)[1])) if lines else 0
 
 
@@ -60,7 +66,10 @@ def receive_all(connection: socket.socket) -> bytes:
 
 def test_slow_body_is_given_up() -> None:
     """A client that stops in the middle of its body is answered 408 and its connection closed; others are served."""
-    with serving(device="cpu", upload_timeout_seconds=0.5) as server, upload_begun(server, 1000, b"abc") as connection:
+    with (
+        serving(device="cpu", upload_timeout_seconds=0.5) as server,
+        upload_begun(server, 1000, b"abc") as connection,
+    ):
         assert server.predict(PHOTO).status_code == 200
         answer = receive_all(connection)
         assert answer.startswith(b"HTTP/1.1 408")
@@ -70,12 +79,17 @@ def test_slow_body_is_given_up() -> None:
 
 def test_deadline_is_kept() -> None:
     """A request that is not answered in time is answered 504, and what it waited for is given up."""
-    with serving(device="cpu", request_timeout_seconds=0.5) as server, upload_begun(server, 1000) as connection:
+    with (
+        serving(device="cpu", request_timeout_seconds=0.5) as server,
+        upload_begun(server, 1000) as connection,
+    ):
         assert connection.recv(65536).startswith(b"HTTP/1.1 504")
         assert server.predict(PHOTO).status_code == 200
 
 
-@pytest.mark.parametrize("limit", [{"max_uploads_in_flight": 1}, {"max_bytes_in_flight": 1_000_000}])
+@pytest.mark.parametrize(
+    "limit", [{"max_uploads_in_flight": 1}, {"max_bytes_in_flight": 1_000_000}]
+)
 def test_one_upload_too_many_is_refused_at_once(limit: dict[str, int]) -> None:
     """Past the limit on uploads, or on their bytes, an upload gets 503 with Retry-After; health and metrics do not."""
     with serving(device="cpu", **limit) as server:
@@ -95,7 +109,9 @@ def test_chunked_upload_is_reserved_for_in_full() -> None:
     """A body that does not declare its length counts as the largest allowed."""
     with serving(device="cpu", max_bytes_in_flight=1_000_000, max_upload_bytes=1_000_001) as server:
         chunks = iter([PHOTO])
-        refused = httpx2.post(server.url + "/predict", content=chunks, headers={"content-type": "image/png"})
+        refused = httpx2.post(
+            server.url + "/predict", content=chunks, headers={"content-type": "image/png"}
+        )
         assert refused.status_code == 503
         assert server.predict(PHOTO).status_code == 200
 
@@ -103,9 +119,14 @@ def test_chunked_upload_is_reserved_for_in_full() -> None:
 def test_upload_of_a_client_that_has_gone_is_not_run() -> None:
     """While the only thread is busy, clients leave that wait for it: their images are never classified."""
     gone = 'service_requests_total{route="/predict",status="499"}'
-    with serving(device="cpu", threads=1, max_upload_bytes=100_000_000) as server, ThreadPoolExecutor() as threads:
+    with (
+        serving(device="cpu", threads=1, max_upload_bytes=100_000_000) as server,
+        ThreadPoolExecutor() as threads,
+    ):
         stayed = [threads.submit(server.predict, SLOW_IMAGE) for _ in range(6)]
-        wait_until(lambda: metric(server, "service_batch_size_count") > 0)  # by now the others' bodies are here
+        wait_until(
+            lambda: metric(server, "service_batch_size_count") > 0
+        )  # by now the others' bodies are here
         for _ in range(3):
             with upload_begun(server, len(PHOTO), PHOTO):
                 pass
@@ -128,7 +149,10 @@ def test_client_that_leaves_in_the_middle_of_its_body_costs_nothing() -> None:
 
 def test_draining_server_refuses_and_closes() -> None:
     """After SIGTERM, in the grace period, /health says draining and an upload gets 503 and a closed connection."""
-    with serving(device="cpu", grace_seconds=3) as server, upload_begun(server, len(PHOTO), PHOTO[:100]) as connection:
+    with (
+        serving(device="cpu", grace_seconds=3) as server,
+        upload_begun(server, len(PHOTO), PHOTO[:100]) as connection,
+    ):
         wait_until(lambda: in_flight(server) == 1)
         server.process.terminate()
         wait_until(lambda: server.get("/health").status_code == 503)
@@ -163,11 +187,17 @@ def test_client_that_reads_no_answer_loses_its_place() -> None:
     pixels = bytes(1024 * 28 * 28)
     head = b"POST /predict/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
     upload = head + b"X-Shape: 1024,28,28\r\nContent-Length: %d\r\n\r\n" % len(pixels) + pixels
-    with serving(device="cpu") as server, ThreadPoolExecutor() as threads, socket.socket() as client:
+    with (
+        serving(device="cpu") as server,
+        ThreadPoolExecutor() as threads,
+        socket.socket() as client,
+    ):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         address = urlsplit(server.url)
         client.connect((str(address.hostname), address.port or 0))
-        sending = threads.submit(client.sendall, upload * 20)  # whose answers are more than the kernel keeps
+        sending = threads.submit(
+            client.sendall, upload * 20
+        )  # whose answers are more than the kernel keeps
         time.sleep(READ_TIMEOUT_SECONDS / 2)
         assert in_flight(server) == 1
         assert isinstance(sending.exception(timeout=30), ConnectionError)

@@ -25,7 +25,9 @@ __all__ = ["compose"]  # the fixture is used here too
 
 MONITORING = ROOT / "docker" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
-QUERIES = [(panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel["targets"]]
+QUERIES = [
+    (panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel["targets"]
+]
 KEY, KEY_LINE = new_key("prometheus")
 # Where tests cannot wait for what people can.
 HURRY = {"15s": "500ms", r"for: \d+m": "for: 0s"}
@@ -46,12 +48,16 @@ class Prometheus:
 
     def query(self, expression: str) -> list[Any]:
         """Evaluate an expression of the dashboard now, with the interval that Grafana would choose."""
-        result: list[Any] = self.ask("query", query=expression.replace("$__rate_interval", "4s"))["result"]
+        result: list[Any] = self.ask("query", query=expression.replace("$__rate_interval", "4s"))[
+            "result"
+        ]
         return result
 
     def firing(self) -> set[str]:
         """Name the alerts that fire."""
-        return {a["labels"]["alertname"] for a in self.ask("alerts")["alerts"] if a["state"] == "firing"}
+        return {
+            a["labels"]["alertname"] for a in self.ask("alerts")["alerts"] if a["state"] == "firing"
+        }
 
 
 def tool(name: str) -> str:
@@ -77,7 +83,9 @@ def scraping(server: Server, folder: Path) -> Iterator[Prometheus]:
         for pattern, quick in HURRY.items():
             text = re.sub(pattern, quick, text)
         text = text.replace("service:8000", server.url.removeprefix("http://"))
-        text = text.replace("# authorization", "authorization").replace("#   credentials_file", "  credentials_file")
+        text = text.replace("# authorization", "authorization").replace(
+            "#   credentials_file", "  credentials_file"
+        )
         (folder / name).write_text(text.replace("/etc/prometheus/key", str(key)))
     address = f"127.0.0.1:{free_port()}"
     command = [
@@ -86,7 +94,10 @@ def scraping(server: Server, folder: Path) -> Iterator[Prometheus]:
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={address}",
     ]
-    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(command, stdout=log, stderr=log) as process,
+    ):
         try:
             prometheus = Prometheus(server, f"http://{address}")
             wait_until(lambda: is_ready(prometheus.url), (folder / "log").read_text)
@@ -104,19 +115,32 @@ def is_ready(url: str) -> bool:
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])
-def prometheus(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+def prometheus(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
     """Prometheus beside a server that needs keys, after some seconds of good and bad uploads."""
     tool("prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
     keys = folder / "keys"
     keys.write_text(KEY_LINE)
-    settings = {"device": "cpu", "workers": request.param, "api_keys_file": keys, "grace_seconds": 0}
+    settings = {
+        "device": "cpu",
+        "workers": request.param,
+        "api_keys_file": keys,
+        "grace_seconds": 0,
+    }
     with serving(**settings) as server, scraping(server, folder) as started:
-        wait_until(lambda: bool(started.query("service_ready == 1")), lambda: started.ask("targets"))
+        wait_until(
+            lambda: bool(started.query("service_ready == 1")), lambda: started.ask("targets")
+        )
         with httpx2.Client(base_url=server.url, headers={"X-API-Key": KEY}, timeout=30) as client:
             for _ in range(10):
-                assert client.post("/predict", files={"file": fault("photo.png")}).status_code == 200
-                assert client.post("/predict", files={"file": fault("vector.svg")}).status_code == 422
+                assert (
+                    client.post("/predict", files={"file": fault("photo.png")}).status_code == 200
+                )
+                assert (
+                    client.post("/predict", files={"file": fault("vector.svg")}).status_code == 422
+                )
                 time.sleep(0.4)
         yield started
 
@@ -138,7 +162,9 @@ def test_alerts_fire_when_they_should() -> None:
 
 def test_every_metric_that_is_asked_for_is_told(prometheus: Prometheus) -> None:
     """All metrics of the alerts and of the dashboard are among those that Prometheus got."""
-    asked = " ".join([(MONITORING / "alerts.yml").read_text(), *(expression for _, expression in QUERIES)])
+    asked = " ".join(
+        [(MONITORING / "alerts.yml").read_text(), *(expression for _, expression in QUERIES)]
+    )
     assert set(re.findall(r"\bservice_\w+", asked)) <= set(prometheus.ask("label/__name__/values"))
 
 
@@ -161,7 +187,9 @@ def test_alerts_tell_the_end_of_a_server(tmp_path: Path, linear_folder: Path) ->
     tool("prometheus")
     settings = {"model": linear_folder, "device": "cpu", "grace_seconds": 5}
     with serving(**settings) as server, scraping(server, tmp_path) as prometheus:
-        wait_until(lambda: bool(prometheus.query("service_ready == 1")), lambda: prometheus.ask("targets"))
+        wait_until(
+            lambda: bool(prometheus.query("service_ready == 1")), lambda: prometheus.ask("targets")
+        )
         assert prometheus.firing() == set()
 
         def fires(alert: str) -> None:
@@ -182,7 +210,9 @@ def test_compose_profile_brings_up_what_is_there(compose: tuple[str, ...]) -> No
     config = run(*compose, "--profile", "monitoring", "config", "--services")
     assert {"service", "prometheus", "grafana"} <= set(config.split())
     text = (ROOT / "docker-compose.yml").read_text()
-    assert all(re.search(r":v?\d+\.\d+\.\d+$", image) for image in re.findall(r"image: (\S+/\S+)", text))
+    assert all(
+        re.search(r":v?\d+\.\d+\.\d+$", image) for image in re.findall(r"image: (\S+/\S+)", text)
+    )
     ports = re.findall(r'- "(\S+:\d+)"', text)
     assert ports == [port for port in ports if port.startswith("127.0.0.1:")]
     mounts = re.findall(r"- (\./\S+?):", text)

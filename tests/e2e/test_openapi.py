@@ -34,5 +34,7 @@ def test_server_keeps_what_its_document_promises(tmp_path: Path, linear_folder: 
         assert schemes.keys() == {"HTTPBearer", "APIKeyHeader"}
         command = [sys.executable, "-m", "schemathesis.cli", "run", server.url + "/openapi.json"]
         command += ["--header", f"Authorization: Bearer {key}", *COMMAND.split()]
-        report = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
+        report = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=False
+        ).stdout
     assert "No issues found" in report, report

@@ -30,7 +30,9 @@ def server() -> Iterator[Server]:
 def connect(server: Server) -> socket.socket:
     """Open a connection."""
     address = urlsplit(server.url)
-    return socket.create_connection((str(address.hostname), address.port or 0), timeout=HEAD_TIMEOUT_SECONDS * 2)
+    return socket.create_connection(
+        (str(address.hostname), address.port or 0), timeout=HEAD_TIMEOUT_SECONDS * 2
+    )
 
 
 def exchange(server: Server, *parts: bytes) -> bytes:
@@ -104,9 +106,7 @@ def test_requests_on_a_kept_connection_are_counted_apart(server: Server) -> None
 def test_large_upload_is_no_large_head(server: Server) -> None:
     """A body of many times a head's limit passes, in the same packet as its head or after it."""
     photo = fault("photo.png") + bytes(500_000)
-    head = (
-        f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(photo)}\r\n\r\n".encode()
-    )
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(photo)}\r\n\r\n".encode()
     assert b"HTTP/1.1 200" in exchange(server, head + photo, head, photo)
 
 
@@ -126,7 +126,10 @@ def test_client_that_sends_no_more_gets_its_answers(server: Server) -> None:
     """What is answered when a client half-closes its connection still reaches it; before that, it counts as gone."""
     for request, status in (
         (START + b"\r\n", b"200"),
-        (b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 1\r\n\r\nx", b"415"),
+        (
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 1\r\n\r\nx",
+            b"415",
+        ),
     ):
         for _ in range(10):
             with connect(server) as client:
@@ -138,7 +141,12 @@ def test_client_that_sends_no_more_gets_its_answers(server: Server) -> None:
 
 def test_pipelined_requests_are_bounded(server: Server) -> None:
     """A few requests sent together are all answered; thousands on one connection end it, and the service goes on."""
-    assert exchange(server, (START + b"\r\n") * 8 + START + b"Connection: close\r\n\r\n").count(b"HTTP/1.1 200") == 9
+    assert (
+        exchange(server, (START + b"\r\n") * 8 + START + b"Connection: close\r\n\r\n").count(
+            b"HTTP/1.1 200"
+        )
+        == 9
+    )
     assert exchange(server, (START + b"\r\n") * 5000).count(b"HTTP/1.1 200") < 5000
     assert server.get("/health/live").status_code == 200
 
@@ -152,7 +160,9 @@ def test_client_that_was_answered_early_does_not_stay(server: Server, rest: byte
     assert time.monotonic() - started < REST_TIMEOUT_SECONDS + 5
 
 
-UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+UPGRADE = (
+    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+)
 
 
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["of known length", "in chunks"])
@@ -161,7 +171,12 @@ def test_offer_to_upgrade_is_passed_over(server: Server, is_split: bool, is_chun
     """A request that offers another protocol is answered as any other, and so is the next one on its connection."""
     image = fault("photo.png")
     framing = b"Transfer-Encoding: chunked" if is_chunked else b"Content-Length: %d" % len(image)
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n" + UPGRADE + framing + b"\r\n\r\n"
+    head = (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        + UPGRADE
+        + framing
+        + b"\r\n\r\n"
+    )
     body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(image), image) if is_chunked else image
     rest = body + START + UPGRADE + b"\r\n" + START + b"Connection: close\r\n\r\n"
     answer = exchange(server, head, rest) if is_split else exchange(server, head + rest)
@@ -172,7 +187,10 @@ def test_offer_to_upgrade_is_passed_over(server: Server, is_split: bool, is_chun
 def test_body_after_an_offer_to_upgrade_is_no_request(server: Server) -> None:
     """What is sent as a body stays one: behind a proxy it would else be a request that nobody has checked."""
     body = START + b"X-Request-ID: smuggled\r\n\r\n"
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n" % len(body)
+    head = (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n"
+        % len(body)
+    )
     answer = exchange(server, head + UPGRADE + b"\r\n", body)
     assert answer.count(b"HTTP/1.1") == 1
     assert answer.startswith(b"HTTP/1.1 422")
@@ -210,13 +228,21 @@ def test_body_in_tiny_chunks_is_refused(server: Server) -> None:
     assert exchange(server, CHUNKED + body + b"0\r\n\r\n").startswith(b"HTTP/1.1 200")
 
 
-def test_next_head_has_its_time_from_the_answer_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_next_head_has_its_time_from_the_answer_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A request that is answered for long does not count as time that the next one's head takes."""
-    run_at_start("import service.protocol\nservice.protocol.HEAD_TIMEOUT_SECONDS = 0.1\n", tmp_path, monkeypatch)
+    run_at_start(
+        "import service.protocol\nservice.protocol.HEAD_TIMEOUT_SECONDS = 0.1\n",
+        tmp_path,
+        monkeypatch,
+    )
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
     with serving(device="cpu", max_upload_bytes=len(SLOW_IMAGE)) as running:
         started = time.monotonic()
-        assert exchange(running, head % len(SLOW_IMAGE) + SLOW_IMAGE + START).startswith(b"HTTP/1.1 200")
+        assert exchange(running, head % len(SLOW_IMAGE) + SLOW_IMAGE + START).startswith(
+            b"HTTP/1.1 200"
+        )
         assert time.monotonic() - started > 0.1
 
 
@@ -234,6 +260,8 @@ def test_refusal_reaches_a_client_that_sends_on(server: Server, chunked: bool) -
     address = urlsplit(server.url)
     connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)
     headers = {"Content-Type": "image/png", "Connection": "close"}
-    connection.request("POST", "/predict", iter([body]) if chunked else body, headers, encode_chunked=chunked)
+    connection.request(
+        "POST", "/predict", iter([body]) if chunked else body, headers, encode_chunked=chunked
+    )
     assert connection.getresponse().status == 413
     connection.close()

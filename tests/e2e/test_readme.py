@@ -33,7 +33,9 @@ def test_curl_shows_what_the_readme_shows(server: Server) -> None:
     command = re.search(pattern, README, re.DOTALL)
     assert command is not None
     form = ["-F", f"file=@{command[1]}"]
-    output = subprocess.run(["curl", "-s", *form, server.url + command[2]], cwd=ROOT, capture_output=True, check=True)
+    output = subprocess.run(
+        ["curl", "-s", *form, server.url + command[2]], cwd=ROOT, capture_output=True, check=True
+    )
     answer, shown = json.loads(output.stdout), json.loads(command[3])
     assert answer["probabilities"] == pytest.approx(shown["probabilities"], abs=1e-5)
     assert (answer["class_name"], answer["model"]) == (shown["class_name"], shown["model"])
@@ -50,13 +52,27 @@ def test_accuracy_is_the_one_that_was_measured() -> None:
 def test_client_measures_the_accuracy_that_the_readme_shows(server: Server, tmp_path: Path) -> None:
     """The batch client over 1,000 test images, in folders by class, ends with the summary that the README shows."""
     test_set = fashion_mnist().test()
-    for number, (image, label) in enumerate(zip(test_set.images[:1000], test_set.labels[:1000], strict=True)):
+    for number, (image, label) in enumerate(
+        zip(test_set.images[:1000], test_set.labels[:1000], strict=True)
+    ):
         folder = tmp_path / str(label)
         folder.mkdir(exist_ok=True)
         Image.fromarray(image).save(folder / f"{number:04}.png")
-    command = [sys.executable, "-m", "service.client", tmp_path, "--url", server.url, "--labels-from-folders"]
+    command = [
+        sys.executable,
+        "-m",
+        "service.client",
+        tmp_path,
+        "--url",
+        server.url,
+        "--labels-from-folders",
+    ]
     output = subprocess.run(
-        [*map(str, command), "--output", tmp_path / "results.csv"], cwd=ROOT, capture_output=True, text=True, check=True
+        [*map(str, command), "--output", tmp_path / "results.csv"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     summary = "\n".join(output.stdout.strip().splitlines()[-2:])
     assert summary.startswith("1000 images: 1000 classified, 0 failed\naccuracy: ")

@@ -33,7 +33,10 @@ def test_server_survives_every_fault(server: Server) -> None:
     """After each broken or unusual upload, many at a time, the same process answers a good one."""
     files = [path for path in FAULTS.iterdir() if path.suffix != ".py"]
     with ThreadPoolExecutor(8) as threads:
-        statuses = [r.status_code for r in threads.map(lambda path: server.predict(path.read_bytes()), files * 4)]
+        statuses = [
+            r.status_code
+            for r in threads.map(lambda path: server.predict(path.read_bytes()), files * 4)
+        ]
     assert set(statuses) == {200, 413, 422}
     assert server.predict(fault("photo.png")).json()["class_name"] == "Ankle boot"
     assert server.process.poll() is None
@@ -43,7 +46,9 @@ def test_golden_set_is_answered_as_by_keras(server: Server) -> None:
     """A real server gives each golden image, sixteen at a time, the probabilities of the network that was trained."""
     uploads = [encode(image) for image in golden.images()]
     with ThreadPoolExecutor(16) as threads:
-        answers = [list(r.json()["probabilities"].values()) for r in threads.map(server.predict, uploads)]
+        answers = [
+            list(r.json()["probabilities"].values()) for r in threads.map(server.predict, uploads)
+        ]
     np.testing.assert_allclose(answers, golden.probabilities(), atol=golden.TOLERANCE)
 
 
@@ -52,7 +57,9 @@ def test_decoding_does_not_block_the_event_loop(server: Server) -> None:
     with ThreadPoolExecutor(8) as threads:
         uploads = [threads.submit(server.predict, SLOW_IMAGE) for _ in range(4)]
         lives = [threads.submit(server.get, "/health/live") for _ in range(4)]
-        order = ["live" if future in lives else "upload" for future in as_completed(uploads + lives)]
+        order = [
+            "live" if future in lives else "upload" for future in as_completed(uploads + lives)
+        ]
     assert order == ["live"] * 4 + ["upload"] * 4
     assert {future.result().status_code for future in uploads} == {200}
 
@@ -72,7 +79,12 @@ def test_health_command_asks_the_running_server(server: Server) -> None:
     def health(port: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "service", "health"]
         return subprocess.run(
-            command, cwd=ROOT, env=os.environ | {"SERVICE_PORT": port}, capture_output=True, text=True, check=False
+            command,
+            cwd=ROOT,
+            env=os.environ | {"SERVICE_PORT": port},
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     ready = health(server.url.rsplit(":", 1)[1])
@@ -86,9 +98,14 @@ def test_health_command_asks_the_running_server(server: Server) -> None:
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_signal_ends_the_server_after_its_requests(stop: signal.Signals) -> None:
     """A request in flight is answered in full after the signal, and the exit code is 0."""
-    with serving(device="cpu", max_upload_bytes=100_000_000) as running, ThreadPoolExecutor() as threads:
+    with (
+        serving(device="cpu", max_upload_bytes=100_000_000) as running,
+        ThreadPoolExecutor() as threads,
+    ):
         upload = threads.submit(running.predict, SLOW_IMAGE)
-        while "service_requests_in_flight 2.0" not in running.get("/metrics").text:  # the upload, and this request
+        while (
+            "service_requests_in_flight 2.0" not in running.get("/metrics").text
+        ):  # the upload, and this request
             assert not upload.done()
         running.process.send_signal(stop)
         assert upload.result().status_code == 200
@@ -106,7 +123,9 @@ def test_signal_at_the_start_ends_the_server(
         tmp_path,
         monkeypatch,
     )
-    process = start(port=free_port(), model=linear_folder, workers=workers, device="cpu", grace_seconds=0.1)
+    process = start(
+        port=free_port(), model=linear_folder, workers=workers, device="cpu", grace_seconds=0.1
+    )
     try:
         _, stderr = process.communicate(timeout=30)
     finally:
@@ -123,7 +142,9 @@ def test_signal_at_the_start_ends_the_server(
         ({"model": "models/none/1"}, 1, "models/none/1/manifest.json is missing"),
     ],
 )
-def test_server_that_cannot_serve_says_why_and_exits(settings: dict[str, Any], code: int, message: str) -> None:
+def test_server_that_cannot_serve_says_why_and_exits(
+    settings: dict[str, Any], code: int, message: str
+) -> None:
     """A wrong setting or a bundle that cannot be served ends the process with a code that is not 0 and a reason."""
     process = start(**{"port": free_port()} | settings)
     _, stderr = process.communicate(timeout=60)

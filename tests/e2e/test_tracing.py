@@ -73,11 +73,16 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
 
 def attributes(span: Span) -> dict[str, Any]:
     """Return a span's attributes as plain values."""
-    return {pair.key: getattr(pair.value, str(pair.value.WhichOneof("value"))) for pair in span.attributes}
+    return {
+        pair.key: getattr(pair.value, str(pair.value.WhichOneof("value")))
+        for pair in span.attributes
+    }
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_trace_of_the_client_is_continued(collector: Collector, linear_folder: Path, workers: int) -> None:
+def test_trace_of_the_client_is_continued(
+    collector: Collector, linear_folder: Path, workers: int
+) -> None:
     """An upload is a span of its client's trace, with its steps below it; what asks for health leaves none."""
     with serving(model=linear_folder, device="cpu", grace_seconds=0, workers=workers) as server:
         answer = httpx2.post(f"{server.url}/predict", content=IMAGE, headers=HEADERS)
@@ -92,7 +97,10 @@ def test_trace_of_the_client_is_continued(collector: Collector, linear_folder: P
     assert told["http.response.status_code"] == 200
     assert told["request_id"] == answer.headers["x-request-id"]
     assert told["class_name"] == answer.json()["class_name"]
-    steps = sorted((span for span in collector.spans if span is not request), key=lambda s: s.start_time_unix_nano)
+    steps = sorted(
+        (span for span in collector.spans if span is not request),
+        key=lambda s: s.start_time_unix_nano,
+    )
     assert [step.name for step in steps] == ["decode", "queue", "inference"]
     assert {step.parent_span_id for step in steps} == {request.span_id}
     assert request.start_time_unix_nano <= steps[0].start_time_unix_nano
@@ -108,15 +116,25 @@ def test_refused_upload_is_traced_and_named(collector: Collector, linear_folder:
         (span,) = collector.spans
         assert attributes(span)["http.response.status_code"] == 422
         assert f'"trace_id": "{span.trace_id.hex()}"' in server.read_log()
-    names = [attribute for request in collector.requests for attribute in request.resource_spans[0].resource.attributes]
-    assert {pair.value.string_value for pair in names if pair.key == "service.name"} == {"fashion-classifier"}
+    names = [
+        attribute
+        for request in collector.requests
+        for attribute in request.resource_spans[0].resource.attributes
+    ]
+    assert {pair.value.string_value for pair in names if pair.key == "service.name"} == {
+        "fashion-classifier"
+    }
 
 
-def test_collector_that_is_gone_harms_nothing(monkeypatch: pytest.MonkeyPatch, linear_folder: Path) -> None:
+def test_collector_that_is_gone_harms_nothing(
+    monkeypatch: pytest.MonkeyPatch, linear_folder: Path
+) -> None:
     """Without the collector that it was told of the service answers, and ends well within its time."""
     monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{free_port()}")
     with serving(model=linear_folder, device="cpu", grace_seconds=0) as server:
-        assert httpx2.post(f"{server.url}/predict", content=IMAGE, headers=HEADERS).status_code == 200
+        assert (
+            httpx2.post(f"{server.url}/predict", content=IMAGE, headers=HEADERS).status_code == 200
+        )
         stopped = time.monotonic()
         server.process.terminate()
         assert server.process.wait(60) == 0
@@ -128,7 +146,8 @@ def test_tracing_without_its_packages_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:4318")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
     with pytest.raises(
-        TracingError, match=r"OTEL_EXPORTER_OTLP_ENDPOINT is set.*pip install 'fastapi\[opentelemetry\]'"
+        TracingError,
+        match=r"OTEL_EXPORTER_OTLP_ENDPOINT is set.*pip install 'fastapi\[opentelemetry\]'",
     ):
         create_app(Settings())
 

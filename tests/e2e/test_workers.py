@@ -65,9 +65,15 @@ def test_worker_with_stuck_threads_is_replaced(
 ) -> None:
     """A worker whose threads do not come back from their images ends and is replaced, and the others serve on."""
     # No image that is allowed takes so long: here what takes a moment counts as stuck.
-    run_at_start("import service.predictor\nservice.predictor.STUCK_SECONDS = 0.1\n", tmp_path, monkeypatch)
+    run_at_start(
+        "import service.predictor\nservice.predictor.STUCK_SECONDS = 0.1\n", tmp_path, monkeypatch
+    )
     slow = encode(noise(6000, 6000), "TIFF", compression="tiff_adobe_deflate")
-    limits = {"max_upload_bytes": 2 * len(slow), "request_timeout_seconds": 0.1, "check_interval_seconds": 0.01}
+    limits = {
+        "max_upload_bytes": 2 * len(slow),
+        "request_timeout_seconds": 0.1,
+        "check_interval_seconds": 0.01,
+    }
     with serving(model=linear_folder, workers=2, device="cpu", threads=1, **limits) as server:
 
         def one_is_replaced() -> bool:
@@ -104,7 +110,9 @@ def test_metrics_are_summed_over_workers(linear_folder: Path) -> None:
         with ThreadPoolExecutor(8) as threads:
             assert {r.status_code for r in threads.map(server.predict, [IMAGE] * 40)} == {200}
         answered = 'service_requests_total{route="/predict",status="200"}'
-        wait_until(lambda: metric(server, answered) == 40)  # the last is counted after it was answered
+        wait_until(
+            lambda: metric(server, answered) == 40
+        )  # the last is counted after it was answered
         for _ in range(8):
             assert metric(server, answered) == 40
 

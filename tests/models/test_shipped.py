@@ -41,7 +41,10 @@ def session(bundle: Bundle) -> Any:
 def test_bundle_is_where_its_manifest_says(bundle: Bundle) -> None:
     """Name and version are those of the folders, every file is listed, and the model is below 20 MB."""
     assert bundle.folder.parts[-2:] == (bundle.manifest.name, bundle.manifest.version)
-    assert {path.name for path in bundle.folder.iterdir()} == {*bundle.manifest.files, "manifest.json"}
+    assert {path.name for path in bundle.folder.iterdir()} == {
+        *bundle.manifest.files,
+        "manifest.json",
+    }
     assert len(bundle.model) < 20_000_000
     assert bundle.manifest.class_names == CLASS_NAMES
 
@@ -74,7 +77,9 @@ def test_lone_batch_is_answered_like_any(bundle: Bundle) -> None:
     for size in (1, 32):
         images = list(sample().images[:size])
         one, several = (classifier.classify(images, alone) for alone in (False, True))
-        np.testing.assert_allclose([a.probabilities for a in several], [a.probabilities for a in one], atol=1e-5)
+        np.testing.assert_allclose(
+            [a.probabilities for a in several], [a.probabilities for a in one], atol=1e-5
+        )
         assert [a.in_distribution for a in several] == [a.in_distribution for a in one]
 
 
@@ -84,7 +89,10 @@ def test_golden_probabilities_are_answered() -> None:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     golden = np.load(SAMPLE / "probabilities.npy")
     for size in (1, 7, 300):
-        answers = [session.run(None, {"image": sample().images[i : i + size]})[0] for i in range(0, 300, size)]
+        answers = [
+            session.run(None, {"image": sample().images[i : i + size]})[0]
+            for i in range(0, 300, size)
+        ]
         np.testing.assert_allclose(np.concatenate(answers), golden, atol=1e-4)
 
 
@@ -110,9 +118,13 @@ def test_calibration_is_the_stated_one(bundle: Bundle, answers: Answers) -> None
     measured = measure(answers.probabilities, labels, manifest.class_names)
     for figure in ("loss", "brier", "expected_calibration_error"):
         assert measured[figure] == pytest.approx(manifest.metrics["test"][figure], abs=1e-4)
-    known = measure_distances(answers.distances, labels, {}, manifest.distance_threshold, manifest.class_names)
+    known = measure_distances(
+        answers.distances, labels, {}, manifest.distance_threshold, manifest.class_names
+    )
     assert known["accepted"] == pytest.approx(manifest.metrics["distance"]["accepted"], abs=2e-4)
-    sets = measure_prediction_sets(answers.probabilities, labels, manifest.prediction_sets, manifest.class_names)
+    sets = measure_prediction_sets(
+        answers.probabilities, labels, manifest.prediction_sets, manifest.class_names
+    )
     for coverage, stated in manifest.metrics["prediction_sets"].items():
         assert sets[coverage]["coverage"] == pytest.approx(stated["coverage"], abs=2e-4)
         assert sets[coverage]["mean_size"] == pytest.approx(stated["mean_size"], abs=2e-4)

@@ -28,9 +28,13 @@ def linear_model(
         helper.make_node("Gemm", ["vector", "weights", "bias"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
-    outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", classes])]
+    outputs = [
+        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", classes])
+    ]
     if with_distance:
-        nodes.append(helper.make_node("ReduceMean", ["vector", "columns"], ["distance"], keepdims=0))
+        nodes.append(
+            helper.make_node("ReduceMean", ["vector", "columns"], ["distance"], keepdims=0)
+        )
         outputs.append(helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["batch"]))
     constants = {
         "columns": np.array([1]),
@@ -60,7 +64,9 @@ def linear_answer(image: NDArray[np.uint8], classes: int) -> NDArray[np.float32]
     return answer
 
 
-def _parameters(classes: int, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _parameters(
+    classes: int, height: int, width: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     random = np.random.default_rng(7)
     weights = random.normal(0, 0.1, (height * width, classes)).astype(np.float32)
     return weights, random.normal(0, 0.1, classes).astype(np.float32)

@@ -16,7 +16,9 @@ from service.settings import Settings
 @pytest.fixture(scope="session")
 def linear(linear_folder: Path) -> Iterator[TestClient]:
     """Client of an application that serves the linear bundle and is ready."""
-    with TestClient(create_app(Settings(model=linear_folder, device="cpu", max_upload_bytes=1_000_000))) as client:
+    with TestClient(
+        create_app(Settings(model=linear_folder, device="cpu", max_upload_bytes=1_000_000))
+    ) as client:
         wait_until_ready(client)
         yield client
 

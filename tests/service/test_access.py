@@ -65,14 +65,21 @@ def test_key_opens_everything(guarded: TestClient, headers: dict[str, str]) -> N
 def test_nothing_is_answered_without_a_key(guarded: TestClient, headers: dict[str, str]) -> None:
     """Without a known key every path but the open ones is refused, whether it exists or not; no key is repeated."""
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-    for method, path in (("POST", "/predict"), ("GET", "/metrics"), ("GET", "/nowhere"), ("GET", "/healthy")):
+    for method, path in (
+        ("POST", "/predict"),
+        ("GET", "/metrics"),
+        ("GET", "/nowhere"),
+        ("GET", "/healthy"),
+    ):
         response = guarded.request(method, path, headers=raw)
         detail = assert_problem(response, 401, "unknown-key")["detail"]
         assert response.headers["www-authenticate"] == "Bearer"
         assert KEY not in detail
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/ready", "/health/live", "/docs", "/openapi.json"])
+@pytest.mark.parametrize(
+    "path", ["/health", "/health/ready", "/health/live", "/docs", "/openapi.json"]
+)
 def test_health_and_documentation_need_no_key(guarded: TestClient, path: str) -> None:
     """Probes, and people who want to know how to ask, are answered without a key."""
     assert guarded.get(path).status_code == 200
@@ -118,7 +125,10 @@ def test_only_our_hosts_are_answered(guarded: TestClient, host: str, status: int
 def test_pages_of_listed_origins_may_ask(guarded: TestClient) -> None:
     """A browser may send a key from a listed origin and read every answer, refusals too; from others it may not."""
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
-    for origin, allowed in (("https://shop.example", "https://shop.example"), ("https://evil.example", None)):
+    for origin, allowed in (
+        ("https://shop.example", "https://shop.example"),
+        ("https://evil.example", None),
+    ):
         preflight = guarded.options("/predict", headers={"Origin": origin, **asked})
         refused = guarded.post("/predict", headers={"Origin": origin})
         assert preflight.status_code == (200 if allowed else 400)
@@ -128,7 +138,10 @@ def test_pages_of_listed_origins_may_ask(guarded: TestClient) -> None:
 
 def test_no_origin_may_ask_by_default(linear: TestClient) -> None:
     """Without origins in the settings no answer has a CORS header."""
-    for response in (linear.get("/health", headers={"Origin": "https://a.example"}), linear.options("/predict")):
+    for response in (
+        linear.get("/health", headers={"Origin": "https://a.example"}),
+        linear.options("/predict"),
+    ):
         assert not [name for name in response.headers if name.startswith("access-control")]
 
 
@@ -141,8 +154,12 @@ def test_browsers_do_not_guess_types(linear: TestClient, path: str) -> None:
 def test_page_may_load_what_it_loads_and_nothing_else(linear: TestClient) -> None:
     """The policy of /docs names each file that the page loads, in full, and forbids frames; data has no policy."""
     page = linear.get("/docs")
-    policy = dict(part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";"))
-    assert set(re.findall(r'src="([^"]+)"', page.text)) == set(policy["script-src"].split()) - {"'unsafe-inline'"}
+    policy = dict(
+        part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";")
+    )
+    assert set(re.findall(r'src="([^"]+)"', page.text)) == set(policy["script-src"].split()) - {
+        "'unsafe-inline'"
+    }
     styles = re.findall(r'rel="stylesheet" href="([^"]+)"', page.text)
     assert set(styles) == set(policy["style-src"].split()) - {"'unsafe-inline'"}
     icons = re.findall(r'rel="shortcut icon" href="([^"]+)"', page.text)
@@ -162,9 +179,16 @@ def test_lists_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("CORS_ORIGINS", "a.example"), ("CORS_ORIGINS", "https://a.example/"), ("ALLOWED_HOSTS", "*a")]
+    ("name", "value"),
+    [
+        ("CORS_ORIGINS", "a.example"),
+        ("CORS_ORIGINS", "https://a.example/"),
+        ("ALLOWED_HOSTS", "*a"),
+    ],
 )
-def test_list_that_could_never_match_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_list_that_could_never_match_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     """An origin with a path or without a scheme, and a half of a wildcard, are errors at the start."""
     monkeypatch.setenv(f"SERVICE_{name}", value)
     with pytest.raises(ValidationError, match="pattern"):

@@ -41,7 +41,10 @@ def test_batch_answers_each_image_as_alone(linear: TestClient) -> None:
     """Each image of a form gets, in order, the answer that it gets by itself."""
     uploads = [encode(image) for image in images(70)]  # more than go through the model together
     body = linear.post("/predict/batch", files=form(uploads), params={"top_k": 2}).json()
-    alone = [linear.post("/predict", files={"file": upload}, params={"top_k": 2}).json() for upload in uploads]
+    alone = [
+        linear.post("/predict", files={"file": upload}, params={"top_k": 2}).json()
+        for upload in uploads
+    ]
     assert [prediction | {"model": body["model"]} for prediction in body["predictions"]] == alone
 
 
@@ -63,18 +66,29 @@ def test_bad_image_fails_alone_with_its_index(linear: TestClient) -> None:
 def test_tensor_gives_the_answers_of_its_images(linear: TestClient, saved: bool) -> None:
     """A tensor, in NumPy's format or as pixels with their shape, is answered like the files of its images."""
     tensor = np.stack(images(40))
-    headers = {"Content-Type": "application/octet-stream"} | ({} if saved else {"X-Shape": "40, 20, 30"})
+    headers = {"Content-Type": "application/octet-stream"} | (
+        {} if saved else {"X-Shape": "40, 20, 30"}
+    )
     content = in_numpy_format(tensor) if saved else tensor.tobytes()
     answer = linear.post("/predict/batch", content=content, headers=headers)
-    assert answer.json() == linear.post("/predict/batch", files=form([encode(image) for image in tensor])).json()
+    assert (
+        answer.json()
+        == linear.post("/predict/batch", files=form([encode(image) for image in tensor])).json()
+    )
 
 
-def test_failures_are_counted_and_logged(linear: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_failures_are_counted_and_logged(
+    linear: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
     """What failed in a batch is counted by its reason, and the log tells how many failed of how many."""
     series = 'service_rejections_total{reason="unreadable-image"}'
 
     def counted() -> float:
-        return next(float(line.split()[-1]) for line in linear.get("/metrics").text.splitlines() if series in line)
+        return next(
+            float(line.split()[-1])
+            for line in linear.get("/metrics").text.splitlines()
+            if series in line
+        )
 
     before = counted()
     with caplog.at_level("INFO", "service.access"):
@@ -89,7 +103,11 @@ def test_metrics_count_each_image(linear: TestClient) -> None:
 
     def counted() -> float:
         lines = linear.get("/metrics").text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith("service_predictions_total{"))
+        return sum(
+            float(line.split()[-1])
+            for line in lines
+            if line.startswith("service_predictions_total{")
+        )
 
     before = counted()
     linear.post("/predict/batch", files=form([encode(image) for image in images(5)]))
@@ -109,15 +127,25 @@ def test_metrics_count_each_image(linear: TestClient) -> None:
         (bytes(1200), "-2,20,30", "no list of numbers"),
         (in_numpy_format(np.zeros((2, 20, 30), np.float32)), None, "float32"),
         (in_numpy_format(np.zeros((1, 20, 30), np.uint8)).replace(b"(1,", b"(True,", 1), None, ""),
-        (in_numpy_format(np.zeros((1, 20, 30), np.uint8)).replace(b"\x01\x00", b"\x09\x09", 1), None, "numpy.save"),
+        (
+            in_numpy_format(np.zeros((1, 20, 30), np.uint8)).replace(b"\x01\x00", b"\x09\x09", 1),
+            None,
+            "numpy.save",
+        ),
         (in_numpy_format(np.asfortranarray(np.zeros((2, 20, 30), np.uint8))), None, "by columns"),
         (in_numpy_format(np.zeros((2, 20, 30), np.uint8))[:-1], None, "1199 bytes"),
     ],
 )
-def test_wrong_tensor_is_refused(linear: TestClient, content: bytes, shape: str | None, said: str) -> None:
+def test_wrong_tensor_is_refused(
+    linear: TestClient, content: bytes, shape: str | None, said: str
+) -> None:
     """A tensor of another type or shape, or that is none, is refused, and what was got is told."""
-    headers = {"Content-Type": "application/octet-stream"} | ({} if shape is None else {"X-Shape": shape})
-    problem = assert_problem(linear.post("/predict/batch", content=content, headers=headers), 422, "unreadable-tensor")
+    headers = {"Content-Type": "application/octet-stream"} | (
+        {} if shape is None else {"X-Shape": shape}
+    )
+    problem = assert_problem(
+        linear.post("/predict/batch", content=content, headers=headers), 422, "unreadable-tensor"
+    )
     assert said in problem["detail"]
 
 
@@ -125,12 +153,24 @@ def test_batch_has_a_limit(linear: TestClient) -> None:
     """More images than a request may hold are refused, as tensor and as form."""
     many = MAX_BATCH_IMAGES + 1
     headers = {"Content-Type": "application/octet-stream", "X-Shape": f"{many},20,30"}
-    assert_problem(linear.post("/predict/batch", content=bytes(many * 600), headers=headers), 422, "unreadable-tensor")
+    assert_problem(
+        linear.post("/predict/batch", content=bytes(many * 600), headers=headers),
+        422,
+        "unreadable-tensor",
+    )
     assert_problem(linear.post("/predict/batch", files=form([b"x"] * many)), 400, "malformed-form")
-    assert_problem(linear.post("/predict/batch", data={"field": "x"}, files={"other": b"x"}), 400, "malformed-form")
+    assert_problem(
+        linear.post("/predict/batch", data={"field": "x"}, files={"other": b"x"}),
+        400,
+        "malformed-form",
+    )
 
 
-@given(data=st.one_of(st.binary(max_size=300), st.binary(max_size=200).map(lambda tail: b"\x93NUMPY" + tail)))
+@given(
+    data=st.one_of(
+        st.binary(max_size=300), st.binary(max_size=200).map(lambda tail: b"\x93NUMPY" + tail)
+    )
+)
 @settings(deadline=None)
 def test_any_bytes_are_a_tensor_or_refused(data: bytes) -> None:
     """Whatever the bytes, they are refused or give images of the model's size."""

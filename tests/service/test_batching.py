@@ -31,7 +31,9 @@ class BatcherMachine(RuleBasedStateMachine):
         self.started: list[int] = []
         self.cancelled: set[int] = set()
         self.callers: dict[int, asyncio.Task[Batched[int]]] = {}
-        self.batcher = Batcher[int, int](self._run, max_batch=MAX_BATCH, slots=SLOTS, clock=lambda: self.now)
+        self.batcher = Batcher[int, int](
+            self._run, max_batch=MAX_BATCH, slots=SLOTS, clock=lambda: self.now
+        )
 
     async def _run(self, items: Sequence[int]) -> Sequence[int]:
         end: asyncio.Future[None] = self.loop.create_future()

@@ -34,7 +34,10 @@ def test_changed_file_is_refused(tmp_path: Path, name: str) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(BundleError, match=rf"{name} has sha256 .* but the manifest says {bundle.manifest.files[name]}"):
+    with pytest.raises(
+        BundleError,
+        match=rf"{name} has sha256 .* but the manifest says {bundle.manifest.files[name]}",
+    ):
         read_bundle(bundle.folder)
 
 

@@ -108,11 +108,21 @@ class ScriptedHandler(BaseHTTPRequestHandler):
             probabilities = {name: 0.9 if i == class_id else 0.05 for i, name in enumerate(CLASSES)}
             answer = {"class_id": class_id, "class_name": CLASSES[class_id], "probability": 0.9}
             model = {"name": "scripted", "version": "7"}
-            self.answer(200, json.dumps(answer | {"probabilities": probabilities, "model": model}).encode())
+            self.answer(
+                200, json.dumps(answer | {"probabilities": probabilities, "model": model}).encode()
+            )
         else:
-            problem = {"type": f"/problems/{step[0]}", "title": f"Title {step[0]}", "status": int(step[0])}
+            problem = {
+                "type": f"/problems/{step[0]}",
+                "title": f"Title {step[0]}",
+                "status": int(step[0]),
+            }
             problem |= {"detail": "the\ndetail", "request_id": "r-1"}
-            self.answer(int(step[0]), json.dumps(problem).encode(), retry_after=step[2] if len(step) > 1 else None)
+            self.answer(
+                int(step[0]),
+                json.dumps(problem).encode(),
+                retry_after=step[2] if len(step) > 1 else None,
+            )
 
     def answer(self, status: int, body: bytes, retry_after: str | None = None) -> None:
         """Send one response."""
@@ -165,13 +175,19 @@ def command(*arguments: object) -> list[str]:
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the client's command line to its end."""
-    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def read(output: Path) -> dict[str, dict[str, Any]]:
     """Read an output as any other program would, by file name; each image must be there once."""
     with output.open(newline="") as file:
-        rows = list(csv.DictReader(file)) if output.suffix == ".csv" else [json.loads(line) for line in file]
+        rows = (
+            list(csv.DictReader(file))
+            if output.suffix == ".csv"
+            else [json.loads(line) for line in file]
+        )
     by_name = {Path(row["path"]).name: row for row in rows}
     assert len(by_name) == len(rows)
     return by_name
@@ -189,7 +205,12 @@ class TestClients:
     def test_bytes_and_paths_give_a_prediction(self, server: ScriptedServer, images: Path) -> None:
         """Bytes, Path and str are classified alike, sync and async, with all that the server says."""
         expected = Prediction(
-            0, CLASSES[0], 0.9, {CLASSES[0]: 0.9, CLASSES[1]: 0.05, CLASSES[2]: 0.05}, "scripted", "7"
+            0,
+            CLASSES[0],
+            0.9,
+            {CLASSES[0]: 0.9, CLASSES[1]: 0.05, CLASSES[2]: 0.05},
+            "scripted",
+            "7",
         )
         inputs = (b"200 0", images / "a.png", str(images / "a.png"))
 
@@ -252,7 +273,10 @@ class TestClients:
 
     def test_it_gives_up(self, server: ScriptedServer) -> None:
         """After ``retries`` further attempts the last error is raised, with the server's problem body."""
-        with Client(server.url, retries=3, backoff_s=0.001) as client, pytest.raises(ProblemError) as caught:
+        with (
+            Client(server.url, retries=3, backoff_s=0.001) as client,
+            pytest.raises(ProblemError) as caught,
+        ):
             client.predict(b"503")
         assert len(server.arrivals[b"503"]) == 4
         error = caught.value
@@ -260,14 +284,20 @@ class TestClients:
         assert (error.problem["detail"], error.detail) == ("the\ndetail", "the detail")
 
     @pytest.mark.parametrize("script", ["400", "401", "413", "415", "422", "500", "page"])
-    def test_lasting_failures_are_not_tried_again(self, server: ScriptedServer, script: str) -> None:
+    def test_lasting_failures_are_not_tried_again(
+        self, server: ScriptedServer, script: str
+    ) -> None:
         """What another attempt cannot mend is raised at once, a page of a proxy too."""
         with Client(server.url) as client, pytest.raises(ProblemError) as caught:
             client.predict(script.encode())
         assert len(server.arrivals[script.encode()]) == 1
-        assert caught.value.title == ("HTTP 500 Internal Server Error" if script == "page" else f"Title {script}")
+        assert caught.value.title == (
+            "HTTP 500 Internal Server Error" if script == "page" else f"Title {script}"
+        )
 
-    def test_other_faults_have_their_own_errors(self, server: ScriptedServer, tmp_path: Path) -> None:
+    def test_other_faults_have_their_own_errors(
+        self, server: ScriptedServer, tmp_path: Path
+    ) -> None:
         """Garbage, silence, no listener, no file and no URL are told apart, all of them a ClientError."""
         with Client(server.url, retries=0, timeout_s=0.2) as client:
             with pytest.raises(UnexpectedAnswerError, match="hello"):
@@ -276,7 +306,10 @@ class TestClients:
                 client.predict(b"hang")
             with pytest.raises(UnreadableFileError, match="absent"):
                 client.predict(tmp_path / "absent.png")
-        with Client(unused_url(), retries=1, backoff_s=0.001) as client, pytest.raises(UnreachableError):
+        with (
+            Client(unused_url(), retries=1, backoff_s=0.001) as client,
+            pytest.raises(UnreachableError),
+        ):
             client.predict(b"200 0")
         for url in ("localhost:8000", "", "ftp://host", "http://", "http://host:port"):
             with pytest.raises(UsageError):
@@ -310,9 +343,23 @@ class TestFindImages:
             assert str(tmp_path / name) in str(caught.value)
 
 
-awkward = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('\r\n",\udc80'), min_size=1)
-answered = st.builds(Row, awkward, st.integers(0, 9), awkward, st.floats(0, 1), st.just({"T-shirt/top": 0.5}), awkward)
-failed = st.builds(lambda path, text: Row(path, error_type=text, error_title=text, error_detail=text), awkward, awkward)
+awkward = st.text(
+    st.characters(exclude_categories=["Cs"]) | st.sampled_from('\r\n",\udc80'), min_size=1
+)
+answered = st.builds(
+    Row,
+    awkward,
+    st.integers(0, 9),
+    awkward,
+    st.floats(0, 1),
+    st.just({"T-shirt/top": 0.5}),
+    awkward,
+)
+failed = st.builds(
+    lambda path, text: Row(path, error_type=text, error_title=text, error_detail=text),
+    awkward,
+    awkward,
+)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
@@ -331,14 +378,18 @@ def test_a_file_cut_anywhere_keeps_its_whole_rows(suffix: str, rows: list[Row], 
         assert read_rows(path) == rows
         length = int(cut * ends[-1])
         os.truncate(path, length)
-        assert read_rows(path) == [row for row, end in zip(rows, ends, strict=True) if end <= length]
+        assert read_rows(path) == [
+            row for row, end in zip(rows, ends, strict=True) if end <= length
+        ]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 class TestCommandLine:
     """The command line, in both formats."""
 
-    def test_all_answered(self, server: ScriptedServer, images: Path, tmp_path: Path, suffix: str) -> None:
+    def test_all_answered(
+        self, server: ScriptedServer, images: Path, tmp_path: Path, suffix: str
+    ) -> None:
         """Every image has one row with all probabilities; the summary counts classes; the exit code is 0."""
         output = tmp_path / f"results{suffix}"
         done = run(images, "--url", server.url, "--output", output)
@@ -348,21 +399,31 @@ class TestCommandLine:
             zip(("a.png", "b.JPG", "c.webp"), CLASSES, strict=True)
         )
         bag = rows["c.webp"]
-        probabilities = json.loads(bag["probabilities"]) if suffix == ".csv" else bag["probabilities"]
+        probabilities = (
+            json.loads(bag["probabilities"]) if suffix == ".csv" else bag["probabilities"]
+        )
         assert probabilities == {CLASSES[0]: 0.05, CLASSES[1]: 0.05, CLASSES[2]: 0.9}
-        assert (int(bag["class_id"]), float(bag["probability"]), bag["model"]) == (2, 0.9, "scripted/7")
+        assert (int(bag["class_id"]), float(bag["probability"]), bag["model"]) == (
+            2,
+            0.9,
+            "scripted/7",
+        )
         assert "3 images: 3 classified, 0 failed" in done.stdout
         assert "accuracy" not in done.stdout
         assert all(name in done.stdout for name in CLASSES)
         assert "3/3" in done.stderr
         assert "images/s" in done.stderr
 
-    def test_failures_are_rows(self, server: ScriptedServer, images: Path, tmp_path: Path, suffix: str) -> None:
+    def test_failures_are_rows(
+        self, server: ScriptedServer, images: Path, tmp_path: Path, suffix: str
+    ) -> None:
         """Refused, garbled and unanswered images are rows with the problem, the others are answered; exit code 1."""
         for name in ("garbage", "page", "drop"):
             (images / f"{name}.png").write_text(name)
         output = tmp_path / f"results{suffix}"
-        done = run(images, images / "notes.txt", "--url", server.url, "--output", output, "--retries", 0)
+        done = run(
+            images, images / "notes.txt", "--url", server.url, "--output", output, "--retries", 0
+        )
         assert done.returncode == 1, done.stderr
         rows = read(output)
         assert len(rows) == 7
@@ -378,17 +439,24 @@ class TestCommandLine:
         assert "7 images: 3 classified, 4 failed" in done.stdout
         assert "1 x Title 422" in done.stdout
 
-    def test_resume_after_a_kill(self, server: ScriptedServer, images: Path, tmp_path: Path, suffix: str) -> None:
+    def test_resume_after_a_kill(
+        self, server: ScriptedServer, images: Path, tmp_path: Path, suffix: str
+    ) -> None:
         """After a kill that cut the last line, the answered image is skipped, the failed and the cut are done again."""
         (images / "busy.png").write_text("422;200 0")
         output = tmp_path / f"results{suffix}"
         options = images, "--url", server.url, "--output", output, "--concurrency", 1
         assert run(*options).returncode == 1
-        output.write_bytes(output.read_bytes()[:-9])  # cuts into the row of deeper/c.webp, the last one
+        output.write_bytes(
+            output.read_bytes()[:-9]
+        )  # cuts into the row of deeper/c.webp, the last one
         done = run(*options, "--resume")
         assert done.returncode == 0, done.stderr
         assert {name: row["class_id"] for name, row in read(output).items()} == (
-            {name: "012"["abc".index(name[0])] if name != "busy.png" else "0" for name in read(output)}
+            {
+                name: "012"["abc".index(name[0])] if name != "busy.png" else "0"
+                for name in read(output)
+            }
             if suffix == ".csv"
             else {"a.png": 0, "b.JPG": 1, "busy.png": 0, "c.webp": 2}
         )
@@ -410,7 +478,9 @@ def test_interrupt_keeps_the_rows(server: ScriptedServer, images: Path, tmp_path
         (images / f"z{number}.png").write_text("hang;200 1" + " " * number)
     output = tmp_path / "results.csv"
     options = images, "--url", server.url, "--output", output
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has it ignored, as its children
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a job in the background has it ignored, as its children
     with subprocess.Popen(
         command(*options), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -449,11 +519,15 @@ def test_concurrency_is_bounded(server: ScriptedServer, tmp_path: Path) -> None:
     """Never more than ``--concurrency`` requests are under way, and no row is lost or mixed up among them."""
     for number in range(60):
         (tmp_path / f"{number}.png").write_text(f"200 {number % 3}")
-    done = run(tmp_path, "--url", server.url, "--output", tmp_path / "results.csv", "--concurrency", 3)
+    done = run(
+        tmp_path, "--url", server.url, "--output", tmp_path / "results.csv", "--concurrency", 3
+    )
     assert done.returncode == 0, done.stderr
     assert 1 < server.most_at_once <= 3
     rows = read(tmp_path / "results.csv")
-    assert [int(rows[f"{number}.png"]["class_id"]) for number in range(60)] == [number % 3 for number in range(60)]
+    assert [int(rows[f"{number}.png"]["class_id"]) for number in range(60)] == [
+        number % 3 for number in range(60)
+    ]
 
 
 def test_an_existing_output_is_safe(server: ScriptedServer, images: Path, tmp_path: Path) -> None:
@@ -498,10 +572,23 @@ def test_an_unreachable_server_ends_the_run(images: Path, tmp_path: Path) -> Non
 def test_it_imports_nothing_of_the_server() -> None:
     """Importing the client loads no web framework, runtime or imaging, and no other module of the service."""
     listing = "import service.client, sys; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", listing], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", listing], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     loaded = set(done.stdout.split())
-    assert {name for name in loaded if name.split(".")[0] == "service"} == {"service", "service.client"}
-    assert not loaded & {"fastapi", "starlette", "uvicorn", "onnxruntime", "PIL", "numpy", "pydantic"}
+    assert {name for name in loaded if name.split(".")[0] == "service"} == {
+        "service",
+        "service.client",
+    }
+    assert not loaded & {
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "onnxruntime",
+        "PIL",
+        "numpy",
+        "pydantic",
+    }
 
 
 def test_a_missing_extra_is_named(tmp_path: Path) -> None:
@@ -530,7 +617,13 @@ def test_the_real_service_answers(tmp_path: Path) -> None:
         port = service.servers[0].sockets[0].getsockname()[1]
         (tmp_path / "text.png").write_text("no image")
         sample = ROOT / "tests/data/fashion-mnist-sample"
-        options = "--url", f"http://127.0.0.1:{port}", "--output", tmp_path / "results.jsonl", "--explain"
+        options = (
+            "--url",
+            f"http://127.0.0.1:{port}",
+            "--output",
+            tmp_path / "results.jsonl",
+            "--explain",
+        )
         done = run(f"{sample}/000*.png", tmp_path / "text.png", *options)
     finally:
         service.should_exit = True
@@ -541,7 +634,9 @@ def test_the_real_service_answers(tmp_path: Path) -> None:
     assert refused["error_title"]
     assert refused["request_id"]
     assert len(rows) == 10
-    assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-3) for row in rows.values())
+    assert all(
+        sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-3) for row in rows.values()
+    )
     assert all(row["explanation"]["image"] for row in rows.values())
     assert all(isinstance(row["distance"], float) for row in rows.values())
     assert {row["in_distribution"] for row in rows.values()} <= {True, False}

@@ -70,7 +70,9 @@ def test_uploads_that_come_at_once_come_out_as_alone(threads: int) -> None:
         assert isinstance(third, ImageTooLargeError)
         for decoded, upload in zip([first, *others], FAST, strict=True):
             assert isinstance(decoded, Decoded)
-            np.testing.assert_array_equal(decoded.source.image, read_image(upload, SIZE, MAX_PIXELS).image)
+            np.testing.assert_array_equal(
+                decoded.source.image, read_image(upload, SIZE, MAX_PIXELS).image
+            )
 
     run(test, threads)
 
@@ -122,7 +124,9 @@ def test_error_that_nobody_foresaw_is_that_uploads_alone() -> None:
 
     async def test(decoder: Decoder) -> None:
         impossible = asyncio.create_task(decoder.decode(FAST[0], (20,)))  # type: ignore[arg-type]
-        answers = await asyncio.gather(impossible, *start(decoder, FAST[1:5]), return_exceptions=True)
+        answers = await asyncio.gather(
+            impossible, *start(decoder, FAST[1:5]), return_exceptions=True
+        )
         assert isinstance(answers[0], ValueError)
         assert all(isinstance(answer, Decoded) for answer in answers[1:])
 
@@ -161,7 +165,9 @@ def test_waiting_is_told() -> None:
         assert decoder.depth >= len(FAST)
         assert decoder.is_at_work
         slow, *_, last = await asyncio.gather(*tasks)
-        assert slow.decode_seconds <= last.queue_seconds + last.decode_seconds <= loop.time() - started
+        assert (
+            slow.decode_seconds <= last.queue_seconds + last.decode_seconds <= loop.time() - started
+        )
         assert not decoder.depth
         assert not decoder.is_at_work
 

@@ -18,7 +18,19 @@ from tests.service.bundles import write_linear_bundle
 from tests.service.test_resources import write_machine
 
 ROOT = Path(__file__).parents[2]
-TOPICS = ["python", "runtime", "model", "session", "driver", "cuda", "address", "access", "limits", "cores", "memory"]
+TOPICS = [
+    "python",
+    "runtime",
+    "model",
+    "session",
+    "driver",
+    "cuda",
+    "address",
+    "access",
+    "limits",
+    "cores",
+    "memory",
+]
 
 
 def run_doctor(*, packages: Path | None = None, **settings: object) -> tuple[dict[str, str], int]:
@@ -26,14 +38,20 @@ def run_doctor(*, packages: Path | None = None, **settings: object) -> tuple[dic
 
     A line is its level, its text and its remedy. No GPU is to be seen.
     """
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("SERVICE_")}
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("SERVICE_")
+    }
     environment |= {f"SERVICE_{key.upper()}": str(value) for key, value in settings.items()}
     environment |= {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(packages or "")}
     command = [sys.executable, "-m", "service", "doctor"]
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert "Traceback" not in run.stdout + run.stderr
     page, verdict = run.stdout.rstrip().rsplit("\n\n", 1)
-    assert verdict.startswith("It would serve" if run.returncode == 0 else "It would not serve"), run.stdout
+    assert verdict.startswith("It would serve" if run.returncode == 0 else "It would not serve"), (
+        run.stdout
+    )
     lines = page.replace("\n                 -> ", " -> ").splitlines()
     found = {line[6:17].strip(): f"{line[:6].strip()} {line[17:]}" for line in lines}
     assert list(found) == TOPICS
@@ -44,7 +62,11 @@ def test_good_configuration_would_serve(linear_folder: Path) -> None:
     """With a good bundle on the CPU every line is ok, and what is loaded is told."""
     found, code = run_doctor(model=linear_folder, device="cpu")
     assert code == 0
-    assert {line.split()[0] for topic, line in found.items() if topic not in ("address", "cores", "memory")} == {"ok"}
+    assert {
+        line.split()[0]
+        for topic, line in found.items()
+        if topic not in ("address", "cores", "memory")
+    } == {"ok"}
     assert "linear version 1, 3 classes" in found["model"]
     assert "2 files verified" in found["model"]
     assert "providers obtained: CPUExecutionProvider" in found["session"]
@@ -102,7 +124,11 @@ def test_broken_runtime_is_a_finding(tmp_path: Path, linear_folder: Path) -> Non
 
 @pytest.mark.parametrize(
     ("name", "version", "text"),
-    [("onnxruntime-gpu", "12.8", "CUDA 12"), ("onnxruntime-gpu", "13.0", "CUDA 13"), ("onnxruntime", "", "the CPU")],
+    [
+        ("onnxruntime-gpu", "12.8", "CUDA 12"),
+        ("onnxruntime-gpu", "13.0", "CUDA 13"),
+        ("onnxruntime", "", "the CPU"),
+    ],
 )
 def test_runtime_says_which_cuda_it_was_built_for(
     tmp_path: Path, linear_folder: Path, name: str, version: str, text: str
@@ -132,7 +158,9 @@ def test_broken_file_of_keys_would_not_serve(tmp_path: Path, linear_folder: Path
     assert "line 1" in found["access"]
 
 
-def test_quota_of_the_container_is_compared_with_the_settings(tmp_path: Path, linear_folder: Path) -> None:
+def test_quota_of_the_container_is_compared_with_the_settings(
+    tmp_path: Path, linear_folder: Path
+) -> None:
     """More threads than the quota keeps busy, and less memory than the largest uploads need, are warnings."""
     root = write_machine(
         tmp_path,
@@ -149,7 +177,9 @@ def test_quota_of_the_container_is_compared_with_the_settings(tmp_path: Path, li
     assert "SERVICE_THREADS=1" in page
     assert "warn  memory     limit of the container: 268435456" in page
     assert "Module  580.1" in page
-    small = Settings(model=linear_folder, device="cpu", max_image_pixels=10**6, max_bytes_in_flight=10**8)
+    small = Settings(
+        model=linear_folder, device="cpu", max_image_pixels=10**6, max_bytes_in_flight=10**8
+    )
     page, serves = doctor(small, root)
     assert serves
     assert "warn" not in page

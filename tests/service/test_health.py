@@ -61,7 +61,9 @@ def test_service_that_cannot_load_says_failed_and_asks_to_stop(tmp_path: Path, d
     if damage == "preprocessing":
         write_linear_bundle(folder, preprocessing="another")
     stops: list[str] = []
-    with TestClient(create_app(Settings(model=folder), on_failure=lambda: stops.append("stop"))) as client:
+    with TestClient(
+        create_app(Settings(model=folder), on_failure=lambda: stops.append("stop"))
+    ) as client:
         while client.get("/health").json()["status"] == "starting":
             pass
         assert client.get("/health").status_code == 503

@@ -45,7 +45,9 @@ def test_grey_image_of_the_models_size_is_taken_pixel_for_pixel(pixels: np.ndarr
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
 )
 @settings(max_examples=100, deadline=None)
-def test_any_image_becomes_an_input_of_the_models_size(pixels: np.ndarray, size: tuple[int, int]) -> None:
+def test_any_image_becomes_an_input_of_the_models_size(
+    pixels: np.ndarray, size: tuple[int, int]
+) -> None:
     """Whatever the shape of the image and of the model's input, the result is uint8 of that shape."""
     image = read_image(encode(pixels), size, MAX_PIXELS).image
     assert image.shape == size
@@ -87,9 +89,13 @@ def test_unusual_files_give_the_same_input_as_the_plain_photo() -> None:
     """Depth, colour space, transparency, frames and orientation are undone, to within rounding or JPEG's errors."""
     plain = read_image(fault("photo.png"), SIZE, MAX_PIXELS).image.astype(int)
     for name in ("grey-16-bit.png", "animated.gif"):
-        np.testing.assert_array_equal(read_image(fault(name), SIZE, MAX_PIXELS).image, plain, err_msg=name)
+        np.testing.assert_array_equal(
+            read_image(fault(name), SIZE, MAX_PIXELS).image, plain, err_msg=name
+        )
     for name in ("palette-transparent.png", "cmyk.jpg", "exif-rotated.jpg"):
-        np.testing.assert_allclose(read_image(fault(name), SIZE, MAX_PIXELS).image, plain, atol=8, err_msg=name)
+        np.testing.assert_allclose(
+            read_image(fault(name), SIZE, MAX_PIXELS).image, plain, atol=8, err_msg=name
+        )
         assert abs(read_image(fault(name), SIZE, MAX_PIXELS).image - plain).mean() < 0.5
 
 
@@ -98,7 +104,11 @@ def test_large_jpeg_gives_the_same_input_as_its_pixels(height: int, width: int) 
     """A large JPEG, decoded at a reduced scale, comes out like the same pixels in a format that is not: on average less
     than two grey levels away, and nowhere more than a fifth of the range.
     """
-    boot = Image.open(BytesIO(fault("photo.png"))).convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    boot = (
+        Image.open(BytesIO(fault("photo.png")))
+        .convert("RGB")
+        .resize((width, height), Image.Resampling.BICUBIC)
+    )
     jpeg = encode(boot, "JPEG", quality=95)
     whole = encode(Image.open(BytesIO(jpeg)), "PNG")
     reduced, full = (read_image(data, SIZE, 10_000_000) for data in (jpeg, whole))
@@ -107,7 +117,9 @@ def test_large_jpeg_gives_the_same_input_as_its_pixels(height: int, width: int) 
     assert reduced.source_pixels == full.source_pixels == height * width
 
 
-@pytest.mark.parametrize(("ground", "item"), [(0, 220), (40, 220), (255, 30), (255, 200), (130, 30), (60, 0)])
+@pytest.mark.parametrize(
+    ("ground", "item"), [(0, 220), (40, 220), (255, 30), (255, 200), (130, 30), (60, 0)]
+)
 def test_item_comes_out_bright_on_black(ground: int, item: int) -> None:
     """An item is negated unless it is lighter than a dark ground; it fills the input, and the ground is black."""
     photo = read_image(encode(disc(item, ground)), SIZE, MAX_PIXELS)
@@ -130,11 +142,18 @@ def test_photo_shows_the_item_that_it_was_made_of(ground: str) -> None:
     25 grey levels, turned or not, where the nearest other image is twice as far.
     """
     items = [np.asarray(Image.open(path)) for path in ITEMS]
-    seen = [read_image(encode(photograph(item, ground), "JPEG"), SIZE, MAX_PIXELS) for item in items]
+    seen = [
+        read_image(encode(photograph(item, ground), "JPEG"), SIZE, MAX_PIXELS) for item in items
+    ]
     assert all(photo.negated for photo in seen)
     apart = np.array(
         [
-            [min(abs(photo.image.astype(int) - turned).mean() for turned in (item, item[:, ::-1])) for item in items]
+            [
+                min(
+                    abs(photo.image.astype(int) - turned).mean() for turned in (item, item[:, ::-1])
+                )
+                for item in items
+            ]
             for photo in seen
         ]
     )
@@ -151,11 +170,20 @@ def test_mirrored_photo_is_seen_the_same(ground: str) -> None:
     photos = [photograph(np.asarray(Image.open(path)), ground) for path in ITEMS]
     seen = [read_image(encode(photo), SIZE, MAX_PIXELS) for photo in photos]
     mirrored = [read_image(encode(ImageOps.mirror(photo)), SIZE, MAX_PIXELS) for photo in photos]
-    apart = [abs(one.image.astype(int) - other.image).mean() for one, other in zip(seen, mirrored, strict=True)]
+    apart = [
+        abs(one.image.astype(int) - other.image).mean()
+        for one, other in zip(seen, mirrored, strict=True)
+    ]
     assert np.mean(np.array(apart) < 8) >= 0.9
-    assert np.mean([one.mirrored != other.mirrored for one, other in zip(seen, mirrored, strict=True)]) >= 0.8
+    assert (
+        np.mean([one.mirrored != other.mirrored for one, other in zip(seen, mirrored, strict=True)])
+        >= 0.8
+    )
     boot = Image.open(BytesIO(fault("photo.png")))
-    assert [read_image(encode(image), SIZE, MAX_PIXELS).mirrored for image in (boot, ImageOps.mirror(boot))] == [
+    assert [
+        read_image(encode(image), SIZE, MAX_PIXELS).mirrored
+        for image in (boot, ImageOps.mirror(boot))
+    ] == [
         False,
         True,
     ]
@@ -169,7 +197,9 @@ def test_mirrored_photo_is_seen_the_same(ground: str) -> None:
     border_pixels=st.integers(0, 60),
 )
 @settings(max_examples=60, deadline=None)
-def test_same_photo_is_seen_alike(number: int, ground: str, scale: float, quality: int, border_pixels: int) -> None:
+def test_same_photo_is_seen_alike(
+    number: int, ground: str, scale: float, quality: int, border_pixels: int
+) -> None:
     """Scaled, recompressed and with more ground around, a photo is seen at most an eighth of the range away on
     average.
     """
@@ -183,7 +213,9 @@ def test_most_photos_are_seen_the_same() -> None:
     assert np.median([distance(photo, "#ffffff", 0.7, 75, 20) for photo in photos]) < 5
 
 
-def distance(photo: Image.Image, ground: str, scale: float, quality: int, border_pixels: int) -> float:
+def distance(
+    photo: Image.Image, ground: str, scale: float, quality: int, border_pixels: int
+) -> float:
     """Return how far apart a photo and its changed copy are seen, in grey levels on average."""
     size = round(photo.width * scale), round(photo.height * scale)
     other = ImageOps.expand(photo.resize(size, Image.Resampling.BICUBIC), border_pixels, ground)
@@ -212,7 +244,9 @@ def photograph(item: np.ndarray, ground: str) -> Image.Image:
     """Make a photo of an image of the data set: enlarged tenfold and negated, on ``ground``."""
     side = 10 * item.shape[0]
     grey = Image.fromarray(255 - item).resize((side, side), Image.Resampling.BICUBIC).convert("RGB")
-    opacity = Image.fromarray((item > 8).astype(np.uint8) * 255).resize((side, side), Image.Resampling.BICUBIC)
+    opacity = Image.fromarray((item > 8).astype(np.uint8) * 255).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
     photo = Image.new("RGB", (side + 100, side + 60), ground)
     photo.paste(grey, (50, 30), opacity)
     return photo
@@ -246,8 +280,13 @@ def test_pixels_are_counted_before_decoding() -> None:
 def test_pixels_that_take_more_memory_count_for_more() -> None:
     """Of a TIFF and a WebP fewer pixels are allowed than of other formats, by what decoding them takes."""
     for file_format, most in (("TIFF", 5000), ("WEBP", 5000)):
-        assert read_image(encode(noise(most // 100, 100), file_format), SIZE, 10_000).image.shape == SIZE
-        with pytest.raises(ImageTooLargeError, match=f"{file_format} image has 100 x.*at most {most} "):
+        assert (
+            read_image(encode(noise(most // 100, 100), file_format), SIZE, 10_000).image.shape
+            == SIZE
+        )
+        with pytest.raises(
+            ImageTooLargeError, match=f"{file_format} image has 100 x.*at most {most} "
+        ):
             read_image(encode(noise(most // 100 + 1, 100), file_format), SIZE, 10_000)
 
 
@@ -274,7 +313,10 @@ def test_large_image_is_never_copied_as_a_whole(tmp_path: Path, mode: str) -> No
     image = Image.fromarray(np.tile(noise(100, 100), (side // 100, side // 100)))
     image.convert(mode).save(file, compression="tiff_adobe_deflate")
     told = subprocess.run(
-        [sys.executable, "-c", READ_AND_TELL_PEAK, str(file)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", READ_AND_TELL_PEAK, str(file)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert int(told.stdout) < 6 * side * side
 
@@ -292,7 +334,9 @@ def test_large_image_is_the_same_in_every_mode() -> None:
         *(Image.fromarray(deep.astype(kind)) for kind in (np.int32, np.float32)),
         Image.fromarray(deep.astype(np.uint16) * 257),
     ):
-        np.testing.assert_array_equal(read_image(encode(image, "TIFF"), SIZE, 4_000_000).image, expected, image.mode)
+        np.testing.assert_array_equal(
+            read_image(encode(image, "TIFF"), SIZE, 4_000_000).image, expected, image.mode
+        )
 
 
 def test_scans_are_counted_whatever_a_jpeg_is_called() -> None:
@@ -343,7 +387,9 @@ def test_exif_that_no_camera_writes_is_passed_over() -> None:
     turned = read_image(encode(pixels, exif=exif), (20, 28), MAX_PIXELS).image
     np.testing.assert_array_equal(turned, np.rot90(pixels, -1))
     exif[Base.ImageDescription] = "x" * 70_000
-    np.testing.assert_array_equal(read_image(encode(pixels, exif=exif), (28, 20), MAX_PIXELS).image, pixels)
+    np.testing.assert_array_equal(
+        read_image(encode(pixels, exif=exif), (28, 20), MAX_PIXELS).image, pixels
+    )
 
 
 def test_images_that_cost_more_than_they_are_worth_are_refused() -> None:
@@ -352,7 +398,9 @@ def test_images_that_cost_more_than_they_are_worth_are_refused() -> None:
         read_image(encode(Image.new("L", (40_000, 2))), SIZE, 10_000_000)
     progressive = encode(noise(64, 64), "JPEG", progressive=True)
     start = progressive.index(b"\xff\xda")
-    end = progressive.index(b"\xff", start + 2 + int.from_bytes(progressive[start + 2 : start + 4], "big"))
+    end = progressive.index(
+        b"\xff", start + 2 + int.from_bytes(progressive[start + 2 : start + 4], "big")
+    )
     many_scans = progressive[:start] + progressive[start:end] * 2000 + progressive[start:]
     with pytest.raises(UnreadableImageError, match="scans"):
         read_image(many_scans, SIZE, MAX_PIXELS)
@@ -368,7 +416,9 @@ def test_invisible_colours_do_not_show() -> None:
     hidden = visible.copy()
     hidden[visible[..., 3] == 0] = (0, 255, 0, 0)
     image = read_image(encode(Image.fromarray(visible)), SIZE, MAX_PIXELS).image
-    np.testing.assert_array_equal(read_image(encode(Image.fromarray(hidden)), SIZE, MAX_PIXELS).image, image)
+    np.testing.assert_array_equal(
+        read_image(encode(Image.fromarray(hidden)), SIZE, MAX_PIXELS).image, image
+    )
     assert image[14, 14] == 55
 
 

@@ -35,7 +35,11 @@ class Clock:
 
 def test_each_key_has_its_owner(tmp_path: Path) -> None:
     """Comments and blank lines are passed over, a name may have several keys, and no key is in the file."""
-    (alice, alice_line), (second, second_line), (bob, bob_line) = new_key("alice"), new_key("alice"), new_key("bob")
+    (alice, alice_line), (second, second_line), (bob, bob_line) = (
+        new_key("alice"),
+        new_key("alice"),
+        new_key("bob"),
+    )
     path = tmp_path / "keys"
     path.write_text(f"# who may ask\n\n{alice_line}\n  {second_line}  \n{bob_line}")
     keys = KeyRing(path)
@@ -83,7 +87,9 @@ def test_file_that_is_replaced_by_one_of_the_same_size_and_time_is_read(tmp_path
     assert keys.owner(alice) == "alice"
 
 
-@pytest.mark.parametrize("damage", ["alice:abc", "no colon", "alice:" + "g" * 64, ":" + "0" * 64, "missing", "binary"])
+@pytest.mark.parametrize(
+    "damage", ["alice:abc", "no colon", "alice:" + "g" * 64, ":" + "0" * 64, "missing", "binary"]
+)
 def test_broken_file_is_refused_at_the_start_and_passed_over_later(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
@@ -102,7 +108,9 @@ def test_broken_file_is_refused_at_the_start_and_passed_over_later(
         clock.move()
         assert keys.owner(alice) == "alice"
     assert len(caplog.records) == 1
-    with pytest.raises(KeysFileError, match="cannot be read" if damage in ("missing", "binary") else "line 3") as error:
+    with pytest.raises(
+        KeysFileError, match="cannot be read" if damage in ("missing", "binary") else "line 3"
+    ) as error:
         KeyRing(path)
     assert caplog.records[0].getMessage().startswith(str(error.value))
     assert damage in ("missing", "binary") or damage not in str(error.value)

@@ -27,9 +27,13 @@ PIXELS = noise(20, 30)
 IMAGE = encode(PIXELS)
 
 
-def post(client: TestClient, content: bytes, content_type: str = "image/png", **query: Any) -> httpx2.Response:
+def post(
+    client: TestClient, content: bytes, content_type: str = "image/png", **query: Any
+) -> httpx2.Response:
     """Upload ``content`` as the raw body."""
-    return client.post("/predict", content=content, headers={"content-type": content_type}, params=query)
+    return client.post(
+        "/predict", content=content, headers={"content-type": content_type}, params=query
+    )
 
 
 def assert_problem(response: httpx2.Response, status: int, name: str) -> dict[str, Any]:
@@ -46,7 +50,9 @@ def assert_problem(response: httpx2.Response, status: int, name: str) -> dict[st
 
 def test_answer_is_what_the_model_says_of_the_raw_pixels(linear: TestClient) -> None:
     """A grey image of the model's size is answered with the model's own probabilities, in label order."""
-    session = onnxruntime.InferenceSession(linear_model(3, 20, 30), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        linear_model(3, 20, 30), providers=["CPUExecutionProvider"]
+    )
     expected = session.run(["probabilities"], {"image": PIXELS[np.newaxis]})[0][0]
     body = post(linear, IMAGE).json()
     assert list(body["probabilities"]) == ["left", "middle", "right"]
@@ -64,11 +70,15 @@ def test_golden_set_is_answered_as_by_keras(shipped: TestClient) -> None:
     for image, expected in zip(golden.images(), golden.probabilities(), strict=True):
         body = post(shipped, encode(image)).json()
         assert tuple(body["probabilities"]) == names
-        np.testing.assert_allclose(list(body["probabilities"].values()), expected, atol=golden.TOLERANCE)
+        np.testing.assert_allclose(
+            list(body["probabilities"].values()), expected, atol=golden.TOLERANCE
+        )
         assert body["class_id"] == expected.argmax()
 
 
-@pytest.mark.parametrize("content_type", ["image/png", "image/jpeg", "image/x-anything", "application/octet-stream"])
+@pytest.mark.parametrize(
+    "content_type", ["image/png", "image/jpeg", "image/x-anything", "application/octet-stream"]
+)
 def test_form_and_raw_body_give_the_same_answer(linear: TestClient, content_type: str) -> None:
     """The file part of a form and the same bytes as the body are answered alike, whatever type is claimed."""
     form = linear.post("/predict", files={"file": ("name.png", IMAGE)})
@@ -85,10 +95,17 @@ def test_form_may_hold_ordinary_fields_too(linear: TestClient) -> None:
 @pytest.mark.parametrize("file_format", ["PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG"])
 def test_every_format_is_read(linear: TestClient, file_format: str) -> None:
     """Each accepted format is decoded; the lossless ones to the very same answer."""
-    options = {"lossless": True} if file_format == "WEBP" else {"quality": 95} if file_format == "JPEG" else {}
+    options = (
+        {"lossless": True}
+        if file_format == "WEBP"
+        else {"quality": 95}
+        if file_format == "JPEG"
+        else {}
+    )
     body = post(linear, encode(PIXELS, file_format, **options)).json()
     assert list(body["probabilities"].values()) == pytest.approx(
-        list(post(linear, IMAGE).json()["probabilities"].values()), abs=0.02 if file_format == "JPEG" else 0
+        list(post(linear, IMAGE).json()["probabilities"].values()),
+        abs=0.02 if file_format == "JPEG" else 0,
     )
 
 
@@ -133,7 +150,11 @@ def test_broken_image_is_refused_and_the_service_goes_on(
 ) -> None:
     """A broken upload gets its own status and problem, and the next good one is answered."""
     content = fault(name)
-    response = linear.post("/predict", files={"file": (name, content)}) if in_form else post(linear, content)
+    response = (
+        linear.post("/predict", files={"file": (name, content)})
+        if in_form
+        else post(linear, content)
+    )
     assert_problem(response, status, problem)
     assert post(linear, IMAGE).status_code == 200
 
@@ -158,7 +179,9 @@ def test_smallest_image_is_answered(shipped: TestClient) -> None:
 def test_body_of_12_mb_is_refused_by_default(shipped: TestClient) -> None:
     """Past 10 MiB a body is refused, by its declared length and as it arrives when it declares none."""
     body = bytes(12_000_000)
-    assert "12000000 bytes" in assert_problem(post(shipped, body), 413, "upload-too-large")["detail"]
+    assert (
+        "12000000 bytes" in assert_problem(post(shipped, body), 413, "upload-too-large")["detail"]
+    )
     chunks = (body[:1_000_000] for _ in range(12))
     chunked = shipped.post("/predict", content=chunks, headers={"content-type": "image/png"})
     assert_problem(chunked, 413, "upload-too-large")
@@ -179,10 +202,15 @@ def test_wrong_form_is_refused(linear: TestClient) -> None:
     assert_problem(two, 400, "malformed-form")
     another = linear.post("/predict", files=[("file", IMAGE), ("other", IMAGE)])
     assert "'other'" in assert_problem(another, 400, "malformed-form")["detail"]
-    many = linear.post("/predict", files={"file": IMAGE}, data={f"field{i}": "x" for i in range(100)})
+    many = linear.post(
+        "/predict", files={"file": IMAGE}, data={f"field{i}": "x" for i in range(100)}
+    )
     assert_problem(many, 400, "malformed-form")
     long_head = {"file": ("a.png", IMAGE, "image/png", {f"x{i}": "y" for i in range(100)})}
-    assert "lines" in assert_problem(linear.post("/predict", files=long_head), 400, "malformed-form")["detail"]
+    assert (
+        "lines"
+        in assert_problem(linear.post("/predict", files=long_head), 400, "malformed-form")["detail"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,7 +219,10 @@ def test_wrong_form_is_refused(linear: TestClient) -> None:
         ("multipart/form-data", b"--x\r\n\r\n--x--"),
         ("multipart/form-data; boundary=x", b""),
         ("multipart/form-data; boundary=x", b"--y\r\n\r\n"),
-        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc'),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc',
+        ),
         (f"multipart/form-data; boundary={'x' * 5000}", b""),
     ],
 )
@@ -200,7 +231,9 @@ def test_damaged_form_is_refused(linear: TestClient, content_type: str, body: by
     assert_problem(post(linear, body, content_type), 400, "malformed-form")
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "text/plain", "application/x-www-form-urlencoded", ""])
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "text/plain", "application/x-www-form-urlencoded", ""]
+)
 def test_wrong_content_type_is_refused(linear: TestClient, content_type: str) -> None:
     """A body that does not claim to be an image or a form is refused, with the accepted types."""
     detail = assert_problem(post(linear, IMAGE, content_type), 415, "unsupported-type")["detail"]
@@ -217,9 +250,18 @@ def test_framework_errors_are_problems_too(linear: TestClient) -> None:
 
 def test_request_id_is_kept_if_plain(linear: TestClient) -> None:
     """A plain X-Request-ID comes back; one that could forge log lines is replaced."""
-    assert linear.get("/health", headers={"X-Request-ID": "abc-123"}).headers["x-request-id"] == "abc-123"
-    assert "forged" not in linear.get("/health", headers={"X-Request-ID": "x\tforged"}).headers["x-request-id"]
-    assert linear.get("/health").headers["x-request-id"] != linear.get("/health").headers["x-request-id"]
+    assert (
+        linear.get("/health", headers={"X-Request-ID": "abc-123"}).headers["x-request-id"]
+        == "abc-123"
+    )
+    assert (
+        "forged"
+        not in linear.get("/health", headers={"X-Request-ID": "x\tforged"}).headers["x-request-id"]
+    )
+    assert (
+        linear.get("/health").headers["x-request-id"]
+        != linear.get("/health").headers["x-request-id"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -241,7 +283,11 @@ def test_upload_is_freed_with_its_answer(linear: TestClient, image: bytes) -> No
         gc.set_debug(0)
         gc.enable()
     frames = [each for each in gc.garbage if isinstance(each, FrameType)]
-    left = [each.f_code.co_qualname for each in frames if each.f_globals["__name__"].startswith("service.")]
+    left = [
+        each.f_code.co_qualname
+        for each in frames
+        if each.f_globals["__name__"].startswith("service.")
+    ]
     gc.garbage.clear()  # the test's client leaves some, the service none
     assert not left
 
@@ -302,7 +348,9 @@ def test_explanation_shows_what_the_model_saw(shipped: TestClient) -> None:
 def test_explanation_of_an_image_taken_as_it_is(linear: TestClient) -> None:
     """Of an image that the model takes as it is there is nothing to tell but that."""
     explanation = post(linear, IMAGE, explain=True).json()["explanation"]
-    np.testing.assert_array_equal(Image.open(BytesIO(base64.b64decode(explanation.pop("image")))), PIXELS)
+    np.testing.assert_array_equal(
+        Image.open(BytesIO(base64.b64decode(explanation.pop("image")))), PIXELS
+    )
     assert explanation == {"polarity": "kept", "mirrored": False, "warnings": []}
 
 
@@ -310,7 +358,12 @@ def test_explanation_warns(shipped: TestClient) -> None:
     """An item that leaves the photo, several things in one, and nothing at all are told."""
     empty, cut_off = (np.full((300, 300, 3), 230, np.uint8) for _ in range(2))
     cut_off[100:, 80:220] = (120, 20, 20)
-    cluttered = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8).repeat(40, axis=0).repeat(40, axis=1)
+    cluttered = (
+        np.random.default_rng(0)
+        .integers(0, 256, (8, 8, 3), np.uint8)
+        .repeat(40, axis=0)
+        .repeat(40, axis=1)
+    )
     told = [
         post(shipped, encode(photo), explain=True).json()["explanation"]["warnings"]
         for photo in (empty, cut_off, cluttered)
@@ -328,5 +381,9 @@ def test_parameter_is_given_once(linear: TestClient) -> None:
 
 def test_many_parameters_are_refused(linear: TestClient) -> None:
     """More parameters than anybody needs are not looked at one by one."""
-    response = linear.post("/predict", params=dict.fromkeys(map(str, range(1000)), ""), files={"file": IMAGE})
-    assert "1000 parameters are given" in assert_problem(response, 422, "invalid-parameter")["detail"]
+    response = linear.post(
+        "/predict", params=dict.fromkeys(map(str, range(1000)), ""), files={"file": IMAGE}
+    )
+    assert (
+        "1000 parameters are given" in assert_problem(response, 422, "invalid-parameter")["detail"]
+    )

@@ -61,7 +61,9 @@ class BreakableClassifier(Classifier):
 
     broken = False
 
-    def classify(self, images: Sequence[NDArray[np.uint8]], alone: bool = False) -> list[Classification]:
+    def classify(
+        self, images: Sequence[NDArray[np.uint8]], alone: bool = False
+    ) -> list[Classification]:
         """Fail if broken."""
         if self.broken:
             raise RuntimeError("CUDA failure 999")
@@ -73,17 +75,23 @@ class WatchedClassifier(Classifier):
 
     batches: ClassVar[list[tuple[int, bool]]] = []
 
-    def classify(self, images: Sequence[NDArray[np.uint8]], alone: bool = False) -> list[Classification]:
+    def classify(
+        self, images: Sequence[NDArray[np.uint8]], alone: bool = False
+    ) -> list[Classification]:
         """Note the batch."""
         self.batches.append((len(images), alone))
         return super().classify(images, alone)
 
 
-def run(settings: Settings, test: Callable[[Predictor], Coroutine[Any, Any, None]], **hooks: Any) -> None:
+def run(
+    settings: Settings, test: Callable[[Predictor], Coroutine[Any, Any, None]], **hooks: Any
+) -> None:
     """Run ``test`` on a predictor that was started."""
 
     async def main() -> None:
-        predictor = Predictor(settings, hooks.pop("load", lambda: load_classifier(settings)), **hooks)
+        predictor = Predictor(
+            settings, hooks.pop("load", lambda: load_classifier(settings)), **hooks
+        )
         await predictor.start()
         await test(predictor)
         predictor.close()
@@ -113,7 +121,11 @@ def test_large_batch_has_two_cores_while_no_other_worker_is_at_work(
         await predictor.predict_tensor(tensor, "40,20,30")
         assert begun() == [(32, False), (8, False)]
 
-    run(Settings(threads=1), test, load=lambda: WatchedClassifier(read_bundle(linear_folder), "cpu", cores=2))
+    run(
+        Settings(threads=1),
+        test,
+        load=lambda: WatchedClassifier(read_bundle(linear_folder), "cpu", cores=2),
+    )
 
 
 def test_single_image_does_not_wait_for_a_whole_tensor(linear_folder: Path) -> None:
@@ -128,7 +140,9 @@ def test_single_image_does_not_wait_for_a_whole_tensor(linear_folder: Path) -> N
         assert len(WatchedClassifier.batches) < 5
         assert len((await tensor).answers) == 1024
 
-    run(Settings(threads=1), test, load=lambda: WatchedClassifier(read_bundle(linear_folder), "cpu"))
+    run(
+        Settings(threads=1), test, load=lambda: WatchedClassifier(read_bundle(linear_folder), "cpu")
+    )
 
 
 def test_photos_that_wait_reach_the_model_together(linear_folder: Path) -> None:
@@ -145,7 +159,9 @@ def test_photos_that_wait_reach_the_model_together(linear_folder: Path) -> None:
 
 def test_poisoned_image_harms_nobody_else(tmp_path: Path) -> None:
     """An image that the runtime fails on fails alone; those with it are answered, and the service stays ready."""
-    bundle = write_linear_bundle(tmp_path / "m", model=poisonable_model(), self_test=(1 / 3, 1 / 3, 1 / 3))
+    bundle = write_linear_bundle(
+        tmp_path / "m", model=poisonable_model(), self_test=(1 / 3, 1 / 3, 1 / 3)
+    )
 
     async def test(predictor: Predictor) -> None:
         uploads = [POISON if i % 8 == 3 else GOOD for i in range(64)]
@@ -232,7 +248,9 @@ def test_idle_service_finds_a_broken_device_by_itself(linear_folder: Path) -> No
     run(settings, test, load=load, on_failure=failed.set)
 
 
-def test_folder_that_cannot_be_read_for_a_while_ends_no_watch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_folder_that_cannot_be_read_for_a_while_ends_no_watch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """While the versions cannot be looked at, the one that is loaded serves; a newer one is taken up afterwards."""
     versions, elsewhere = tmp_path / "versions", tmp_path / "elsewhere"
     write_linear_bundle(versions / "1", version="1")
@@ -241,7 +259,9 @@ def test_folder_that_cannot_be_read_for_a_while_ends_no_watch(tmp_path: Path, ca
         watch = asyncio.create_task(predictor.watch())
         await asyncio.sleep(0)  # it has begun
         versions.rename(elsewhere)
-        versions.symlink_to("x" * 300)  # too long a name: an error for root as well, whom no permission stops
+        versions.symlink_to(
+            "x" * 300
+        )  # too long a name: an error for root as well, whom no permission stops
         async with asyncio.timeout(30):
             while "cannot be read" not in caplog.text:  # noqa: ASYNC110  the log has no event
                 await asyncio.sleep(0.01)
@@ -265,7 +285,9 @@ def test_wrong_answer_to_the_self_test_is_refused(tmp_path: Path) -> None:
         Classifier(bundle, "cpu")
 
 
-def test_weights_in_other_files_are_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_in_other_files_are_never_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A model whose weights are in another file, which no hash covers, is refused even where that file is at hand."""
     model = onnx.load_from_string(linear_model(3, 20, 30))
     path = tmp_path / "model.onnx"
@@ -332,12 +354,18 @@ def test_slow_image_is_not_taken_for_a_stuck_thread(linear_folder: Path) -> None
         watch.cancel()
 
     settings = Settings(
-        model=linear_folder, device="cpu", threads=1, check_interval_seconds=0.01, request_timeout_seconds=0.01
+        model=linear_folder,
+        device="cpu",
+        threads=1,
+        check_interval_seconds=0.01,
+        request_timeout_seconds=0.01,
     )
     run(settings, test)
 
 
-def test_stuck_threads_end_the_service(linear_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stuck_threads_end_the_service(
+    linear_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """When every thread stays at an image for longer than any can take, the service gives up by itself."""
     monkeypatch.setattr("service.predictor.STUCK_SECONDS", 0.01)
     slow = encode(noise(4000, 4000), compress_level=1)
@@ -353,6 +381,10 @@ def test_stuck_threads_end_the_service(linear_folder: Path, monkeypatch: pytest.
             task.cancel()
 
     settings = Settings(
-        model=linear_folder, device="cpu", threads=1, check_interval_seconds=0.01, request_timeout_seconds=0.01
+        model=linear_folder,
+        device="cpu",
+        threads=1,
+        check_interval_seconds=0.01,
+        request_timeout_seconds=0.01,
     )
     run(settings, test, on_failure=failed.set)

@@ -24,7 +24,10 @@ class Clock:
         return self.now_ns
 
 
-@given(per_minute=st.integers(1, 500), waits_ns=st.lists(st.integers(0, 10**11), min_size=1, max_size=80))
+@given(
+    per_minute=st.integers(1, 500),
+    waits_ns=st.lists(st.integers(0, 10**11), min_size=1, max_size=80),
+)
 def test_no_span_of_time_admits_more_than_its_share(per_minute: int, waits_ns: list[int]) -> None:
     """Over any span at most a full bucket is admitted, and what it gains in that time."""
     clock = Clock()
@@ -95,7 +98,9 @@ def test_uploads_are_limited_and_told_so() -> None:
         assert [answer.headers["ratelimit"].split(";t=")[0] for answer in answers] == [
             f'"default";r={remaining}' for remaining in (2, 1, 0, 0)
         ]
-        assert answers[-1].headers["ratelimit"].split(";t=")[1] == answers[-1].headers["retry-after"]
+        assert (
+            answers[-1].headers["ratelimit"].split(";t=")[1] == answers[-1].headers["retry-after"]
+        )
         for path in ("/health/live", "/metrics"):
             assert client.get(path).status_code == 200
             assert "ratelimit" not in client.get(path).headers
@@ -117,7 +122,10 @@ def test_client_is_known_by_its_network(addresses: tuple[str, str], same: bool) 
     app = create_app(Settings(device="cpu", rate_limit_per_minute=9))
     clients = [TestClient(app, client=(address, 1)) for address in addresses]
     left = [client.post("/predict").headers["ratelimit"] for client in clients]
-    assert [f"r={remaining};" in header for header, remaining in zip(left, (8, 7 if same else 8), strict=True)] == [
+    assert [
+        f"r={remaining};" in header
+        for header, remaining in zip(left, (8, 7 if same else 8), strict=True)
+    ] == [
         True,
         True,
     ]

@@ -28,7 +28,11 @@ V1 = "5:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/docker/ab
         ({}, None, None),
         ({"proc/self/cgroup": "0::/"}, None, None),
         (
-            {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "max 100000", "sys/fs/cgroup/memory.max": "max"},
+            {
+                "proc/self/cgroup": "0::/",
+                "sys/fs/cgroup/cpu.max": "max 100000",
+                "sys/fs/cgroup/memory.max": "max",
+            },
             None,
             None,
         ),
@@ -66,7 +70,16 @@ V1 = "5:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/docker/ab
             4096,
         ),
     ],
-    ids=["no groups", "no limits", "max", "v2 cores", "v2 memory", "v2 nested", "v1 no limits", "v1"],
+    ids=[
+        "no groups",
+        "no limits",
+        "max",
+        "v2 cores",
+        "v2 memory",
+        "v2 nested",
+        "v1 no limits",
+        "v1",
+    ],
 )
 def test_least_limit_of_the_control_groups_holds(
     tmp_path: Path, files: dict[str, str], cores: float | None, memory: int | None
@@ -82,5 +95,7 @@ def test_cores_are_those_of_the_quota_rounded_up(tmp_path: Path) -> None:
     machine = available_cores(tmp_path)
     assert machine == len(os.sched_getaffinity(0))
     for quota, cores in ((1000, 1), (100_000, 1), (100_001, min(2, machine)), (10**9, machine)):
-        root = write_machine(tmp_path, {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": f"{quota} 100000"})
+        root = write_machine(
+            tmp_path, {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": f"{quota} 100000"}
+        )
         assert available_cores(root) == cores

@@ -26,7 +26,9 @@ Entry = tuple[int, int, list[int]]
 
 def tiff(entries: list[Entry], blob: bytes = b"", is_big: bool = False, order: str = "<") -> bytes:
     """Write a TIFF, or a BigTIFF, of ``entries`` (tag, type, values); a value of -1 is the place of ``blob``."""
-    offset, count, entry = (order + part for part in (("Q", "Q", "HHQ") if is_big else ("I", "H", "HHI")))
+    offset, count, entry = (
+        order + part for part in (("Q", "Q", "HHQ") if is_big else ("I", "H", "HHI"))
+    )
     start = 16 if is_big else 8
     header = (b"II" if order == "<" else b"MM") + struct.pack(order + "H", 43 if is_big else 42)
     header += struct.pack(order + "HHQ", 8, 0, start) if is_big else struct.pack(offset, start)
@@ -48,11 +50,25 @@ def tiff(entries: list[Entry], blob: bytes = b"", is_big: bool = False, order: s
 
 
 def tiled(
-    image: tuple[int, int], tile: tuple[int, int], content: bytes, *more: Entry, blocks: int = 1, **options: object
+    image: tuple[int, int],
+    tile: tuple[int, int],
+    content: bytes,
+    *more: Entry,
+    blocks: int = 1,
+    **options: object,
 ) -> bytes:
     """Write a grey TIFF of ``image`` (width, height), each of whose ``blocks`` tiles is the same ``content``."""
     blob = zlib.compress(content)
-    grey = [(256, image[0]), (257, image[1]), (258, 8), (259, 8), (262, 1), (277, 1), (322, tile[0]), (323, tile[1])]
+    grey = [
+        (256, image[0]),
+        (257, image[1]),
+        (258, 8),
+        (259, 8),
+        (262, 1),
+        (277, 1),
+        (322, tile[0]),
+        (323, tile[1]),
+    ]
     entries = [(tag, LONG, [value]) for tag, value in grey]
     tiles = [(324, LONG, [-1] * blocks), (325, LONG, [len(blob)] * blocks)]
     return tiff(sorted([*entries, *tiles, *more]), blob, **options)  # type: ignore[arg-type]
@@ -78,7 +94,9 @@ def test_turned_image_has_its_tiles_as_they_are_stored() -> None:
     """What turns an image upright does not turn its tiles."""
     orientation = (274, SHORT, [6])
     with pytest.raises(ImageTooLargeError, match=r"3276800 pixels"):
-        read_image(tiled((1, 100), (2**15, 1), bytes(2**15), orientation, blocks=100), SIZE, MAX_PIXELS)
+        read_image(
+            tiled((1, 100), (2**15, 1), bytes(2**15), orientation, blocks=100), SIZE, MAX_PIXELS
+        )
 
 
 def test_tiles_that_share_their_bytes_are_refused() -> None:
@@ -90,7 +108,8 @@ def test_tiles_that_share_their_bytes_are_refused() -> None:
 
 
 GOOD: list[Entry] = [
-    (tag, LONG, [value]) for tag, value in ((256, 28), (257, 28), (259, 8), (277, 1), (322, 32), (323, 32))
+    (tag, LONG, [value])
+    for tag, value in ((256, 28), (257, 28), (259, 8), (277, 1), (322, 32), (323, 32))
 ]
 
 
@@ -143,7 +162,14 @@ def test_damaged_directory_is_read_or_refused(data: bytes, position: int, cut: i
 def test_what_writers_write_is_read(compression: str, is_big: bool) -> None:
     """TIFFs as Pillow and libtiff write them pass, several pages of them as well."""
     image = Image.fromarray(noise(200, 300))
-    data = encode(image, "TIFF", compression=compression, big_tiff=is_big, save_all=True, append_images=[image])
+    data = encode(
+        image,
+        "TIFF",
+        compression=compression,
+        big_tiff=is_big,
+        save_all=True,
+        append_images=[image],
+    )
     assert len(list(ImageSequence.Iterator(Image.open(BytesIO(data))))) == 2
     assert read_image(data, SIZE, MAX_PIXELS).image.shape == SIZE
 

@@ -9,7 +9,13 @@ import pytest
 
 from service.resources import available_cores
 from service.settings import Settings
-from service.sizing import IDLE_BYTES, MAX_WORKERS, count_threads, count_workers, largest_image_bytes
+from service.sizing import (
+    IDLE_BYTES,
+    MAX_WORKERS,
+    count_threads,
+    count_workers,
+    largest_image_bytes,
+)
 from tests.service.test_resources import write_machine
 
 CPU = Settings(device="cpu")
@@ -23,7 +29,11 @@ def test_each_core_has_a_worker(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("file", "limit"),
-    [("cpu.max", "100000 100000"), ("memory.max", str(WORKER_BYTES)), ("memory.max", str(WORKER_BYTES // 2))],
+    [
+        ("cpu.max", "100000 100000"),
+        ("memory.max", str(WORKER_BYTES)),
+        ("memory.max", str(WORKER_BYTES // 2)),
+    ],
 )
 def test_container_with_room_for_one_has_one(tmp_path: Path, file: str, limit: str) -> None:
     """A container with the quota of one core, or memory for one worker or less, has one."""

@@ -35,7 +35,9 @@ def entries(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
 
 def render(formatter: logging.Formatter, **request: object) -> str:
     """Render the log line of a request."""
-    record = logging.makeLogRecord({"name": "service.access", "levelname": "INFO", "request": request})
+    record = logging.makeLogRecord(
+        {"name": "service.access", "levelname": "INFO", "request": request}
+    )
     return formatter.format(record)
 
 
@@ -46,13 +48,25 @@ def test_one_answer_is_counted_in_every_metric(linear_folder: Path) -> None:
         class_name = post(client, IMAGE).json()["class_name"]
         told = samples(client)
     steps = "decode_seconds", "queue_seconds", "inference_seconds", "batch_size"
-    assert {told[f"service_{name}_count"] for name in (*steps, "confidence", "upload_bytes", "image_pixels")} == {1}
+    assert {
+        told[f"service_{name}_count"]
+        for name in (*steps, "confidence", "upload_bytes", "image_pixels")
+    } == {1}
     assert told['service_request_duration_seconds_count{route="/predict"}'] == 1
     assert told["service_upload_bytes_sum"] == len(IMAGE)
     assert told["service_image_pixels_sum"] == 20 * 30
     assert told[f'service_predictions_total{{class_name="{class_name}"}}'] == 1
-    assert told['service_model_info{device="cpu",name="linear",provider="CPUExecutionProvider",version="1"}'] == 1
-    assert (told["service_ready"], told["service_queue_depth"], told["service_requests_in_flight"]) == (1, 0, 1)
+    assert (
+        told[
+            'service_model_info{device="cpu",name="linear",provider="CPUExecutionProvider",version="1"}'
+        ]
+        == 1
+    )
+    assert (
+        told["service_ready"],
+        told["service_queue_depth"],
+        told["service_requests_in_flight"],
+    ) == (1, 0, 1)
 
 
 def test_series_begin_at_zero(linear_folder: Path) -> None:
@@ -74,20 +88,35 @@ def test_refused_upload_is_counted_under_its_route(linear: TestClient) -> None:
     assert samples(linear)[name] == before + 1
 
 
-def test_log_entry_tells_the_request(linear_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_entry_tells_the_request(
+    linear_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A request has one entry: who asked, for what, how it ended, its trace, and what each step took."""
     key, line = new_key("alice")
     (tmp_path / "keys").write_text(line)
     settings = Settings(model=linear_folder, device="cpu", api_keys_file=tmp_path / "keys")
-    headers = {"X-API-Key": key, "X-Request-ID": "abc", "traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
-    with TestClient(create_app(settings)) as client, caplog.at_level(logging.INFO, "service.access"):
+    headers = {
+        "X-API-Key": key,
+        "X-Request-ID": "abc",
+        "traceparent": f"00-{TRACE}-b7ad6b7169203331-01",
+    }
+    with (
+        TestClient(create_app(settings)) as client,
+        caplog.at_level(logging.INFO, "service.access"),
+    ):
         wait_until_ready(client)
         caplog.clear()
-        response = client.post("/predict", content=IMAGE, headers=headers | {"content-type": "image/png"})
+        response = client.post(
+            "/predict", content=IMAGE, headers=headers | {"content-type": "image/png"}
+        )
         client.post("/predict", content=b"x", headers=headers | {"content-type": "text/plain"})
         client.post("/predict")
     answered, refused, unknown = entries(caplog)
-    assert answered["total_ms"] >= answered["decode_ms"] + answered["queue_ms"] + answered["inference_ms"] > 0
+    assert (
+        answered["total_ms"]
+        >= answered["decode_ms"] + answered["queue_ms"] + answered["inference_ms"]
+        > 0
+    )
     assert answered["bytes"] == len(IMAGE)
     assert (answered["batch_size"], answered["class_name"]) == (1, response.json()["class_name"])
     for entry, status in ((answered, 200), (refused, 415)):
@@ -120,7 +149,9 @@ def test_page_lists_every_metric(linear: TestClient) -> None:
         rows.append(
             f"| `{name}` | {family.type} | {', '.join(f'`{label}`' for label in labels)} | {family.documentation} |"
         )
-    assert [line for line in PAGE.read_text().splitlines() if line.startswith("| `service_")] == rows
+    assert [
+        line for line in PAGE.read_text().splitlines() if line.startswith("| `service_")
+    ] == rows
 
 
 def documented(column: str) -> set[str]:

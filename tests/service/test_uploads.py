@@ -20,7 +20,11 @@ def upload(body: bytes, content_type: str) -> bytes:
     async def receive() -> dict[str, object]:
         return {"type": "http.request", "body": body, "more_body": False}
 
-    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", content_type.encode())]}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "headers": [(b"content-type", content_type.encode())],
+    }
     return asyncio.run(read_upload(Request(scope, receive)))
 
 
@@ -49,7 +53,9 @@ def test_damaged_form_is_read_or_refused(cut: int, position: int, value: int) ->
     damaged = bytearray(form)
     damaged[position % len(form)] = value
     try:
-        content = upload(bytes(damaged[: len(form) - cut % len(form)]), "multipart/form-data; boundary=b")
+        content = upload(
+            bytes(damaged[: len(form) - cut % len(form)]), "multipart/form-data; boundary=b"
+        )
     except MalformedFormError:
         return
     assert len(content) <= len(form) - len(head)

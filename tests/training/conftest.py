@@ -38,7 +38,9 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def calibrated_run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the same run, calibrated before it was evaluated."""
     folder = tmp_path_factory.mktemp("runs") / "calibrated"
-    shutil.copytree(small_run, folder, ignore=shutil.ignore_patterns("metrics.json", "test-openings.csv"))
+    shutil.copytree(
+        small_run, folder, ignore=shutil.ignore_patterns("metrics.json", "test-openings.csv")
+    )
     calibrate(folder, SampleSource())
     evaluate(folder, SampleSource())
     return folder

@@ -18,7 +18,10 @@ SAMPLE = ROOT / "tests" / "data" / "fashion-mnist-sample"
 
 def fashion_mnist() -> IdxFolder:
     """Find the whole data set, or skip the test with the reason."""
-    folders = [ROOT.parent / "shared" / "fashion-mnist", *(ROOT / folder.expanduser() for folder in STANDARD_FOLDERS)]
+    folders = [
+        ROOT.parent / "shared" / "fashion-mnist",
+        *(ROOT / folder.expanduser() for folder in STANDARD_FOLDERS),
+    ]
     for folder in folders:
         if all((folder / name).exists() for name in TRAINING_FILES + TEST_FILES):
             return IdxFolder(folder)

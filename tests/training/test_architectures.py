@@ -59,15 +59,26 @@ def test_logits_do_not_depend_on_where_scaling_would_be() -> None:
     model = find_architecture("cnn-1conv").build((32, 24), 3)
     assert model.input_shape == (None, 32, 24, 1)
     assert model.output_shape == (None, 3)
-    assert keras.Model(model.input, model.get_layer("scale").output)(np.full((1, 32, 24, 1), 255.0)).numpy().max() == 1
+    assert (
+        keras.Model(model.input, model.get_layer("scale").output)(np.full((1, 32, 24, 1), 255.0))
+        .numpy()
+        .max()
+        == 1
+    )
 
 
 def test_multiplications_are_counted() -> None:
     """The dense network has one multiplication a weight, the convolution one a weight and position."""
-    assert count_multiplications(find_architecture("mlp-64-64").build((28, 28), 10)) == 784 * 64 + 64 * 64 + 64 * 10
+    assert (
+        count_multiplications(find_architecture("mlp-64-64").build((28, 28), 10))
+        == 784 * 64 + 64 * 64 + 64 * 10
+    )
     convolution = 26 * 26 * 9 * 32
     dense = 13 * 13 * 32 * 128 + 128 * 10
-    assert count_multiplications(find_architecture("cnn-1conv").build((28, 28), 10)) == convolution + dense
+    assert (
+        count_multiplications(find_architecture("cnn-1conv").build((28, 28), 10))
+        == convolution + dense
+    )
 
 
 def test_unknown_names_are_answered_with_the_known() -> None:
@@ -78,7 +89,9 @@ def test_unknown_names_are_answered_with_the_known() -> None:
         find_architecture("cnn-1conv").find_recipe("fancy")
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("resnet-8", 3_000_000), ("resnet-8-tiny", 100_000)])
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("resnet-8", 3_000_000), ("resnet-8-tiny", 100_000)]
+)
 def test_served_networks_are_cheap_on_a_cpu(name: str, parameters: int) -> None:
     """The networks for serving stay below their budgets of parameters and of 60 M multiply-adds, odd sizes work too."""
     model = find_architecture(name).build((28, 28), 10)

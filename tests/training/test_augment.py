@@ -35,7 +35,9 @@ def generator(seed: int = 1) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def tutorial_matrix(theta: float, shift_pixels: Any, shear: float, zoom: Any, size: tuple[int, int]) -> NDArray[Any]:
+def tutorial_matrix(
+    theta: float, shift_pixels: Any, shear: float, zoom: Any, size: tuple[int, int]
+) -> NDArray[Any]:
     """Compose the matrix of one image as keras_preprocessing did: rotation, shift, shear, zoom, about the centre."""
     rotation = [[np.cos(theta), -np.sin(theta), 0], [np.sin(theta), np.cos(theta), 0], [0, 0, 1]]
     translation = [[1, 0, shift_pixels[0]], [0, 1, shift_pixels[1]], [0, 0, 1]]
@@ -55,14 +57,20 @@ def tutorial_matrix(theta: float, shift_pixels: Any, shear: float, zoom: Any, si
     zoom=st.tuples(st.floats(0.7, 1.3), st.floats(0.7, 1.3)),
     size=st.tuples(st.integers(20, 28), st.integers(20, 28)),
 )
-def test_affine_is_that_of_scipy(theta: float, moved: Any, shear: float, zoom: Any, size: tuple[int, int]) -> None:
+def test_affine_is_that_of_scipy(
+    theta: float, moved: Any, shear: float, zoom: Any, size: tuple[int, int]
+) -> None:
     """Rotation, shift, shear and zoom resample as scipy.ndimage does with keras_preprocessing's matrix."""
     images = IMAGES[:2, : size[0], : size[1]]
     turned, slanted = np.array([theta, 0.0]), np.array([shear, 0.0])
-    matrices = affine_matrices(size, turned, np.array([moved, (0, 0)]), slanted, np.array([zoom, (1, 1)]))
+    matrices = affine_matrices(
+        size, turned, np.array([moved, (0, 0)]), slanted, np.array([zoom, (1, 1)])
+    )
     matrix = tutorial_matrix(theta, moved, shear, zoom, size)
     np.testing.assert_allclose(matrices[0], matrix, atol=1e-12)
-    expected = ndimage.affine_transform(images[0], matrix[:2, :2], matrix[:2, 2], order=1, mode="nearest")
+    expected = ndimage.affine_transform(
+        images[0], matrix[:2, :2], matrix[:2, 2], order=1, mode="nearest"
+    )
     changed = transform(images, matrices)
     # TensorFlow computes the coordinates in float32; between black and white 1e-5 of a pixel is 0.003 of 255.
     np.testing.assert_allclose(changed[0], expected, atol=0.1)
@@ -99,7 +107,11 @@ def test_shift_moves_whole_pixels_over_black() -> None:
     """Every image is one of the 25 moves of up to two pixels, black filling in, and all moves occur."""
     shifted, _ = shift(2)(IMAGES, TARGETS, generator())
     padded = np.pad(IMAGES, ((0, 0), (2, 2), (2, 2)))
-    moves = [(shifted == padded[:, r : r + 28, c : c + 28]).all(axis=(1, 2)) for r in range(5) for c in range(5)]
+    moves = [
+        (shifted == padded[:, r : r + 28, c : c + 28]).all(axis=(1, 2))
+        for r in range(5)
+        for c in range(5)
+    ]
     assert np.any(moves, axis=0).all()
     assert np.any(moves, axis=1).all()
 
@@ -178,7 +190,9 @@ def test_photographic_leaves_a_quarter_and_lays_the_rest_on_grounds() -> None:
 def test_sometimes_changes_its_share() -> None:
     """The share of images that is changed is the one asked for, and the others are left to the last bit."""
     step = sometimes(0.3, lambda images, targets, _: (images + 1, targets))
-    images, _ = step(np.zeros((5_000, 2, 2), np.float32), np.zeros((5_000, 1), np.float32), generator())
+    images, _ = step(
+        np.zeros((5_000, 2, 2), np.float32), np.zeros((5_000, 1), np.float32), generator()
+    )
     assert (images == images[:, :1, :1]).all()
     assert images.mean() == pytest.approx(0.3, abs=0.03)
 

@@ -41,15 +41,22 @@ def test_temperature_undoes_what_was_done_to_honest_logits(factor: float, seed: 
     """Labels drawn from a softmax, whose logits are then multiplied: the temperature found is about the factor."""
     generator = np.random.default_rng(seed)
     logits = generator.normal(0, 2, (4_000, 5))
-    labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)  # is a draw from the softmax
-    assert fit_temperature((logits * factor).astype(np.float32), labels) == pytest.approx(factor, rel=0.15)
+    labels = (logits + generator.gumbel(size=logits.shape)).argmax(
+        axis=1
+    )  # is a draw from the softmax
+    assert fit_temperature((logits * factor).astype(np.float32), labels) == pytest.approx(
+        factor, rel=0.15
+    )
 
 
 def test_distance_is_the_relative_one_of_mahalanobis() -> None:
     """The distance is that of the shared covariance from a class, less that of the whole covariance from the centre."""
     generator = np.random.default_rng(1)
     labels = np.arange(3_000) % 3
-    features = generator.normal(0, 1, (3_000, 4)) @ generator.normal(0, 1, (4, 4)) + 5 * np.eye(3, 4)[labels]
+    features = (
+        generator.normal(0, 1, (3_000, 4)) @ generator.normal(0, 1, (4, 4))
+        + 5 * np.eye(3, 4)[labels]
+    )
 
     def squared(centre: NDArray[np.float64], residuals: NDArray[np.float64]) -> NDArray[np.float64]:
         inverse = np.linalg.inv(residuals.T @ residuals / len(residuals))
@@ -57,9 +64,13 @@ def test_distance_is_the_relative_one_of_mahalanobis() -> None:
 
     centres = np.stack([features[labels == label].mean(axis=0) for label in range(3)])
     mean = features.mean(axis=0)
-    measured = np.asarray(fit_space(features.astype(np.float32), labels).measure(features.astype(np.float32)))
+    measured = np.asarray(
+        fit_space(features.astype(np.float32), labels).measure(features.astype(np.float32))
+    )
     for label in range(3):
-        expected = squared(centres[label], features - centres[labels]) - squared(mean, features - mean)
+        expected = squared(centres[label], features - centres[labels]) - squared(
+            mean, features - mean
+        )
         np.testing.assert_allclose(measured[:, label], expected, rtol=0.05, atol=0.2)
 
 
@@ -74,7 +85,9 @@ def test_each_class_is_accepted_alike() -> None:
     """By its own offset, the same share of every class is below zero, however far it spreads."""
     generator = np.random.default_rng(1)
     labels = np.arange(2_000) % 2
-    features = (generator.normal(0, 1, (2_000, 3)) * np.where(labels, 3, 1)[:, None] + 9 * labels[:, None]).astype("f")
+    features = (
+        generator.normal(0, 1, (2_000, 3)) * np.where(labels, 3, 1)[:, None] + 9 * labels[:, None]
+    ).astype("f")
     space = fit_offsets(fit_space(features, labels), features, labels)
     own = np.asarray(space.measure(features))[np.arange(2_000), labels]
     for label in (0, 1):
@@ -109,11 +122,17 @@ def test_calibrated_network_answers_alike_but_for_temperature(calibrated_run: Pa
     images = SOURCE.training().images
     calibration = load_calibration(calibrated_run)
     assert calibration is not None
-    plain, calibrated = answer(load_model(calibrated_run), images), answer(load_calibrated(calibrated_run), images)
+    plain, calibrated = (
+        answer(load_model(calibrated_run), images),
+        answer(load_calibrated(calibrated_run), images),
+    )
     assert (plain.probabilities.argmax(1) == calibrated.probabilities.argmax(1)).all()
     assert len(plain.distances) == 0
     _, validation = read_config(calibrated_run).split(SOURCE.training())
-    accepted = answer(load_calibrated(calibrated_run), validation.images).distances <= calibration.threshold
+    accepted = (
+        answer(load_calibrated(calibrated_run), validation.images).distances
+        <= calibration.threshold
+    )
     assert accepted.mean() == pytest.approx(0.95, abs=0.03)
 
 
@@ -145,9 +164,14 @@ def test_bundle_gives_every_figure_again(calibrated_run: Path, tmp_path: Path) -
     stated = read_bundle(bundle.folder).manifest.metrics
     assert measured.keys() == stated.keys() - {"parity"}
     assert measured["corruptions"] == pytest.approx(stated["corruptions"], abs=0.02)
-    assert measured["prediction_sets"]["0.95"]["coverage"] == stated["prediction_sets"]["0.95"]["coverage"]
+    assert (
+        measured["prediction_sets"]["0.95"]["coverage"]
+        == stated["prediction_sets"]["0.95"]["coverage"]
+    )
     for kind, row in stated["distance"]["outliers"].items():
-        assert measured["distance"]["outliers"][kind]["auroc"] == pytest.approx(row["auroc"], abs=1e-3)
+        assert measured["distance"]["outliers"][kind]["auroc"] == pytest.approx(
+            row["auroc"], abs=1e-3
+        )
 
 
 def test_what_was_taught_counts_as_known(small_run: Path, tmp_path: Path) -> None:
@@ -161,7 +185,9 @@ def test_what_was_taught_counts_as_known(small_run: Path, tmp_path: Path) -> Non
     assert (plain.minimum_probabilities == photographic.minimum_probabilities).all()
     _, validation = read_config(small_run).split(SOURCE.training())
     shown = augment(validation, "photographic").round().astype(np.uint8)
-    accepted = answer(photographic.apply(load_model(small_run)), shown).distances <= photographic.threshold
+    accepted = (
+        answer(photographic.apply(load_model(small_run)), shown).distances <= photographic.threshold
+    )
     assert accepted.mean() == pytest.approx(0.95, abs=0.06)
 
 

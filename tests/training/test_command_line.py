@@ -39,7 +39,9 @@ class Command:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Command:
     """The command line, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return Command(monkeypatch, capsys)
@@ -52,21 +54,31 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, (image, label) in enumerate(zip(sample().images, sample().labels, strict=True)):
         if label in (8, 9):
             (folder / CLASS_NAMES[label]).mkdir(exist_ok=True)
-            keras.utils.save_img(folder / CLASS_NAMES[label] / f"{number}.png", image[..., None], scale=False)
+            keras.utils.save_img(
+                folder / CLASS_NAMES[label] / f"{number}.png", image[..., None], scale=False
+            )
     return folder
 
 
-def test_own_images_are_trained_evaluated_and_exported(command: Command, images: Path, tmp_path: Path) -> None:
+def test_own_images_are_trained_evaluated_and_exported(
+    command: Command, images: Path, tmp_path: Path
+) -> None:
     """Three commands lead from a folder of images to a bundle with its classes and size."""
-    trained = command("train", "cnn-1conv", "--data", images, "--size", "24", "--epochs", "2", "--name", "own")
+    trained = command(
+        "train", "cnn-1conv", "--data", images, "--size", "24", "--epochs", "2", "--name", "own"
+    )
     assert "val_accuracy" in trained
     evaluated = command("evaluate", "runs/own", "--data", images)
     assert "of 10 test images" in evaluated
-    assert "largest difference from Keras" in command("export", "runs/own", "--data", images, "--name", "own")
+    assert "largest difference from Keras" in command(
+        "export", "runs/own", "--data", images, "--name", "own"
+    )
     manifest = read_bundle(tmp_path / "models" / "own" / "1").manifest
     assert manifest.class_names == ("Ankle boot", "Bag")
     assert manifest.input_size == (24, 24)
-    assert command("evaluate", "models/own/1", "--data", images, "--output", "measured") == evaluated
+    assert (
+        command("evaluate", "models/own/1", "--data", images, "--output", "measured") == evaluated
+    )
 
 
 def test_pictures_are_drawn_without_a_run(command: Command, images: Path, tmp_path: Path) -> None:
@@ -81,7 +93,9 @@ def test_list_names_every_system() -> None:
     """List, run as a process of its own, shows each network with parameters and published accuracy."""
     words = [sys.executable, "-m", "training", "list"]
     environment = {**os.environ, "COLUMNS": "250"}
-    listed = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    ).stdout
     assert all(name in listed for name in ARCHITECTURES)
     assert "24,224,330" in listed
     assert "93.52%" in listed
@@ -94,8 +108,23 @@ def test_download_of_keras_is_a_source(tmp_path: Path) -> None:
     cache.mkdir(parents=True)
     for name in TRAINING_FILES + TEST_FILES:
         (cache / name).symlink_to(whole / name)
-    words = [sys.executable, "-m", "training", "show", "--data", "keras", "--output", str(tmp_path / "sheet.png")]
-    subprocess.run(words, cwd=ROOT, env={**os.environ, "KERAS_HOME": str(tmp_path)}, capture_output=True, check=True)
+    words = [
+        sys.executable,
+        "-m",
+        "training",
+        "show",
+        "--data",
+        "keras",
+        "--output",
+        str(tmp_path / "sheet.png"),
+    ]
+    subprocess.run(
+        words,
+        cwd=ROOT,
+        env={**os.environ, "KERAS_HOME": str(tmp_path)},
+        capture_output=True,
+        check=True,
+    )
     assert (tmp_path / "sheet.png").exists()
 
 
@@ -105,7 +134,10 @@ def test_download_of_keras_is_a_source(tmp_path: Path) -> None:
         (("train", "resnet"), "error: there is no architecture 'resnet'; choose one of mlp-64-64"),
         (("train", "mlp-64-64", "--recipe", "x"), "error: there is no recipe 'x' here"),
         (("train", "mlp-64-64", "--precision", "half"), "'half'"),
-        (("train", "mlp-64-64", "--augmentation", "x"), "error: there is no augmentation 'x'; choose one of none"),
+        (
+            ("train", "mlp-64-64", "--augmentation", "x"),
+            "error: there is no augmentation 'x'; choose one of none",
+        ),
         (("train", "cnn-1conv", "--recipe", "augmented-degrees"), "name its folder with --from"),
         (("evaluate", "nowhere"), "error: nowhere is not a run"),
         (("export", "nowhere"), "error: nowhere is not a run"),
@@ -120,7 +152,9 @@ def test_mistakes_are_answered_with_one_line(
     assert not (tmp_path / "runs").exists()
 
 
-def test_vgg19_trains_from_a_file_of_weights(command: Command, images: Path, tmp_path: Path) -> None:
+def test_vgg19_trains_from_a_file_of_weights(
+    command: Command, images: Path, tmp_path: Path
+) -> None:
     """VGG19 takes its features from a file, keeps them, and trains its head alone."""
     few = tmp_path / "few"
     for folder in images.iterdir():
@@ -130,7 +164,18 @@ def test_vgg19_trains_from_a_file_of_weights(command: Command, images: Path, tmp
     vgg19 = keras.applications.VGG19(include_top=False, weights=None, input_shape=(150, 150, 3))
     vgg19.save_weights(tmp_path / "small.weights.h5")
     weights = tmp_path / "small.weights.h5"
-    command("train", "vgg19-transfer", "--data", few, "--epochs", "1", "--name", "vgg", "--weights", weights)
+    command(
+        "train",
+        "vgg19-transfer",
+        "--data",
+        few,
+        "--epochs",
+        "1",
+        "--name",
+        "vgg",
+        "--weights",
+        weights,
+    )
     model = find_architecture("vgg19-transfer").build((28, 28), 2)
     model.load_weights(tmp_path / "runs" / "vgg" / "model.keras")
     kept = model.get_layer("vgg19").get_weights()

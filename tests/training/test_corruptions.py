@@ -38,7 +38,9 @@ def test_mirror_of_a_mirror_is_the_original(name: str) -> None:
 def test_quarter_turns_undo_each_other() -> None:
     """A turn to the left and one to the right end where they began."""
     images = sample().images
-    assert (corrupt(corrupt(images, "quarter turn left", 1), "quarter turn right", 1) == images).all()
+    assert (
+        corrupt(corrupt(images, "quarter turn left", 1), "quarter turn right", 1) == images
+    ).all()
 
 
 def test_images_of_other_sizes_are_corrupted_too() -> None:
@@ -52,7 +54,9 @@ def test_strengths_are_those_said() -> None:
     images = np.full((50, 28, 28), 100, np.uint8)
     assert (corrupt(images, "impulse noise", 1) != images).mean() == pytest.approx(0.09, abs=0.005)
     noisy = sample().images
-    assert corrupt(noisy, "contrast", 1).std(axis=(1, 2)) == pytest.approx(0.3 * noisy.std(axis=(1, 2)), rel=0.05)
+    assert corrupt(noisy, "contrast", 1).std(axis=(1, 2)) == pytest.approx(
+        0.3 * noisy.std(axis=(1, 2)), rel=0.05
+    )
     disc = np.zeros((4, 28, 28), np.uint8)
     disc[:, 9:19, 9:19] = 200
     assert corrupt(disc, "motion blur", 1).mean() == pytest.approx(disc.mean(), rel=0.02)

@@ -28,11 +28,15 @@ def test_teachers_are_averaged_and_softened(small_run: Path, tmp_path: Path) -> 
     pixels = IMAGES.astype(np.float32)
     expected = predict(load_model(small_run), IMAGES)
     for folders in ([small_run], [bundle], [small_run, bundle]):
-        np.testing.assert_allclose(Teachers(folders, SOURCE.class_names, 1).answer(pixels), expected, atol=1e-5)
+        np.testing.assert_allclose(
+            Teachers(folders, SOURCE.class_names, 1).answer(pixels), expected, atol=1e-5
+        )
     softened = Teachers([small_run], SOURCE.class_names, 4).answer(pixels)
     np.testing.assert_allclose(softened.sum(axis=1), 1, rtol=1e-5)
     divided = np.log(expected) / 4
-    np.testing.assert_allclose(softened, np.exp(divided) / np.exp(divided).sum(1, keepdims=True), atol=1e-5)
+    np.testing.assert_allclose(
+        softened, np.exp(divided) / np.exp(divided).sum(1, keepdims=True), atol=1e-5
+    )
 
 
 def test_teachers_may_be_asked_about_both_ways_round(small_run: Path) -> None:
@@ -47,18 +51,27 @@ def test_teachers_may_be_asked_about_both_ways_round(small_run: Path) -> None:
 
 def test_loss_keeps_the_size_of_gradients() -> None:
     """At temperature 1 the loss is cross-entropy; its checkpoint keeps the temperature."""
-    logits, targets = np.array([[1.0, 2.0, -1.0]], np.float32), np.array([[0.2, 0.7, 0.1]], np.float32)
+    logits, targets = (
+        np.array([[1.0, 2.0, -1.0]], np.float32),
+        np.array([[0.2, 0.7, 0.1]], np.float32),
+    )
     expected = -(targets * (logits - np.log(np.exp(logits).sum()))).sum()
     assert float(DistillationLoss()(targets, logits)) == pytest.approx(expected, rel=1e-5)
     again = keras.losses.deserialize(keras.losses.serialize(DistillationLoss(3.0)))
-    assert float(again(targets, logits)) == pytest.approx(float(DistillationLoss(3.0)(targets, logits)))
+    assert float(again(targets, logits)) == pytest.approx(
+        float(DistillationLoss(3.0)(targets, logits))
+    )
     assert float(again(targets, logits)) != pytest.approx(expected, rel=0.1)
 
 
 def test_teachers_see_the_augmented_images(small_run: Path) -> None:
     """The targets of a batch are the teacher's answers to the very images of the batch."""
     config = make_config(
-        SOURCE, name="student", teachers=[small_run], distillation_temperature=1.0, augmentation="modern-cutmix"
+        SOURCE,
+        name="student",
+        teachers=[small_run],
+        distillation_temperature=1.0,
+        augmentation="modern-cutmix",
     )
     images, targets = Batches(SOURCE.training(), config)[0]
     pixels = images[..., 0].round().astype(np.uint8)
@@ -68,7 +81,12 @@ def test_teachers_see_the_augmented_images(small_run: Path) -> None:
 def test_student_nears_its_teacher(small_run: Path, tmp_path: Path) -> None:
     """A student trained on a teacher's answers alone comes to answer like it, and its run says who taught."""
     config = make_config(
-        SOURCE, name="student", architecture="mlp-64-64", teachers=[small_run], epochs=8, distillation_temperature=2.0
+        SOURCE,
+        name="student",
+        architecture="mlp-64-64",
+        teachers=[small_run],
+        epochs=8,
+        distillation_temperature=2.0,
     )
     train(config, SOURCE, tmp_path / "student")
     assert read_config(tmp_path / "student").teachers == (small_run.as_posix(),)
@@ -77,13 +95,18 @@ def test_student_nears_its_teacher(small_run: Path, tmp_path: Path) -> None:
         load_model(small_run), images
     ).argmax(1)
     assert agreed.mean() > 0.6
-    assert read_history(tmp_path / "student")[-1]["loss"] < read_history(tmp_path / "student")[0]["loss"]
+    assert (
+        read_history(tmp_path / "student")[-1]["loss"]
+        < read_history(tmp_path / "student")[0]["loss"]
+    )
 
 
 def test_unfit_teachers_are_refused(linear_folder: Path, tmp_path: Path) -> None:
     """A teacher of other classes, or a folder that is neither run nor bundle, is refused and leaves no run behind."""
     for teacher in (linear_folder, tmp_path, Path("nowhere")):
-        config = make_config(SOURCE, name="student", teachers=[teacher], distillation_temperature=1.0)
+        config = make_config(
+            SOURCE, name="student", teachers=[teacher], distillation_temperature=1.0
+        )
         with pytest.raises(RunError, match=str(teacher)):
             train(config, SOURCE, tmp_path / "student")
     assert not (tmp_path / "student").exists()
@@ -91,10 +114,18 @@ def test_unfit_teachers_are_refused(linear_folder: Path, tmp_path: Path) -> None
 
 def test_fine_tuning_takes_weights_alone(small_run: Path, tmp_path: Path) -> None:
     """A recipe that fine-tunes takes another run's weights, and starts its own optimizer and schedule."""
-    recipe: dict[str, Any] = {"fine_tunes": True, "epochs": 1, "learning_rate": 0.0, "optimizer": "sgd"}
+    recipe: dict[str, Any] = {
+        "fine_tunes": True,
+        "epochs": 1,
+        "learning_rate": 0.0,
+        "optimizer": "sgd",
+    }
     config = make_config(SOURCE, name="tuned", start_from=small_run, **recipe)
     train(config, SOURCE, tmp_path / "tuned", start_from=small_run)
-    first, second = load_model(small_run).get_weights(), load_model(tmp_path / "tuned").get_weights()
+    first, second = (
+        load_model(small_run).get_weights(),
+        load_model(tmp_path / "tuned").get_weights(),
+    )
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
     tuned = keras.saving.load_model(tmp_path / "tuned" / "checkpoints" / "1.keras")
     assert tuned.optimizer.name.lower() == "sgd"

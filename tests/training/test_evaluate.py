@@ -32,11 +32,18 @@ def probabilities_of(
 
 def test_figures_are_those_of_the_definitions() -> None:
     """Accuracy, loss, precision, recall, confusion and calibration of four answers, worked out by hand."""
-    measured = measure(probabilities_of([0.9, 0.9, 0.6, 0.6], [0, 0, 1, 2]), np.array([0, 1, 1, 2]), NAMES)
+    measured = measure(
+        probabilities_of([0.9, 0.9, 0.6, 0.6], [0, 0, 1, 2]), np.array([0, 1, 1, 2]), NAMES
+    )
     assert (measured["count"], measured["correct"], measured["accuracy"]) == (4, 3, 0.75)
     assert measured["confusion_matrix"] == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
     assert measured["loss"] == pytest.approx(-np.log([0.9, 0.05, 0.6, 0.6]).mean(), rel=1e-4)
-    assert measured["per_class"]["one"] == {"precision": 0.5, "recall": 1, "f1": pytest.approx(2 / 3), "support": 1}
+    assert measured["per_class"]["one"] == {
+        "precision": 0.5,
+        "recall": 1,
+        "f1": pytest.approx(2 / 3),
+        "support": 1,
+    }
     # Two answers of 0.9 with one right, two of 0.6 with both right: (2 x 0.4 + 2 x 0.4) / 4.
     assert measured["expected_calibration_error"] == pytest.approx(0.4, abs=1e-6)
     assert measured["reliability"]["counts"] == [2, 2]
@@ -44,7 +51,11 @@ def test_figures_are_those_of_the_definitions() -> None:
     assert measured["wilson_95"] == pytest.approx([0.3006, 0.9544], abs=1e-4)
 
 
-@given(st.lists(st.tuples(st.floats(0.34, 1), st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=50))
+@given(
+    st.lists(
+        st.tuples(st.floats(0.34, 1), st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=50
+    )
+)
 def test_figures_agree_with_each_other(answers: list[tuple[float, int, int]]) -> None:
     """Whatever the answers, the interval holds the accuracy, the matrix its counts, and no figure is missing."""
     confidences, predicted, labels = (list(column) for column in zip(*answers, strict=True))
@@ -52,7 +63,11 @@ def test_figures_agree_with_each_other(answers: list[tuple[float, int, int]]) ->
     low, high = measured["wilson_95"]
     assert low - 1e-9 <= measured["accuracy"] <= high + 1e-9
     assert np.trace(measured["confusion_matrix"]) == measured["correct"]
-    assert np.sum(measured["confusion_matrix"]) == measured["count"] == sum(measured["reliability"]["counts"])
+    assert (
+        np.sum(measured["confusion_matrix"])
+        == measured["count"]
+        == sum(measured["reliability"]["counts"])
+    )
     assert 0 <= measured["expected_calibration_error"] <= 1
     assert np.isfinite(measured["loss"])
     json.dumps(measured)

@@ -39,14 +39,18 @@ def graph(bundle_folder: Path) -> onnx.ModelProto:
 
 def run(model: bytes, images: Any) -> Any:
     """Run a graph on ONNX Runtime."""
-    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"image": images})[0]
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(
+        None, {"image": images}
+    )[0]
 
 
 def test_bundle_answers_like_keras(small_run: Path, bundle_folder: Path) -> None:
     """The graph of the bundle gives Keras' probabilities for images it never saw, and for the self-test."""
     bundle = read_bundle(bundle_folder)
     images = SOURCE.test().images
-    np.testing.assert_allclose(run(bundle.model, images), predict(load_model(small_run), images), atol=1e-5)
+    np.testing.assert_allclose(
+        run(bundle.model, images), predict(load_model(small_run), images), atol=1e-5
+    )
     answer = run(bundle.model, self_test_image((28, 28))[None])[0]
     np.testing.assert_allclose(answer, bundle.manifest.self_test, atol=1e-5)
 
@@ -55,7 +59,11 @@ def test_manifest_says_what_was_measured(small_run: Path, bundle_folder: Path) -
     """The manifest holds the figures of the run's metrics and of the comparison, the card shows them."""
     manifest = read_bundle(bundle_folder).manifest
     measured = read_metrics(small_run)["test"]
-    assert manifest.metrics["test"]["accuracy"] == manifest.metrics["parity"]["test_accuracy"] == measured["accuracy"]
+    assert (
+        manifest.metrics["test"]["accuracy"]
+        == manifest.metrics["parity"]["test_accuracy"]
+        == measured["accuracy"]
+    )
     assert manifest.data_sha256 == SOURCE.training().sha256()
     assert manifest.class_names == SOURCE.class_names
     assert manifest.training["epochs"] == 3
@@ -66,7 +74,11 @@ def test_model_says_what_it_is(graph: onnx.ModelProto) -> None:
     """The model itself names its classes, version, preprocessing and origin, and needs no other file."""
     properties = {entry.key: entry.value for entry in graph.metadata_props}
     assert tuple(json.loads(properties["class_names"])) == SOURCE.class_names
-    assert (properties["name"], properties["version"], properties["preprocessing"]) == ("small", "1", "item-on-black")
+    assert (properties["name"], properties["version"], properties["preprocessing"]) == (
+        "small",
+        "1",
+        "item-on-black",
+    )
     assert properties["data_sha256"] == SOURCE.training().sha256()
     assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", OPSET)]
     assert not any(initializer.external_data for initializer in graph.graph.initializer)
@@ -79,13 +91,21 @@ def test_other_networks_sizes_and_classes_convert(name: str) -> None:
     graph = convert(model, (32, 28))
     check_graph(graph)
     images = np.random.default_rng(1).integers(0, 256, (7, 32, 28), dtype=np.uint8)
-    np.testing.assert_allclose(run(graph.SerializeToString(), images), predict(model, images), atol=1e-5)
+    np.testing.assert_allclose(
+        run(graph.SerializeToString(), images), predict(model, images), atol=1e-5
+    )
 
 
 def tamper_weight(graph: onnx.ModelProto) -> None:
     """Change the weights of the last layer a little."""
-    last = next(initializer for initializer in graph.graph.initializer if list(initializer.dims) == [128, 10])
-    last.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(last) * np.float32(1.01), last.name))
+    last = next(
+        initializer
+        for initializer in graph.graph.initializer
+        if list(initializer.dims) == [128, 10]
+    )
+    last.CopyFrom(
+        numpy_helper.from_array(numpy_helper.to_array(last) * np.float32(1.01), last.name)
+    )
 
 
 def tamper_output(graph: onnx.ModelProto) -> None:
@@ -124,7 +144,9 @@ def tamper_shape(graph: onnx.ModelProto) -> None:
         (tamper_shape, r"computes shapes at run time \(Shape\)"),
     ],
 )
-def test_gate_refuses_a_tampered_graph(small_run: Path, graph: onnx.ModelProto, tamper: Any, said: str) -> None:
+def test_gate_refuses_a_tampered_graph(
+    small_run: Path, graph: onnx.ModelProto, tamper: Any, said: str
+) -> None:
     """A graph that is not the evaluated model, or not as agreed, is refused with what is wrong."""
     test, accuracy = SOURCE.test(), read_metrics(small_run)["test"]["accuracy"]
     check(graph, load_model(small_run), test, accuracy)

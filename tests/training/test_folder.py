@@ -36,7 +36,9 @@ def test_images_are_read_with_their_folders_as_classes(folder: Path) -> None:
     assert sorted(pixels.tolist()) == sorted(sample().images[:30].reshape(30, -1).tolist())
 
 
-def test_train_and_test_folders_are_used_as_they_are(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_train_and_test_folders_are_used_as_they_are(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """With folders train and test nothing is split, and images are brought to the size asked for."""
     root = tmp_path_factory.mktemp("split")
     shutil.copytree(folder, root / "train")
@@ -79,7 +81,9 @@ def test_folders_that_cannot_be_classes_are_named(folder: Path) -> None:
         open_source(folder).training()
 
 
-def test_test_folder_with_unknown_class_is_refused(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_test_folder_with_unknown_class_is_refused(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """A class that only the test folder has is named."""
     root = tmp_path_factory.mktemp("split")
     shutil.copytree(folder, root / "train")

@@ -32,7 +32,9 @@ def test_write_then_read_gives_the_same(tmp_path: Path) -> None:
 
 def test_missing_file_is_named_with_where_to_get_it(tmp_path: Path) -> None:
     """A folder without the files gives an error with the file's path and where to get it."""
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz cannot be read.*get the four files"):
+    with pytest.raises(
+        DataError, match=r"train-images-idx3-ubyte\.gz cannot be read.*get the four files"
+    ):
         IdxFolder(tmp_path).training()
 
 
@@ -68,7 +70,10 @@ def test_other_content_under_a_published_name_is_refused(tmp_path: Path) -> None
     name = TEST_FILES[1]
     write_idx(tmp_path / name, labels)
     (tmp_path / TEST_FILES[0]).symlink_to(source.folder / TEST_FILES[0])
-    with pytest.raises(DataError, match=rf"{name} decompresses to md5 .* the published file to {PUBLISHED[name][0]}"):
+    with pytest.raises(
+        DataError,
+        match=rf"{name} decompresses to md5 .* the published file to {PUBLISHED[name][0]}",
+    ):
         IdxFolder(tmp_path).test()
     write_idx(tmp_path / name, labels[:9_999])
     with pytest.raises(DataError, match=rf"{name} holds 9,999 items, expected 10,000"):

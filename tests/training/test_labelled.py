@@ -47,7 +47,9 @@ def test_photos_are_seen_a_few_times_and_beside_uploads(photos: Path) -> None:
     assert len(np.unique(views.images[:VIEWS], axis=0)) == VIEWS
     np.testing.assert_allclose(views.targets[:of_photos, [5, 7, 9]], 1 / 3, rtol=1e-6)
     np.testing.assert_allclose(views.targets.sum(axis=1), 1, rtol=1e-6)
-    assert sorted(views.targets[of_photos:].argmax(axis=1)) == sorted(FOUR.labels.tolist() * len(GROUNDS))
+    assert sorted(views.targets[of_photos:].argmax(axis=1)) == sorted(
+        FOUR.labels.tolist() * len(GROUNDS)
+    )
     again = see_photos(photos, "all", FOUR, 10, seed=1)
     np.testing.assert_array_equal(again.images, views.images)
     developed_on = sum(photo.is_developed_on for photo in read_photos(photos) if photo.classes)
@@ -56,7 +58,9 @@ def test_photos_are_seen_a_few_times_and_beside_uploads(photos: Path) -> None:
     assert len(half.images) == developed_on * VIEWS + len(GROUNDS) * 4
 
 
-def test_photos_come_beside_each_batch_and_teachers_are_not_asked_about_them(photos: Path, small_run: Path) -> None:
+def test_photos_come_beside_each_batch_and_teachers_are_not_asked_about_them(
+    photos: Path, small_run: Path
+) -> None:
     """A batch holds its samples, with the teacher's answers, and after them photos with their labels."""
     config = make_config(
         SOURCE,
@@ -108,8 +112,12 @@ def test_photos_learnt_from_count_as_known(tmp_path: Path) -> None:
     stripes[:, :40] = stripes[:, -40:] = 255
     for number in range(8):
         Image.fromarray(np.roll(stripes, number, axis=0)).save(photos / f"{number}.png")
-    (photos / "labels.csv").write_text("file,class_id\n" + "".join(f"{number}.png,0\n" for number in range(8)))
-    config = make_config(SOURCE, name="stripes", photos=photos, photos_from="all", photos_per_batch=5)
+    (photos / "labels.csv").write_text(
+        "file,class_id\n" + "".join(f"{number}.png,0\n" for number in range(8))
+    )
+    config = make_config(
+        SOURCE, name="stripes", photos=photos, photos_from="all", photos_per_batch=5
+    )
     run, without = tmp_path / "stripes", tmp_path / "without"
     train(config, SOURCE, run, photos=photos)
     shutil.copytree(run, without)
@@ -124,5 +132,7 @@ def excess(run: Path, images: np.ndarray) -> float:
     """Return how far images ``[N, H, W]`` are on average beyond what a calibrated run takes for known."""
     calibration = load_calibration(run)
     assert calibration is not None
-    distances = load_calibrated(run).predict(images[..., None].astype(np.float32), verbose=0)["distance"]
+    distances = load_calibrated(run).predict(images[..., None].astype(np.float32), verbose=0)[
+        "distance"
+    ]
     return float(distances.mean() - calibration.threshold)

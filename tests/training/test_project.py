@@ -24,7 +24,10 @@ def test_projection_files_agree(tmp_path: Path, small_run: Path, of: str) -> Non
     assert labels == [SampleSource().class_names[label] for label in samples.labels]
     config = (tmp_path / "projector_config.pbtxt").read_text()
     assert all(f'"{name}"' in config for name in ("vectors.tsv", "metadata.tsv", "sprite.png"))
-    assert keras.utils.img_to_array(keras.utils.load_img(tmp_path / "sprite.png")).shape[:2] == (280, 280)
+    assert keras.utils.img_to_array(keras.utils.load_img(tmp_path / "sprite.png")).shape[:2] == (
+        280,
+        280,
+    )
     assert {path.name for path in tmp_path.glob("*.png")} == {"sprite.png", "pca.png", "tsne.png"}
 
 
@@ -35,7 +38,9 @@ def test_sprite_tiles_images_row_by_row() -> None:
     assert tiled.shape == (84, 84)
     for number, image in enumerate(images):
         row, column = divmod(number, 3)
-        assert (tiled[28 * row : 28 * row + 28, 28 * column : 28 * column + 28] == 255 - image).all()
+        assert (
+            tiled[28 * row : 28 * row + 28, 28 * column : 28 * column + 28] == 255 - image
+        ).all()
     assert (tiled[56:, 28:] == 255).all()
 
 

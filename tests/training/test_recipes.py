@@ -12,7 +12,10 @@ from training.architectures import ARCHITECTURES
 from training.augment import AUGMENTATIONS
 from training.recipes import MODERN_RECIPES, Recipe
 
-EVERY_RECIPE = [*MODERN_RECIPES.values(), *(r for a in ARCHITECTURES.values() for r in a.recipes.values())]
+EVERY_RECIPE = [
+    *MODERN_RECIPES.values(),
+    *(r for a in ARCHITECTURES.values() for r in a.recipes.values()),
+]
 
 
 def rates(recipe: Recipe, steps: int) -> list[float]:

@@ -26,7 +26,9 @@ def rows(page: str, architecture: str) -> list[list[str]]:
 
 def published_runs() -> list[Evaluated]:
     """Read the runs that are in the repository, not what else was trained here."""
-    listed = subprocess.run(["git", "ls-files", "runs/*/metrics.json"], cwd=ROOT, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "runs/*/metrics.json"], cwd=ROOT, capture_output=True, text=True
+    )
     names = {line.split("/")[1] for line in listed.stdout.splitlines()}
     if not names:
         pytest.skip("git does not say which runs are in the repository")
@@ -49,7 +51,9 @@ def test_runs_in_the_repository_are_complete() -> None:
         assert (run.folder / "curves.png").exists()
 
 
-def copy_run(run: Path, folder: Path, accuracy: float, changes: dict[str, Any], recipe: dict[str, Any]) -> None:
+def copy_run(
+    run: Path, folder: Path, accuracy: float, changes: dict[str, Any], recipe: dict[str, Any]
+) -> None:
     """Copy an evaluated run with another accuracy and a changed configuration."""
     shutil.copytree(run, folder, ignore=shutil.ignore_patterns("*.keras", "checkpoints"))
     config = json.loads((folder / "config.json").read_text()) | {"recipe_name": "plain"} | changes
@@ -64,9 +68,17 @@ def test_page_shows_mean_spread_and_difference(small_run: Path, tmp_path: Path) 
     """Two seeds become one row with their mean, spread and the difference from the published figure."""
     for seed, accuracy in ((1, 0.90), (2, 0.92)):
         name = f"run-{seed}"
-        copy_run(small_run, tmp_path / "runs" / name, accuracy, {"name": name, "seed": seed}, {"published": 0.9104})
+        copy_run(
+            small_run,
+            tmp_path / "runs" / name,
+            accuracy,
+            {"name": name, "seed": seed},
+            {"published": 0.9104},
+        )
     page = render_results(read_runs(tmp_path / "runs"), tmp_path / "docs" / "results.md")
-    ((_, recipe, parameters, macs, epochs, seeds, measured, published, difference, *_),) = rows(page, "cnn-1conv")
+    ((_, recipe, parameters, macs, epochs, seeds, measured, published, difference, *_),) = rows(
+        page, "cnn-1conv"
+    )
     assert recipe.startswith("`plain`: 3 epochs")
     assert (parameters, macs, seeds) == ("693,962", "888,192", "2")
     assert epochs == "3 of 10"
@@ -92,10 +104,14 @@ def test_page_says_which_shear_gains_what_was_published(small_run: Path, tmp_pat
 
 
 @pytest.mark.parametrize(("epochs", "shown"), [(3, "3 of 50"), (50, "3")])
-def test_shortened_run_is_told_from_an_early_stop(small_run: Path, tmp_path: Path, epochs: int, shown: str) -> None:
+def test_shortened_run_is_told_from_an_early_stop(
+    small_run: Path, tmp_path: Path, epochs: int, shown: str
+) -> None:
     """A run that was asked for fewer epochs says so; one that stopped early by its recipe counts as full."""
     changes = {"architecture": "vgg-like", "recipe_name": "adam"}
-    copy_run(small_run, tmp_path / "run", 0.9, changes, {"epochs": epochs, "early_stopping_patience": 5})
+    copy_run(
+        small_run, tmp_path / "run", 0.9, changes, {"epochs": epochs, "early_stopping_patience": 5}
+    )
     page = render_results(read_runs(tmp_path), tmp_path / "results.md")
     assert rows(page, "vgg-like")[0][4] == shown
     assert ("train vgg-like --recipe adam" in page) == (epochs == 3)

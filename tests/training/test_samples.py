@@ -40,7 +40,12 @@ def test_hash_changes_with_any_value() -> None:
     brighter, relabelled = images.copy(), labels.copy()
     brighter[299, 27, 27] ^= 1
     relabelled[299] ^= 1
-    variants = [(images, labels), (brighter, labels), (images, relabelled), (images[::-1], labels[::-1])]
+    variants = [
+        (images, labels),
+        (brighter, labels),
+        (images, relabelled),
+        (images[::-1], labels[::-1]),
+    ]
     assert len({Samples(*variant).sha256() for variant in variants}) == 4
 
 

@@ -47,7 +47,13 @@ def test_run_folder_says_how_it_was_made(small_run: Path) -> None:
     assert set(config.made_by) == {"git_commit", "python", "versions", "keras_backend", "machine"}
     assert "keras" in config.made_by["versions"]
     assert [row["epoch"] for row in read_history(small_run)] == [1, 2, 3]
-    assert set(read_history(small_run)[0]) >= {"loss", "accuracy", "val_loss", "val_accuracy", "seconds"}
+    assert set(read_history(small_run)[0]) >= {
+        "loss",
+        "accuracy",
+        "val_loss",
+        "val_accuracy",
+        "seconds",
+    }
     assert (small_run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert sum(w.size for w in weights(small_run)) == config.parameters
 
@@ -93,7 +99,9 @@ def test_killed_and_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path) -
     config = make_config(SOURCE, name="run", **DEMANDING)
     train(config, SOURCE, tmp_path / "whole")
     killed = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, "-c", TRAIN_AGAIN, tmp_path / "whole", killed], cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAIN_AGAIN, tmp_path / "whole", killed], cwd=ROOT
+    )
     while not (killed / "checkpoints" / "2.keras").exists():
         assert process.poll() is None, "the run ended by itself"
         time.sleep(0.01)
@@ -122,7 +130,9 @@ def test_continued_run_starts_from_the_last_epoch(tmp_path: Path, small_run: Pat
 
 def test_early_stopping_looks_at_validation(tmp_path: Path) -> None:
     """A run stops once the validation loss has not fallen for as many epochs as the recipe says."""
-    standing = make_config(SOURCE, name="run", epochs=9, learning_rate=0.0, early_stopping_patience=2)
+    standing = make_config(
+        SOURCE, name="run", epochs=9, learning_rate=0.0, early_stopping_patience=2
+    )
     train(standing, SOURCE, tmp_path / "run")
     assert len(read_history(tmp_path / "run")) == 3
 

@@ -36,4 +36,7 @@ def test_variants_answer_like_float32(calibrated_run: Path, tmp_path: Path) -> N
         assert measured[name]["agreement"] > 0.95
         assert np.isfinite(measured[name]["speed"][1])
     page = render_variants({"small-1": measured})
-    assert f"| `small-1` | int8 | {len(variants['int8']):,} | {measured['int8']['accuracy']:.2%} |" in page
+    assert (
+        f"| `small-1` | int8 | {len(variants['int8']):,} | {measured['int8']['accuracy']:.2%} |"
+        in page
+    )

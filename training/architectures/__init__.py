@@ -18,7 +18,12 @@ from training.architectures.convnet import cnn_2x128, convnet_tf1
 from training.architectures.mlp import mlp_64_64
 from training.architectures.resnet import resnet_8, resnet_8_tiny
 from training.architectures.stacked import cnn_1conv, cnn_3conv, cnn_4conv
-from training.architectures.vgg import load_imagenet_weights, vgg19_double_preprocessing, vgg19_transfer, vgg_like
+from training.architectures.vgg import (
+    load_imagenet_weights,
+    vgg19_double_preprocessing,
+    vgg19_transfer,
+    vgg_like,
+)
 from training.errors import TrainingError
 from training.recipes import MODERN_RECIPES, Recipe
 
@@ -45,13 +50,17 @@ class Architecture:
         try:
             return found[name]
         except KeyError:
-            raise TrainingError(f"there is no recipe {name!r} here; choose one of {', '.join(found)}") from None
+            raise TrainingError(
+                f"there is no recipe {name!r} here; choose one of {', '.join(found)}"
+            ) from None
 
     def build(self, input_size: tuple[int, int], class_count: int) -> Any:
         """Build the Keras model: pixels 0..255 ``[N, H, W, 1]`` in, float32 logits ``[N, classes]`` out."""
         image = keras.Input((*input_size, 1), name="image")
         logits = self.network(keras.layers.Rescaling(1 / 255, name="scale")(image), class_count)
-        return keras.Model(image, keras.layers.Activation("linear", dtype="float32", name="logits")(logits))
+        return keras.Model(
+            image, keras.layers.Activation("linear", dtype="float32", name="logits")(logits)
+        )
 
 
 def _series(plain: float, augmented: float) -> dict[str, Recipe]:
@@ -81,26 +90,41 @@ _RESNET = Recipe(
     augmentation="modern-cutout",
     ema_momentum=0.995,
 )
-_ROBUST = replace(_RESNET, learning_rate=0.04, epochs=10, augmentation="deployment", fine_tunes=True)
+_ROBUST = replace(
+    _RESNET, learning_rate=0.04, epochs=10, augmentation="deployment", fine_tunes=True
+)
 _PHOTOGRAPHIC = replace(_ROBUST, epochs=8, augmentation="photographic")
 # A small network underfits: it is spared cutout, and the teacher's answers take the place of smoothing.
-_DISTILLED = replace(_RESNET, epochs=24, augmentation="flip-shift", label_smoothing=0.0, distillation_temperature=1.0)
+_DISTILLED = replace(
+    _RESNET, epochs=24, augmentation="flip-shift", label_smoothing=0.0, distillation_temperature=1.0
+)
 # Born again (Furlanello et al. 2018): the same network learns from the run before it, asked both ways round.
-_BORN_AGAIN = replace(_RESNET, label_smoothing=0.0, distillation_temperature=1.0, teachers_see_mirrored=True)
+_BORN_AGAIN = replace(
+    _RESNET, label_smoothing=0.0, distillation_temperature=1.0, teachers_see_mirrored=True
+)
 # Half of the photos are kept back for the figures of the first; the second goes on from it with all of them.
 _HALF_OF_PHOTOS = replace(
-    _RESNET, epochs=30, label_smoothing=0.0, distillation_temperature=1.0, photos_from="half", photos_per_batch=64
+    _RESNET,
+    epochs=30,
+    label_smoothing=0.0,
+    distillation_temperature=1.0,
+    photos_from="half",
+    photos_per_batch=64,
 )
 _PHOTOS = replace(_HALF_OF_PHOTOS, photos_from="all", learning_rate=0.1, epochs=24, fine_tunes=True)
 
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "mlp-64-64": Architecture(mlp_64_64, 55_050, {"adam": Recipe(batch_size=32, epochs=5, published=0.8725)}),
+    "mlp-64-64": Architecture(
+        mlp_64_64, 55_050, {"adam": Recipe(batch_size=32, epochs=5, published=0.8725)}
+    ),
     "convnet-tf1": Architecture(
         convnet_tf1,
         3_274_634,
         {
             "adam": Recipe(batch_size=128, epochs=10),
-            "adam-flip-shift": Recipe(batch_size=128, epochs=20, schedule="cosine", augmentation="flip-shift"),
+            "adam-flip-shift": Recipe(
+                batch_size=128, epochs=20, schedule="cosine", augmentation="flip-shift"
+            ),
             "sgd-2000-steps": replace(_SGD, published=0.7077),
             "sgd-4000-steps": replace(_SGD, continues=True, published=0.762),
             # The source says no more than that the training was long; 100,000 steps in all is our reading.
@@ -110,9 +134,14 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "cnn-1conv": Architecture(cnn_1conv, 693_962, _series(0.9104, 0.9229)),
     "cnn-3conv": Architecture(cnn_3conv, 241_546, _series(0.9079, 0.9117)),
     "cnn-4conv": Architecture(cnn_4conv, 1_221_546, _series(0.9052, 0.9352)),
-    "vgg19-transfer": Architecture(vgg19_transfer, 24_224_330, {"adam": _VGG19}, load_imagenet_weights),
+    "vgg19-transfer": Architecture(
+        vgg19_transfer, 24_224_330, {"adam": _VGG19}, load_imagenet_weights
+    ),
     "vgg19-double-preprocessing": Architecture(
-        vgg19_double_preprocessing, 24_224_330, {"adam": replace(_VGG19, published=0.7664)}, load_imagenet_weights
+        vgg19_double_preprocessing,
+        24_224_330,
+        {"adam": replace(_VGG19, published=0.7664)},
+        load_imagenet_weights,
     ),
     "vgg19-random": Architecture(vgg19_transfer, 24_224_330, {"adam": _VGG19}),
     "vgg-like": Architecture(
@@ -144,7 +173,11 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "resnet-8-tiny": Architecture(
         resnet_8_tiny,
         93_946,
-        {"cutout": _RESNET, "distilled": _DISTILLED, "distilled-40": replace(_DISTILLED, epochs=40)},
+        {
+            "cutout": _RESNET,
+            "distilled": _DISTILLED,
+            "distilled-40": replace(_DISTILLED, epochs=40),
+        },
     ),
 }
 
@@ -158,7 +191,9 @@ def find_architecture(name: str) -> Architecture:
     try:
         return ARCHITECTURES[name]
     except KeyError:
-        raise TrainingError(f"there is no architecture {name!r}; choose one of {', '.join(ARCHITECTURES)}") from None
+        raise TrainingError(
+            f"there is no architecture {name!r}; choose one of {', '.join(ARCHITECTURES)}"
+        ) from None
 
 
 def count_multiplications(model: Any) -> int:

@@ -37,9 +37,13 @@ def _block(x: Any, filters: int, stride: int, name: str | None = None) -> Any:
     residual = _normalised_convolution(residual, filters, 3, 1)
     if stride > 1:
         # He et al. 2018, "Bag of Tricks", ResNet-D: a strided 1x1 convolution would ignore three pixels of four.
-        x = _normalised_convolution(layers.AveragePooling2D(stride, padding="same")(x), filters, 1, 1)
+        x = _normalised_convolution(
+            layers.AveragePooling2D(stride, padding="same")(x), filters, 1, 1
+        )
     return layers.Activation("relu", name=name)(layers.Add()([x, residual]))
 
 
 def _normalised_convolution(x: Any, filters: int, size: int, stride: int) -> Any:
-    return layers.BatchNormalization()(layers.Conv2D(filters, size, stride, padding="same", use_bias=False)(x))
+    return layers.BatchNormalization()(
+        layers.Conv2D(filters, size, stride, padding="same", use_bias=False)(x)
+    )

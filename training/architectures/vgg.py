@@ -51,7 +51,9 @@ def load_imagenet_weights(model: Any, weights: Path | None) -> None:
             model.get_layer("vgg19").set_weights(downloaded.get_weights())
         else:
             model.get_layer("vgg19").load_weights(weights)
-    except Exception as error:  # Keras raises a bare Exception for a failed download, h5py various for a bad file
+    except (
+        Exception
+    ) as error:  # Keras raises a bare Exception for a failed download, h5py various for a bad file
         raise TrainingError(
             f"VGG19's ImageNet weights cannot be had ({error}): give Keras' "
             "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5 with --weights, or train vgg19-random, "
@@ -68,7 +70,9 @@ def _vgg19(images: Any, class_count: int, scale: int) -> Any:
     # Three equal channels less the mean of ImageNet's blue, green and red: keras.applications.vgg19.preprocess_input.
     x = layers.Concatenate()([x, x, x])
     x = layers.Rescaling(scale, offset=[-103.939, -116.779, -123.68], name="preprocess")(x)
-    features = keras.applications.VGG19(include_top=False, weights=None, input_shape=(*VGG19_SIZE, 3), name="vgg19")
+    features = keras.applications.VGG19(
+        include_top=False, weights=None, input_shape=(*VGG19_SIZE, 3), name="vgg19"
+    )
     features.trainable = False
     x = layers.Flatten()(features(x))
     x = layers.Dense(512, activation="relu")(x)

@@ -61,16 +61,24 @@ def read_csv(path: Path, count: int) -> Samples:
         with _open(path) as file:
             header = not file.readline().partition(",")[0].strip().isdecimal()
         with _open(path) as file:
-            values = np.loadtxt(file, np.int64, delimiter=",", skiprows=int(header), ndmin=2, comments=None)
+            values = np.loadtxt(
+                file, np.int64, delimiter=",", skiprows=int(header), ndmin=2, comments=None
+            )
     except (EOFError, OSError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     except ValueError as error:
         raise DataError(_find_fault(path) or f"{path} cannot be read: {error}") from error
     labels, pixels = values[:, 0], values[:, 1:]
-    if values.shape[1] != COLUMNS or not _within(labels, len(CLASS_NAMES)) or not _within(pixels, 256):
+    if (
+        values.shape[1] != COLUMNS
+        or not _within(labels, len(CLASS_NAMES))
+        or not _within(pixels, 256)
+    ):
         raise DataError(_find_fault(path) or f"{path} holds a value that is not allowed")
     if len(values) != count:
-        raise DataError(f"{path} holds {len(values):,} images, expected {count:,}: it may be truncated, get it again")
+        raise DataError(
+            f"{path} holds {len(values):,} images, expected {count:,}: it may be truncated, get it again"
+        )
     return Samples(pixels.astype(np.uint8).reshape(-1, SIDE_PIXELS, SIDE_PIXELS), labels)
 
 
@@ -79,7 +87,11 @@ def _within(values: np.ndarray[tuple[int, ...], np.dtype[np.int64]], limit: int)
 
 
 def _open(path: Path) -> IO[str]:
-    return gzip.open(path, "rt", encoding="ascii") if path.suffix == ".gz" else path.open(encoding="ascii")
+    return (
+        gzip.open(path, "rt", encoding="ascii")
+        if path.suffix == ".gz"
+        else path.open(encoding="ascii")
+    )
 
 
 def _find_fault(path: Path) -> str | None:

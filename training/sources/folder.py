@@ -68,7 +68,9 @@ class ImageFolder:
             labels += [label] * len(paths)
         unknown = {path.name for path in _list(folder) if path.is_dir()} - set(self.class_names)
         if unknown:
-            raise DataError(f"{folder} holds {', '.join(sorted(unknown))}, which are no classes of the training folder")
+            raise DataError(
+                f"{folder} holds {', '.join(sorted(unknown))}, which are no classes of the training folder"
+            )
         return Samples(np.stack(images), np.array(labels))
 
 

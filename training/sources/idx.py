@@ -91,10 +91,14 @@ def _read_published(path: Path) -> NDArray[np.uint8]:
     content = _decompress(path)
     values = _parse(path, content)
     if len(values) != count:
-        raise DataError(f"{path} holds {len(values):,} items, expected {count:,}; {WHERE_TO_GET_IT}")
+        raise DataError(
+            f"{path} holds {len(values):,} items, expected {count:,}; {WHERE_TO_GET_IT}"
+        )
     actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if actual != md5:
-        raise DataError(f"{path} decompresses to md5 {actual}, the published file to {md5}; {WHERE_TO_GET_IT}")
+        raise DataError(
+            f"{path} decompresses to md5 {actual}, the published file to {md5}; {WHERE_TO_GET_IT}"
+        )
     return values
 
 
@@ -109,9 +113,13 @@ def _decompress(path: Path) -> bytes:
 
 def _parse(path: Path, raw: bytes) -> NDArray[np.uint8]:
     if len(raw) < 4 or raw[:3] != b"\x00\x00\x08" or len(raw) < 4 + 4 * raw[3]:
-        raise DataError(f"{path} does not begin with the header of an IDX file of bytes; {WHERE_TO_GET_IT}")
+        raise DataError(
+            f"{path} does not begin with the header of an IDX file of bytes; {WHERE_TO_GET_IT}"
+        )
     shape = struct.unpack_from(f">{raw[3]}I", raw, 4)
     values = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3])
     if values.size != np.prod(shape):
-        raise DataError(f"{path} holds {values.size:,} values, but its header says {shape}; {WHERE_TO_GET_IT}")
+        raise DataError(
+            f"{path} holds {values.size:,} values, but its header says {shape}; {WHERE_TO_GET_IT}"
+        )
     return values.reshape(shape)

@@ -34,7 +34,9 @@ def main(folder: Path) -> None:
     exif[EXIF_ORIENTATION] = 6  # to be turned a quarter clockwise
     rgb.transpose(Image.Transpose.ROTATE_90).save(HERE / "exif-rotated.jpg", quality=95, exif=exif)
     Image.new("RGB", (1, 1), "red").save(HERE / "1x1.png")
-    (HERE / "vector.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="28" height="28"/>\n')
+    (HERE / "vector.svg").write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="28" height="28"/>\n'
+    )
 
 
 def _photo(pixels: bytes, index: int) -> Image.Image:
