@@ -10,10 +10,10 @@ import urllib.request
 
 from pydantic import ValidationError
 
+from service.api.keys import new_key
 from service.errors import ServiceError
-from service.keys import new_key
+from service.machine.sizing import count_workers
 from service.settings import Settings
-from service.sizing import count_workers
 
 
 def main() -> int:
@@ -61,17 +61,17 @@ def run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to load again
     workers = count_workers(settings)
     if workers > 1:
-        from service.supervisor import supervise
+        from service.server.supervisor import supervise
 
         return supervise(settings, workers)
-    from service.server import serve
+    from service.server.worker import serve
 
     return serve(settings)
 
 
 def examine(settings: Settings) -> int:
     """Print the doctor's page; return 0 if the service would serve as configured, else 1."""
-    from service.doctor import doctor
+    from service.server.doctor import doctor
 
     page, serves = doctor(settings)
     print(page)

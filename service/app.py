@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from service import access, problems, tracing
-from service.limits import UploadLimits
-from service.predictor import Predictor, load_classifier
-from service.routes import batch, health, metrics, models, predict
+from service.api import access, problems
+from service.api.limits import UploadLimits
+from service.api.routes import batch, health, metrics, models, predict
+from service.inference.predictor import Predictor, load_classifier
 from service.settings import Settings
-from service.telemetry import Metrics, Observe
+from service.telemetry import tracing
+from service.telemetry.metrics import Metrics, Observe
 
 
 def create_app(

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,99 +17,90 @@ from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 
-# Each module may import those of later rows, and of its own row none; the routes stand for one.
-LAYERS = (
-    {"__main__"},
-    {"supervisor"},
-    {"doctor", "server"},
-    {"app", "protocol"},
-    {"routes"},
-    {"access", "limits"},
-    {"quota", "telemetry"},
-    {"problems", "uploads"},
-    {"schemas", "predictor"},
-    {"decoding"},
-    {"batching", "classifier", "imaging", "tensors"},
-    {"bundle", "item", "keys", "listening", "neighbours", "screening", "sizing", "tracing"},
-    {"errors", "nvidia", "resources", "settings"},
-)
+# Each room may import the rooms of later rows. A room is a folder, or a file beside the folders.
+ROOMS = {
+    "service": (
+        {"__main__"},
+        {"server"},
+        {"app"},
+        {"api"},
+        {"telemetry"},
+        {"inference"},
+        {"imaging", "bundle", "machine"},
+        {"settings", "errors"},
+    ),
+}
+APART = {"service/__init__", "service/client"}  # the client knows the HTTP contract alone
 OWNERS = {
-    "fastapi": {"app", "access", "routes", "problems", "tracing"},
-    "starlette": {
-        "app",
-        "access",
-        "routes",
-        "problems",
-        "limits",
-        "quota",
-        "telemetry",
-        "tracing",
-        "uploads",
-    },
-    "uvicorn": {"protocol", "server"},
-    "onnxruntime": {"classifier"},
+    "fastapi": {"app", "api", "telemetry/tracing"},
+    "starlette": {"app", "api", "telemetry"},
+    "uvicorn": {"server"},
+    "onnxruntime": {"inference/classifier"},
     "PIL": {"imaging"},
-    "prometheus_client": {"telemetry"},
-    "opentelemetry": {"tracing"},
-    "python_multipart": {"uploads"},
-    "httpx": {"client"},
+    "prometheus_client": {"telemetry/metrics"},
+    "opentelemetry": {"telemetry/tracing"},
+    "python_multipart": {"api/uploads"},
+    "httpx2": {"client"},
     "tensorflow": set(),
     "keras": set(),
     "training": set(),
 }
 
 
-def service_modules() -> list[tuple[str, Path]]:
-    """List every file of the service with the module that the rules know it by."""
-    files = sorted((ROOT / "service").rglob("*.py"))
-    return [
-        (path.relative_to(ROOT / "service").parts[0].removesuffix(".py"), path) for path in files
-    ]
+def modules(package: str) -> dict[str, Path]:
+    """Map each module of a package, as ``service/api/limits``, to its file."""
+    files = sorted((ROOT / package).rglob("*.py"))
+    return {path.relative_to(ROOT).with_suffix("").as_posix(): path for path in files}
 
 
 def imports(path: Path) -> set[str]:
-    """Name everything that a file imports."""
+    """Name every module and name that a file imports, as ``service/api/limits``."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return {name.replace(".", "/") for name in found}
 
 
-@pytest.mark.parametrize(("name", "path"), service_modules(), ids=lambda value: str(value)[-24:])
-def test_imports_go_one_way(name: str, path: Path) -> None:
-    """A module of the service imports only modules of lower layers, and the client none at all."""
-    layer = {module: row for row, modules in enumerate(LAYERS) for module in modules}
-    for imported in imports(path):
-        package, _, rest = imported.partition(".")
-        module = rest.split(".")[0]
-        if package == "service" and module in layer and module != name:
-            assert name in layer, f"{name} imports service.{module}"
-            assert layer[name] < layer[module], f"{name} imports service.{module}"
+@pytest.mark.parametrize("package", ROOMS)
+def test_imports_go_one_way(package: str) -> None:
+    """A room imports only rooms of later rows, and every module belongs to a room."""
+    row_of = {
+        f"{package}/{room}": row for row, rooms in enumerate(ROOMS[package]) for room in rooms
+    }
+    for module, path in modules(package).items():
+        room = "/".join(module.split("/")[:2])
+        imported = {"/".join(name.split("/")[:2]) for name in imports(path)}
+        others = {name for name in imported if name in row_of.keys() | APART} - {room}
+        if room in APART:
+            assert not others, f"{module} imports {others}"
+        else:
+            upwards = {other for other in others if row_of.get(other, -1) <= row_of[room]}
+            assert not upwards, f"{module} imports {upwards}"
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_no_modules_import_each_other(package: str) -> None:
+    """The imports of a package form no circle."""
+    files = modules(package)
+    TopologicalSorter({m: imports(path) & files.keys() for m, path in files.items()}).prepare()
 
 
 @pytest.mark.parametrize("package", OWNERS)
 def test_heavy_package_has_its_owners(package: str) -> None:
     """Each heavy package is imported by its owners alone."""
-    users = {
-        name
-        for name, path in service_modules()
-        if any(i.split(".")[0] == package for i in imports(path))
-    }
-    assert users <= OWNERS[package]
-
-
-def test_every_module_of_the_service_has_a_layer() -> None:
-    """No module escapes the rule on imports."""
-    assert {name for name, _ in service_modules()} == set().union(*LAYERS) | {"__init__", "client"}
+    owners = {f"service/{owner}" for owner in OWNERS[package]}
+    for module, path in modules("service").items():
+        if any(name.split("/")[0] == package for name in imports(path)):
+            assert any(f"{module}/".startswith(f"{owner}/") for owner in owners), module
 
 
 def test_serving_loads_no_training_package() -> None:
     """The application runs without TensorFlow, Keras, SciPy and the client's packages being loaded."""
-    loaded = modules_after("import service.server")
-    assert not {"tensorflow", "keras", "scipy", "onnx", "httpx", "typer", "training"} & loaded
+    loaded = modules_after("import service.server.worker")
+    assert not {"tensorflow", "keras", "scipy", "onnx", "httpx2", "typer", "training"} & loaded
 
 
 def test_health_probe_is_light() -> None:
@@ -120,7 +112,9 @@ def test_health_probe_is_light() -> None:
 
 def test_runtime_does_not_report_home() -> None:
     """ONNX Runtime's telemetry is off by the time it is loaded, whatever part of the service loads it."""
-    code = "import service.classifier, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
+    code = (
+        "import service.inference.classifier, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
+    )
     environment = {
         key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"
     }

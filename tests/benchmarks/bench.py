@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.bundle import read_bundle
-from service.classifier import MAX_CORES
-from service.imaging import read_image
-from service.resources import available_cores
+from service.imaging.model_input import read_image
+from service.inference.classifier import MAX_CORES
+from service.machine.resources import available_cores
+from service.machine.sizing import count_workers
 from service.settings import Settings
-from service.sizing import count_workers
 from tests import golden
 from tests.benchmarks.pace import HOST, Request, Result, closed_loop, open_loop
 from tests.e2e.server import ROOT, Server, free_port, serving
@@ -339,7 +339,7 @@ async def workers(seconds: float, pngs: list[Request], jpegs: list[Request]) -> 
 
 def start_and_idle() -> list[str]:
     """Start the service as it is by default, and let it do nothing; rows of a table."""
-    importing = min(timed([sys.executable, "-c", "import service.server"]) for _ in range(3))
+    importing = min(timed([sys.executable, "-c", "import service.server.worker"]) for _ in range(3))
     nothing = min(timed([sys.executable, "-c", "pass"]) for _ in range(3))
     bare = resident_mib([sys.executable, "-c", "import onnxruntime; print(flush=True); input()"])
     started = time.perf_counter()
@@ -353,7 +353,7 @@ def start_and_idle() -> list[str]:
         sizes = [member.memory_info().rss / 2**20 for member in family]
     return [
         f"| from the command to ready | {ready:.1f} s |",
-        f"| `import service.server`, less the bare interpreter | {importing - nothing:.2f} s |",
+        f"| `import service.server.worker`, less the bare interpreter | {importing - nothing:.2f} s |",
         f"| CPU when idle, all processes | {share:.1%} of a core |",
         f"| memory of a worker with `convnet-tf1`, idle | {max(sizes):.0f} MiB; "
         f"the interpreter with onnxruntime has {bare:.0f} MiB |",

@@ -31,7 +31,7 @@ import psutil
 from PIL import Image, PngImagePlugin
 
 from service.bundle import MODEL_FILE, read_bundle, write_bundle
-from service.protocol import HEAD_TIMEOUT_SECONDS
+from service.server.protocol import HEAD_TIMEOUT_SECONDS
 from service.settings import Settings
 from tests.benchmarks.load import (
     BROKEN,
@@ -46,7 +46,7 @@ from tests.benchmarks.load import (
 )
 from tests.e2e.server import Server, serving
 from tests.service.images import encode, fault, noise
-from tests.service.test_screening import tiled
+from tests.service.imaging.test_screening import tiled
 
 BUNDLE = Settings().model  # whose answers the golden set has
 UPLOADS_IN_FLIGHT = 16

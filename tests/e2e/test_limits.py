@@ -13,7 +13,7 @@ import httpx2
 import numpy as np
 import pytest
 
-from service.protocol import READ_TIMEOUT_SECONDS
+from service.server.protocol import READ_TIMEOUT_SECONDS
 from tests.e2e.server import Server, serving
 from tests.service.images import encode, fault, noise
 

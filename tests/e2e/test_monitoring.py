@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from service.keys import new_key
+from service.api.keys import new_key
 from tests.e2e.server import ROOT, Server, free_port, serving
 from tests.e2e.test_compose import compose, run
 from tests.service.images import fault

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from service.keys import new_key
+from service.api.keys import new_key
 from tests.e2e.server import serving
 
 # An image is more than the "string of binary" that a schema can ask for.

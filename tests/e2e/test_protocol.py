@@ -12,7 +12,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.protocol import HEAD_TIMEOUT_SECONDS, MAX_HEAD_BYTES, MAX_HEADERS, REST_TIMEOUT_SECONDS
+from service.server.protocol import (
+    HEAD_TIMEOUT_SECONDS,
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    REST_TIMEOUT_SECONDS,
+)
 from tests.e2e.server import Server, run_at_start, serving
 from tests.e2e.test_limits import SLOW_IMAGE
 from tests.service.images import fault
@@ -233,7 +238,7 @@ def test_next_head_has_its_time_from_the_answer_on(
 ) -> None:
     """A request that is answered for long does not count as time that the next one's head takes."""
     run_at_start(
-        "import service.protocol\nservice.protocol.HEAD_TIMEOUT_SECONDS = 0.1\n",
+        "import service.server.protocol\nservice.protocol.HEAD_TIMEOUT_SECONDS = 0.1\n",
         tmp_path,
         monkeypatch,
     )

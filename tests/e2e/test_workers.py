@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from service.bundle import MODEL_FILE
-from service.telemetry import MULTIPROCESS_FOLDER
+from service.telemetry.metrics import MULTIPROCESS_FOLDER
 from tests.e2e.server import Server, free_port, run_at_start, serving, start
 from tests.e2e.test_limits import metric, wait_until
 from tests.service.bundles import write_linear_bundle
@@ -66,7 +66,9 @@ def test_worker_with_stuck_threads_is_replaced(
     """A worker whose threads do not come back from their images ends and is replaced, and the others serve on."""
     # No image that is allowed takes so long: here what takes a moment counts as stuck.
     run_at_start(
-        "import service.predictor\nservice.predictor.STUCK_SECONDS = 0.1\n", tmp_path, monkeypatch
+        "import service.inference.predictor\nservice.predictor.STUCK_SECONDS = 0.1\n",
+        tmp_path,
+        monkeypatch,
     )
     slow = encode(noise(6000, 6000), "TIFF", compression="tiff_adobe_deflate")
     limits = {

@@ -14,8 +14,8 @@ import atheris
 with atheris.instrument_imports():
     from starlette.requests import Request
 
+    from service.api.uploads import read_upload
     from service.errors import MalformedFormError, UnsupportedTypeError
-    from service.uploads import read_upload
 
 HEAD = b'multipart/form-data; boundary=b\n--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
 TAIL = b"\r\n--b--\r\n"

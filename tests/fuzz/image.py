@@ -8,14 +8,14 @@ import sys
 import atheris
 
 # Not instrumented: atheris never frees the result of an instrumented comparison, and here they are arrays.
-import service.item  # noqa: F401
+import service.imaging.item  # noqa: F401
 
 with atheris.instrument_imports():
     from PIL import Image
 
     Image.init()  # else a format's module would be loaded with its first file, uninstrumented
     from service.errors import ImageTooLargeError, UnreadableImageError
-    from service.imaging import read_image
+    from service.imaging.model_input import read_image
 
 SIZE = (28, 28)
 MAX_PIXELS = 1_000_000

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from service.bundle import Bundle, read_bundle, self_test_image
-from service.classifier import Classifier
+from service.inference.classifier import Classifier
 from service.settings import Settings
 from tests.training.fashion_mnist import ROOT, SAMPLE, fashion_mnist, sample
 from training.card import render_card

@@ -1,0 +1,172 @@
+"""Own who may ask, as pure ASGI: host names, API keys, CORS, and what browsers may do with the answers.
+
+``/health`` is open to everybody, for a probe knows neither the host name nor a key; ``/docs`` and the document behind
+it need no key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.keys import KeyRing
+from service.api.problems import answer
+from service.api.quota import RateLimit, TokenBuckets
+from service.errors import UnknownHostError, UnknownKeyError
+from service.settings import Settings
+
+HEALTH = "/health"
+WITHOUT_KEY = (HEALTH, "/docs", "/openapi.json")
+KEY_SCHEMES = {
+    "HTTPBearer": {"type": "http", "scheme": "bearer"},
+    "APIKeyHeader": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
+# FastAPI's page of documentation is an inline script that loads these two files; nothing else may run or be framed.
+SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5"
+PAGE_POLICY = (
+    f"default-src 'none'; script-src 'unsafe-inline' {SWAGGER}/swagger-ui-bundle.js; "
+    f"style-src 'unsafe-inline' {SWAGGER}/swagger-ui.css; "
+    "img-src 'self' data: https://fastapi.tiangolo.com/img/favicon.png; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+PAGE_HEADERS = ((b"content-security-policy", PAGE_POLICY.encode()),)
+
+
+def install(app: FastAPI, settings: Settings) -> None:
+    """Add to ``app`` what ``settings`` ask for; it needs the request id that is set outside of it.
+
+    Raises:
+        KeysFileError: See ``KeyRing``.
+    """
+    # The last added is the outermost: a browser asks without a key whether it may ask, and reads refusals too.
+    if settings.rate_limit_per_minute is not None:
+        app.add_middleware(RateLimit, buckets=TokenBuckets(settings.rate_limit_per_minute))
+    if settings.api_keys_file is not None:
+        app.add_middleware(RequireKey, keys=KeyRing(settings.api_keys_file))
+        _document_keys(app)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Shape"],
+            expose_headers=[
+                "RateLimit",
+                "RateLimit-Policy",
+                "Retry-After",
+                "Server-Timing",
+                "X-Request-ID",
+            ],
+        )
+    if settings.allowed_hosts:
+        app.add_middleware(TrustedHosts, allowed_hosts=settings.allowed_hosts)
+
+
+def _document_keys(app: FastAPI) -> None:
+    """Tell the OpenAPI document, and its page, where a key goes."""
+    document = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        content = document()
+        content["components"]["securitySchemes"] = KEY_SCHEMES
+        for path, operations in content["paths"].items():
+            if not _is_below({"path": path}, *WITHOUT_KEY):
+                for operation in operations.values():
+                    operation["security"] = [{name: []} for name in KEY_SCHEMES]
+        return content
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+class TrustedHosts:
+    """Refuse requests that name a host which is not ours, as Starlette does, but with a problem body."""
+
+    def __init__(self, app: ASGIApp, allowed_hosts: tuple[str, ...]) -> None:
+        self.app = app
+        self.allowed_hosts = allowed_hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        trusted = scope["type"] != "http" or _is_below(scope, HEALTH)
+
+        async def trust(*_: object) -> None:
+            nonlocal trusted
+            trusted = True
+
+        async def discard(_: Message) -> None:
+            pass
+
+        await TrustedHostMiddleware(trust, self.allowed_hosts, www_redirect=False)(
+            scope, receive, discard
+        )
+        if trusted:
+            await self.app(scope, receive, send)
+        else:
+            host = Headers(scope=scope).get("host", "")
+            error = UnknownHostError(
+                f"the request is for the host {host[:100]!r}; use the name of this service"
+            )
+            await answer(scope, error)(scope, receive, send)
+
+
+class RequireKey:
+    """Refuse requests without a known API key, as ``Authorization: Bearer KEY`` or as ``X-API-Key: KEY``."""
+
+    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
+        self.app = app
+        self.keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection; the key's name becomes ``client`` in its state."""
+        if scope["type"] != "http" or _is_below(scope, *WITHOUT_KEY):
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        key = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
+        owner = self.keys.owner(key) if key else None
+        if owner is None:
+            got = "an unknown API key" if key else "no API key"
+            error = UnknownKeyError(
+                f"the request has {got}; send yours as Authorization: Bearer KEY or X-API-Key: KEY"
+            )
+            await answer(scope, error)(scope, receive, send)
+            return
+        scope["state"]["client"] = owner
+        await self.app(scope, receive, send)
+
+
+class SecurityHeaders:
+    """Tell browsers to take every answer as what it says it is, and to run nothing else on our pages."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                is_page = (
+                    Headers(raw=message["headers"]).get("content-type", "").startswith("text/html")
+                )
+                message["headers"] = [
+                    *message["headers"],
+                    *SECURITY_HEADERS,
+                    *(PAGE_HEADERS if is_page else ()),
+                ]
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+def _is_below(scope: Scope, *paths: str) -> bool:
+    path: str = scope["path"]
+    return any(path == open_path or path.startswith(open_path + "/") for open_path in paths)

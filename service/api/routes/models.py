@@ -1,0 +1,58 @@
+"""Own ``GET /models`` and what is below it: what the model that answers is, and how good."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from service.api.problems import responses
+from service.api.schemas import ModelDetails, ModelInput, Models
+from service.errors import NotReadyError, UnknownModelError
+from service.imaging.model_input import PREPROCESSING
+from service.inference.classifier import Classifier
+from service.inference.predictor import Predictor
+
+router = APIRouter(prefix="/models")
+
+MARKDOWN: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}
+}
+
+
+@router.get("", summary="The models that answer", responses=responses(400, 401, 503))
+async def list_models(request: Request) -> Models:
+    """List the model that answers, with its classes, its input and its figures."""
+    manifest = _serving(request).manifest
+    height, width = manifest.input_size
+    details = ModelDetails(
+        name=manifest.name,
+        version=manifest.version,
+        class_names=list(manifest.class_names),
+        input=ModelInput(height=height, width=width, preprocessing=PREPROCESSING),
+        metrics=manifest.metrics,
+    )
+    return Models(models=[details])
+
+
+@router.get(
+    "/{name}/card",
+    summary="A model's card",
+    response_class=Response,
+    responses=MARKDOWN | responses(400, 401, 404, 422, 503),
+)
+async def read_card(request: Request, name: str) -> Response:
+    """Answer the card of the model that answers, in Markdown."""
+    classifier = _serving(request)
+    if name != classifier.manifest.name:
+        raise UnknownModelError(
+            f"no model {name[:100]!r} is served; the one that is: {classifier.manifest.name!r}"
+        )
+    return Response(classifier.card, media_type="text/markdown")
+
+
+def _serving(request: Request) -> Classifier:
+    predictor: Predictor = request.app.state.predictor
+    if predictor.classifier is None:
+        raise NotReadyError(
+            f"the service is {predictor.status} and has no model yet; try again later"
+        )
+    return predictor.classifier

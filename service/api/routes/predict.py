@@ -1,0 +1,66 @@
+"""Own ``POST /predict``: an uploaded image in, its class and probabilities out."""
+
+from base64 import b64encode
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+
+from service.api.problems import responses
+from service.api.schemas import Explanation, Model, Prediction, PredictionQuery
+from service.api.upload_route import UploadRoute
+from service.api.uploads import OPENAPI_UPLOAD, read_upload
+from service.bundle import Manifest
+from service.imaging.model_input import ModelInput
+from service.inference.predictor import Answer, Predictor
+from service.telemetry.metrics import Record
+
+router = APIRouter(route_class=UploadRoute)
+
+REFUSALS = responses(400, 401, 408, 413, 415, 422, 429, 503, 504)
+
+
+@router.post(
+    "/predict", summary="Classify one image", responses=REFUSALS, openapi_extra=OPENAPI_UPLOAD
+)
+async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) -> Prediction:
+    """Classify an image: JPEG, PNG, WebP, BMP, GIF or TIFF, as a form's file part ``file`` or as the raw body."""
+    predictor: Predictor = request.app.state.predictor
+    record: Record = request.state.record
+    upload = await read_upload(request)
+    record.upload_bytes = len(upload)
+    answer = await predictor.predict(upload)
+    record.answers.append(answer)
+    return Prediction(model=name_model(answer.classification.manifest), **describe(answer, query))
+
+
+def describe(answer: Answer, query: PredictionQuery) -> dict[str, Any]:
+    """Return the fields of ``ImagePrediction``, as far as ``query`` asks for them."""
+    classification = answer.classification
+    return {
+        "class_id": classification.class_id,
+        "class_name": classification.class_name,
+        "probability": classification.probability,
+        "probabilities": classification.by_name(query.top_k),
+        "distance": classification.distance,
+        "in_distribution": classification.in_distribution,
+        "prediction_set": classification.prediction_set(query.coverage),
+        "explanation": explain(answer.source) if query.explain else None,
+    }
+
+
+def name_model(manifest: Manifest) -> Model:
+    """Name the model that answers."""
+    return Model(name=manifest.name, version=manifest.version)
+
+
+def explain(source: ModelInput) -> Explanation:
+    """Tell what the model saw, and how it was made of the upload."""
+    return Explanation(
+        image=b64encode(source.to_png()).decode(),
+        polarity="negated" if source.negated else "kept",
+        mirrored=source.mirrored,
+        background=source.ground_hex,
+        item_box=source.item_box,
+        mask_quality=source.item.quality if source.item else None,
+        warnings=list(source.item.warnings) if source.item else [],
+    )

@@ -1,0 +1,1 @@
+"""The models at work: load, decode, batch, classify."""

@@ -1,0 +1,1 @@
+"""How the service runs: workers, sockets, the HTTP protocol, the doctor."""

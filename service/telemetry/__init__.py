@@ -1,0 +1,1 @@
+"""What is recorded: metrics, logs and traces."""

@@ -1,0 +1,195 @@
+"""Who may ask: host names, API keys, CORS, and what browsers may do with the answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from starlette.testclient import TestClient
+
+from service.api.keys import new_key
+from service.app import create_app
+from service.errors import KeysFileError
+from service.settings import Settings
+from tests.service.api.test_predict import IMAGE, assert_problem, post
+from tests.service.conftest import wait_until_ready
+
+KEY, LINE = new_key("alice")
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, linear_folder: Path) -> Iterator[TestClient]:
+    """Client, without a key, of an application that wants one, for one host and one origin."""
+    path = tmp_path / "keys"
+    path.write_text(LINE)
+    settings = Settings(
+        model=linear_folder,
+        device="cpu",
+        api_keys_file=path,
+        rate_limit_per_minute=100,
+        cors_origins=("https://shop.example",),
+        allowed_hosts=("testserver", "*.example.org", "[::1]"),
+    )
+    with TestClient(create_app(settings)) as client:
+        wait_until_ready(client)
+        yield client
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Authorization": f"Bearer {KEY}"}, {"authorization": f"bearer  {KEY}"}, {"X-API-Key": KEY}],
+)
+def test_key_opens_everything(guarded: TestClient, headers: dict[str, str]) -> None:
+    """A known key is accepted in either header, for uploads and for metrics."""
+    assert guarded.post("/predict", files={"file": IMAGE}, headers=headers).status_code == 200
+    assert guarded.get("/metrics", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-API-Key": "wrong"},
+        {"X-API-Key": ""},
+        {"X-API-Key": "\xff"},
+        {"X-API-Key": LINE},
+        {"Authorization": f"Basic {KEY}"},
+        {"Authorization": KEY},
+        {"Authorization": "Bearer"},
+        {"Authorization": f"Bearer {KEY} {KEY}"},
+    ],
+)
+def test_nothing_is_answered_without_a_key(guarded: TestClient, headers: dict[str, str]) -> None:
+    """Without a known key every path but the open ones is refused, whether it exists or not; no key is repeated."""
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    for method, path in (
+        ("POST", "/predict"),
+        ("GET", "/metrics"),
+        ("GET", "/nowhere"),
+        ("GET", "/healthy"),
+    ):
+        response = guarded.request(method, path, headers=raw)
+        detail = assert_problem(response, 401, "unknown-key")["detail"]
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert KEY not in detail
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/health/ready", "/health/live", "/docs", "/openapi.json"]
+)
+def test_health_and_documentation_need_no_key(guarded: TestClient, path: str) -> None:
+    """Probes, and people who want to know how to ask, are answered without a key."""
+    assert guarded.get(path).status_code == 200
+
+
+def test_quota_is_the_keys_and_not_wasted_on_strangers(guarded: TestClient) -> None:
+    """A request without a key takes nothing from a key's quota, and tells nothing of it."""
+    assert "ratelimit" not in post(guarded, IMAGE).headers
+    answer = guarded.post("/predict", files={"file": IMAGE}, headers={"X-API-Key": KEY})
+    assert answer.headers["ratelimit"].startswith('"default";r=99;')
+
+
+def test_broken_file_of_keys_refuses_to_start(tmp_path: Path) -> None:
+    """An application whose file of keys is missing or broken is not made, rather than left open."""
+    with pytest.raises(KeysFileError, match="keys"):
+        create_app(Settings(api_keys_file=tmp_path / "keys"))
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("testserver", 200),
+        ("TestServer:8000", 200),
+        ("a.example.org", 200),
+        ("[::1]:8000", 200),
+        ("example.org", 400),
+        ("evil.example", 400),
+        ("testserver.evil.example", 400),
+        ("testserver@evil.example", 400),
+        ("", 400),
+    ],
+)
+def test_only_our_hosts_are_answered(guarded: TestClient, host: str, status: int) -> None:
+    """A request for a host that is not ours is refused before its key is looked at; probes may use any."""
+    response = guarded.get("/metrics", headers={"Host": host, "X-API-Key": KEY})
+    assert response.status_code == status
+    if status == 400:
+        assert_problem(response, 400, "unknown-host")
+        assert_problem(guarded.get("/metrics", headers={"Host": host}), 400, "unknown-host")
+    assert guarded.get("/health", headers={"Host": host}).status_code == 200
+
+
+def test_pages_of_listed_origins_may_ask(guarded: TestClient) -> None:
+    """A browser may send a key from a listed origin and read every answer, refusals too; from others it may not."""
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
+    for origin, allowed in (
+        ("https://shop.example", "https://shop.example"),
+        ("https://evil.example", None),
+    ):
+        preflight = guarded.options("/predict", headers={"Origin": origin, **asked})
+        refused = guarded.post("/predict", headers={"Origin": origin})
+        assert preflight.status_code == (200 if allowed else 400)
+        for response in (preflight, refused):
+            assert response.headers.get("access-control-allow-origin") == allowed
+
+
+def test_no_origin_may_ask_by_default(linear: TestClient) -> None:
+    """Without origins in the settings no answer has a CORS header."""
+    for response in (
+        linear.get("/health", headers={"Origin": "https://a.example"}),
+        linear.options("/predict"),
+    ):
+        assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("path", ["/health", "/docs", "/nowhere", "/metrics"])
+def test_browsers_do_not_guess_types(linear: TestClient, path: str) -> None:
+    """Every answer, errors too, is to be taken as the type that it claims."""
+    assert linear.get(path).headers["x-content-type-options"] == "nosniff"
+
+
+def test_page_may_load_what_it_loads_and_nothing_else(linear: TestClient) -> None:
+    """The policy of /docs names each file that the page loads, in full, and forbids frames; data has no policy."""
+    page = linear.get("/docs")
+    policy = dict(
+        part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";")
+    )
+    assert set(re.findall(r'src="([^"]+)"', page.text)) == set(policy["script-src"].split()) - {
+        "'unsafe-inline'"
+    }
+    styles = re.findall(r'rel="stylesheet" href="([^"]+)"', page.text)
+    assert set(styles) == set(policy["style-src"].split()) - {"'unsafe-inline'"}
+    icons = re.findall(r'rel="shortcut icon" href="([^"]+)"', page.text)
+    assert set(icons) <= set(policy["img-src"].split())
+    assert len(styles) == len(icons) == 1
+    assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+    assert "content-security-policy" not in linear.get("/openapi.json").headers
+
+
+def test_lists_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list is separated by commas, and may be empty."""
+    monkeypatch.setenv("SERVICE_CORS_ORIGINS", "https://a.example, http://localhost:3000,")
+    monkeypatch.setenv("SERVICE_ALLOWED_HOSTS", "")
+    settings = Settings()
+    assert settings.cors_origins == ("https://a.example", "http://localhost:3000")
+    assert settings.allowed_hosts == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CORS_ORIGINS", "a.example"),
+        ("CORS_ORIGINS", "https://a.example/"),
+        ("ALLOWED_HOSTS", "*a"),
+    ],
+)
+def test_list_that_could_never_match_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """An origin with a path or without a scheme, and a half of a wildcard, are errors at the start."""
+    monkeypatch.setenv(f"SERVICE_{name}", value)
+    with pytest.raises(ValidationError, match="pattern"):
+        Settings()

@@ -1,0 +1,186 @@
+"""Many images in one request."""
+
+from __future__ import annotations
+
+import contextlib
+from io import BytesIO
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from service.errors import UnreadableTensorError
+from service.imaging.tensors import MAX_BATCH_IMAGES, read_tensor
+from tests.service.api.test_predict import assert_problem
+from tests.service.images import encode, noise
+
+SIZE = 20, 30  # of the linear model
+
+
+def images(count: int) -> list[NDArray[np.uint8]]:
+    """Make images of the model's size, no two alike."""
+    return [noise(*SIZE, seed) for seed in range(count)]
+
+
+def form(uploads: list[bytes]) -> list[tuple[str, bytes]]:
+    """Put uploads into a form, each as a file part of the same name."""
+    return [("file", upload) for upload in uploads]
+
+
+def in_numpy_format(array: NDArray[np.generic]) -> bytes:
+    """Save an array to a .npy file's bytes."""
+    buffer = BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def test_batch_answers_each_image_as_alone(linear: TestClient) -> None:
+    """Each image of a form gets, in order, the answer that it gets by itself."""
+    uploads = [encode(image) for image in images(70)]  # more than go through the model together
+    body = linear.post("/predict/batch", files=form(uploads), params={"top_k": 2}).json()
+    alone = [
+        linear.post("/predict", files={"file": upload}, params={"top_k": 2}).json()
+        for upload in uploads
+    ]
+    assert [prediction | {"model": body["model"]} for prediction in body["predictions"]] == alone
+
+
+def test_bad_image_fails_alone_with_its_index(linear: TestClient) -> None:
+    """What is no image gets a problem with its place; its neighbours get their answers."""
+    good = encode(images(1)[0])
+    response = linear.post("/predict/batch", files=form([good, b"no image", good, b""]))
+    assert response.status_code == 200
+    first, bad, third, empty = response.json()["predictions"]
+    assert first == third
+    assert first["class_name"]
+    assert (bad["index"], bad["problem"]["status"]) == (1, 422)
+    assert bad["problem"]["type"].endswith("unreadable-image")
+    assert bad["problem"]["request_id"] == response.headers["x-request-id"]
+    assert empty["index"] == 3
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_tensor_gives_the_answers_of_its_images(linear: TestClient, saved: bool) -> None:
+    """A tensor, in NumPy's format or as pixels with their shape, is answered like the files of its images."""
+    tensor = np.stack(images(40))
+    headers = {"Content-Type": "application/octet-stream"} | (
+        {} if saved else {"X-Shape": "40, 20, 30"}
+    )
+    content = in_numpy_format(tensor) if saved else tensor.tobytes()
+    answer = linear.post("/predict/batch", content=content, headers=headers)
+    assert (
+        answer.json()
+        == linear.post("/predict/batch", files=form([encode(image) for image in tensor])).json()
+    )
+
+
+def test_failures_are_counted_and_logged(
+    linear: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What failed in a batch is counted by its reason, and the log tells how many failed of how many."""
+    series = 'service_rejections_total{reason="unreadable-image"}'
+
+    def counted() -> float:
+        return next(
+            float(line.split()[-1])
+            for line in linear.get("/metrics").text.splitlines()
+            if series in line
+        )
+
+    before = counted()
+    with caplog.at_level("INFO", "service.access"):
+        linear.post("/predict/batch", files=form([encode(images(1)[0]), b"no image", b"nor this"]))
+    entry = caplog.records[-1].__dict__["request"]
+    assert (entry["images"], entry["failed"]) == (3, 2)
+    assert counted() == before + 2
+
+
+def test_metrics_count_each_image(linear: TestClient) -> None:
+    """A batch counts as one request, and each of its images as a prediction."""
+
+    def counted() -> float:
+        lines = linear.get("/metrics").text.splitlines()
+        return sum(
+            float(line.split()[-1])
+            for line in lines
+            if line.startswith("service_predictions_total{")
+        )
+
+    before = counted()
+    linear.post("/predict/batch", files=form([encode(image) for image in images(5)]))
+    assert counted() == before + 5
+
+
+@pytest.mark.parametrize(
+    ("content", "shape", "said"),
+    [
+        (b"", None, "numpy.save"),
+        (b"\x93NUMPY\x01\x00", None, "numpy.save"),
+        (bytes(1200), "2,20", "shape is [2, 20]"),
+        (bytes(1200), "2,30,20", "shape is [2, 30, 20]"),
+        (b"", "0,20,30", "shape is [0, 20, 30]"),
+        (bytes(1200), "3,20,30", "1200 bytes"),
+        (bytes(1200), "two,20,30", "no list of numbers"),
+        (bytes(1200), "-2,20,30", "no list of numbers"),
+        (in_numpy_format(np.zeros((2, 20, 30), np.float32)), None, "float32"),
+        (in_numpy_format(np.zeros((1, 20, 30), np.uint8)).replace(b"(1,", b"(True,", 1), None, ""),
+        (
+            in_numpy_format(np.zeros((1, 20, 30), np.uint8)).replace(b"\x01\x00", b"\x09\x09", 1),
+            None,
+            "numpy.save",
+        ),
+        (in_numpy_format(np.asfortranarray(np.zeros((2, 20, 30), np.uint8))), None, "by columns"),
+        (in_numpy_format(np.zeros((2, 20, 30), np.uint8))[:-1], None, "1199 bytes"),
+    ],
+)
+def test_wrong_tensor_is_refused(
+    linear: TestClient, content: bytes, shape: str | None, said: str
+) -> None:
+    """A tensor of another type or shape, or that is none, is refused, and what was got is told."""
+    headers = {"Content-Type": "application/octet-stream"} | (
+        {} if shape is None else {"X-Shape": shape}
+    )
+    problem = assert_problem(
+        linear.post("/predict/batch", content=content, headers=headers), 422, "unreadable-tensor"
+    )
+    assert said in problem["detail"]
+
+
+def test_batch_has_a_limit(linear: TestClient) -> None:
+    """More images than a request may hold are refused, as tensor and as form."""
+    many = MAX_BATCH_IMAGES + 1
+    headers = {"Content-Type": "application/octet-stream", "X-Shape": f"{many},20,30"}
+    assert_problem(
+        linear.post("/predict/batch", content=bytes(many * 600), headers=headers),
+        422,
+        "unreadable-tensor",
+    )
+    assert_problem(linear.post("/predict/batch", files=form([b"x"] * many)), 400, "malformed-form")
+    assert_problem(
+        linear.post("/predict/batch", data={"field": "x"}, files={"other": b"x"}),
+        400,
+        "malformed-form",
+    )
+
+
+@given(
+    data=st.one_of(
+        st.binary(max_size=300), st.binary(max_size=200).map(lambda tail: b"\x93NUMPY" + tail)
+    )
+)
+@settings(deadline=None)
+def test_any_bytes_are_a_tensor_or_refused(data: bytes) -> None:
+    """Whatever the bytes, they are refused or give images of the model's size."""
+    with contextlib.suppress(UnreadableTensorError):
+        assert read_tensor(data, None, (2, 3)).shape[1:] == (2, 3)
+
+
+@given(count=st.integers(1, 5), height=st.integers(1, 9), width=st.integers(1, 9))
+@settings(deadline=None)
+def test_saved_tensor_is_read_as_it_was(count: int, height: int, width: int) -> None:
+    """What numpy.save wrote is read back value for value."""
+    array = np.random.default_rng(count).integers(0, 256, (count, height, width), np.uint8)
+    assert (read_tensor(in_numpy_format(array), None, (height, width)) == array).all()

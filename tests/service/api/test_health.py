@@ -1,0 +1,103 @@
+"""GET /health and what is below it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import httpx2
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.errors import BundleError, DeviceError
+from service.inference.classifier import Classifier
+from service.settings import Settings
+from tests.service.bundles import linear_model, write_linear_bundle
+from tests.service.images import encode, noise
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/ready"])
+def test_ready_service_says_what_it_runs(linear: TestClient, path: str) -> None:
+    """A ready service answers 200 with its model and the providers of its session."""
+    response = linear.get(path)
+    assert response.status_code == 200
+    body = response.json()
+    assert body.pop("uptime_seconds") >= 0
+    assert body == {
+        "status": "ready",
+        "model": {"name": "linear", "version": "1"},
+        "device": "cpu",
+        "providers": ["CPUExecutionProvider"],
+    }
+
+
+def test_service_that_has_not_loaded_is_alive_but_not_ready(linear_folder: Path) -> None:
+    """Before the model is loaded, /health and /predict answer 503, and /health/live 200."""
+
+    async def ask() -> tuple[httpx2.Response, httpx2.Response, httpx2.Response]:
+        # This transport does not start the application, so its model is never loaded.
+        transport = httpx2.ASGITransport(create_app(Settings(model=linear_folder)))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://service") as client:
+            upload = client.post("/predict", files={"file": encode(noise(20, 30))})
+            return await client.get("/health"), await client.get("/health/live"), await upload
+
+    health, live, upload = asyncio.run(ask())
+    assert health.status_code == 503
+    assert health.json()["status"] == "starting"
+    assert health.json()["model"] is None
+    assert health.json()["device"] is None
+    assert live.status_code == 200
+    assert live.json() == {"status": "alive"}
+    assert upload.status_code == 503
+    assert upload.json()["type"].endswith(":not-ready")
+    assert int(upload.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("damage", ["missing", "preprocessing"])
+def test_service_that_cannot_load_says_failed_and_asks_to_stop(tmp_path: Path, damage: str) -> None:
+    """A bundle that cannot be served makes /health say failed and the server stop."""
+    folder = tmp_path / "linear"
+    if damage == "preprocessing":
+        write_linear_bundle(folder, preprocessing="another")
+    stops: list[str] = []
+    with TestClient(
+        create_app(Settings(model=folder), on_failure=lambda: stops.append("stop"))
+    ) as client:
+        while client.get("/health").json()["status"] == "starting":
+            pass
+        assert client.get("/health").status_code == 503
+        assert client.get("/health").json()["status"] == "failed"
+    assert stops == ["stop"]
+
+
+def test_cuda_is_refused_where_there_is_none(linear_folder: Path) -> None:
+    """Asked for CUDA, a session that runs on the CPU alone is an error, never a silent change of device."""
+    from service.bundle import read_bundle
+
+    bundle = read_bundle(linear_folder)
+    automatic = Classifier(bundle, "auto")
+    assert automatic.device == ("cuda" if "CUDAExecutionProvider" in automatic.providers else "cpu")
+    if automatic.device == "cuda":
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(DeviceError, match="SERVICE_DEVICE"):
+        Classifier(bundle, "cuda")
+
+
+@pytest.mark.parametrize(
+    ("model", "manifest", "message"),
+    [
+        (b"no onnx", {}, "cannot load"),
+        (linear_model(4, 20, 30), {}, "3 classes"),
+        (linear_model(3, 21, 30), {}, r"21, 30.*20, 30"),
+        (linear_model(3, 20, 30, input_name="picture"), {}, "picture"),
+        (None, {"class_names": ("one", "two"), "self_test": (0.5, 0.5)}, "2 classes"),
+    ],
+)
+def test_model_that_contradicts_its_manifest_is_refused(
+    tmp_path: Path, model: bytes | None, manifest: dict[str, object], message: str
+) -> None:
+    """A model whose input, size or class count is not the manifest's is refused, with both values."""
+    bundle = write_linear_bundle(tmp_path / "linear", model=model, **manifest)
+    with pytest.raises(BundleError, match=message):
+        Classifier(bundle, "cpu")

@@ -1,0 +1,131 @@
+"""How often a client may ask."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from service.api.quota import MAX_BUCKETS, MINUTE_NS, TokenBuckets
+from service.app import create_app
+from service.settings import Settings
+from tests.service.api.test_predict import assert_problem
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def __call__(self) -> int:
+        """Tell the time."""
+        return self.now_ns
+
+
+@given(
+    per_minute=st.integers(1, 500),
+    waits_ns=st.lists(st.integers(0, 10**11), min_size=1, max_size=80),
+)
+def test_no_span_of_time_admits_more_than_its_share(per_minute: int, waits_ns: list[int]) -> None:
+    """Over any span at most a full bucket is admitted, and what it gains in that time."""
+    clock = Clock()
+    buckets = TokenBuckets(per_minute, clock)
+    admitted_at: list[int] = []
+    for wait_ns in waits_ns:
+        clock.now_ns += wait_ns // per_minute
+        quota = buckets.take("client")
+        assert 0 <= quota.remaining < per_minute
+        assert quota.admitted or quota.remaining == 0
+        if quota.admitted:
+            admitted_at.append(clock.now_ns)
+    for first, start in enumerate(admitted_at):
+        for count, end in enumerate(admitted_at[first:], start=1):
+            assert count <= per_minute + (end - start) * per_minute // MINUTE_NS
+
+
+@given(per_minute=st.integers(1, 500), waits_ns=st.lists(st.integers(0, 2 * 10**9), max_size=50))
+def test_who_waits_as_told_is_admitted(per_minute: int, waits_ns: list[int]) -> None:
+    """What remains is admitted at once, the next is not, and is after the seconds that the refusal told."""
+    clock = Clock()
+    buckets = TokenBuckets(per_minute, clock)
+    for wait_ns in waits_ns:
+        clock.now_ns += wait_ns
+        buckets.take("client")
+    quotas = [buckets.take("client") for _ in range(buckets.take("client").remaining)]
+    assert all(quota.admitted for quota in quotas)
+    refused = buckets.take("client")
+    assert not refused.admitted
+    clock.now_ns += refused.seconds_to_next * 10**9
+    assert buckets.take("client").admitted
+
+
+def test_bucket_is_full_again_after_a_minute() -> None:
+    """A minute refills a bucket, no more is gained after that, and other clients' buckets are their own."""
+    clock = Clock()
+    buckets = TokenBuckets(5, clock)
+    for _ in range(3):
+        quotas = [buckets.take("client") for _ in range(6)]
+        assert [quota.remaining for quota in quotas] == [4, 3, 2, 1, 0, 0]
+        assert [quota.admitted for quota in quotas] == [True] * 5 + [False]
+        assert quotas[-1].seconds_to_next == 12
+        assert buckets.take("another").admitted
+        clock.now_ns += 10 * MINUTE_NS
+
+
+def test_memory_is_bounded() -> None:
+    """However many addresses ask, the table holds the latest; after a minute it forgets those that are full."""
+    clock = Clock()
+    buckets = TokenBuckets(5, clock)
+    for number in range(MAX_BUCKETS + 1000):
+        buckets.take(str(number))
+    assert len(buckets) == MAX_BUCKETS
+    assert buckets.take(str(number)).remaining == 3
+    clock.now_ns += MINUTE_NS
+    buckets.take("one")
+    assert len(buckets) == 1
+
+
+def test_uploads_are_limited_and_told_so() -> None:
+    """Every answer to a POST tells the quota, one too many is refused; other methods are neither limited nor told."""
+    with TestClient(create_app(Settings(device="cpu", rate_limit_per_minute=3))) as client:
+        answers = [client.post("/predict", content=b"x") for _ in range(4)]
+        body = assert_problem(answers[-1], 429, "quota-exceeded")
+        assert answers[-1].headers["retry-after"] in body["detail"]
+        assert {answer.status_code for answer in answers[:-1]} & {429} == set()
+        assert {answer.headers["ratelimit-policy"] for answer in answers} == {'"default";q=3;w=60'}
+        assert [answer.headers["ratelimit"].split(";t=")[0] for answer in answers] == [
+            f'"default";r={remaining}' for remaining in (2, 1, 0, 0)
+        ]
+        assert (
+            answers[-1].headers["ratelimit"].split(";t=")[1] == answers[-1].headers["retry-after"]
+        )
+        for path in ("/health/live", "/metrics"):
+            assert client.get(path).status_code == 200
+            assert "ratelimit" not in client.get(path).headers
+
+
+@pytest.mark.parametrize(
+    ("addresses", "same"),
+    [
+        (("192.0.2.1", "192.0.2.1"), True),
+        (("192.0.2.1", "192.0.2.2"), False),
+        (("192.0.2.1", "::ffff:192.0.2.1"), True),
+        (("2001:db8:0:1::1", "2001:db8:0:1:ffff::2"), True),
+        (("2001:db8:0:1::1", "2001:db8:0:2::1"), False),
+        (("a-socket", "a-socket"), True),
+    ],
+)
+def test_client_is_known_by_its_network(addresses: tuple[str, str], same: bool) -> None:
+    """An IPv4 address has a bucket of its own; of IPv6, a client has 2**64 addresses, and one bucket for all."""
+    app = create_app(Settings(device="cpu", rate_limit_per_minute=9))
+    clients = [TestClient(app, client=(address, 1)) for address in addresses]
+    left = [client.post("/predict").headers["ratelimit"] for client in clients]
+    assert [
+        f"r={remaining};" in header
+        for header, remaining in zip(left, (8, 7 if same else 8), strict=True)
+    ] == [
+        True,
+        True,
+    ]

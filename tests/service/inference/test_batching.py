@@ -1,0 +1,135 @@
+"""The micro-batcher, on an event loop and a clock of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.strategies import integers
+
+from service.inference.batching import Batched, Batcher
+
+MAX_BATCH = 4
+SLOTS = 2
+POISON = 13
+
+
+class BatcherMachine(RuleBasedStateMachine):
+    """Callers come, give up and are answered in any order; a batch ends when the test says so.
+
+    The answer to an item is its double, so answers cannot be mixed up; multiples of 13 fail whatever they are with.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.now = 0.0
+        self.running: list[tuple[list[int], asyncio.Future[None]]] = []
+        self.started: list[int] = []
+        self.cancelled: set[int] = set()
+        self.callers: dict[int, asyncio.Task[Batched[int]]] = {}
+        self.batcher = Batcher[int, int](
+            self._run, max_batch=MAX_BATCH, slots=SLOTS, clock=lambda: self.now
+        )
+
+    async def _run(self, items: Sequence[int]) -> Sequence[int]:
+        end: asyncio.Future[None] = self.loop.create_future()
+        self.running.append((list(items), end))
+        self.started += [item for item in items if item not in self.started]
+        await end
+        if any(item % POISON == 0 for item in items):
+            raise ValueError(f"poison among {items}")
+        return [2 * item for item in items]
+
+    def settle(self) -> None:
+        """Let the event loop do all that can be done without a batch ending."""
+        for _ in range(10):
+            self.loop.run_until_complete(asyncio.sleep(0))
+
+    @rule(count=integers(1, 6))
+    def come(self, count: int) -> None:
+        """Some callers come."""
+        for _ in range(count):
+            item = len(self.callers)
+            self.callers[item] = self.loop.create_task(self.batcher.submit(item))
+        self.settle()
+
+    @precondition(lambda self: self.callers)
+    @rule(choice=integers(0, 10**6))
+    def give_up(self, choice: int) -> None:
+        """A caller goes away, whether it waits, is being answered or has its answer."""
+        item = choice % len(self.callers)
+        if self.callers[item].cancel() and item not in self.started:
+            self.cancelled.add(item)
+        self.settle()
+
+    @precondition(lambda self: self.running)
+    @rule(choice=integers(0, 10), seconds=integers(1, 5))
+    def end_a_batch(self, choice: int, seconds: int) -> None:
+        """One of the running batches ends after some time."""
+        self.now += seconds
+        self.running.pop(choice % len(self.running))[1].set_result(None)
+        self.settle()
+
+    @invariant()
+    def limits_hold(self) -> None:
+        """No more batches run than there are slots, none larger than allowed; nothing waits while a slot is free."""
+        assert len(self.running) <= SLOTS
+        assert all(1 <= len(items) <= MAX_BATCH for items, _ in self.running)
+        if len(self.running) < SLOTS:
+            waiting = set(self.callers) - set(self.started) - self.cancelled
+            assert not waiting
+
+    @invariant()
+    def oldest_come_first(self) -> None:
+        """Items are started in the order in which they came, and none whose caller gave up before."""
+        assert self.started == sorted(self.started)
+        assert not self.cancelled & set(self.started)
+
+    def teardown(self) -> None:
+        """Everybody who stayed is answered, with the answer to the own item or the own failure."""
+        while self.running:
+            self.end_a_batch(0, 1)
+        for item, caller in self.callers.items():
+            assert caller.done()
+            if caller.cancelled():
+                continue
+            if item % POISON == 0:
+                assert isinstance(caller.exception(), ValueError)
+            else:
+                batched = caller.result()
+                assert batched.answer == 2 * item
+                assert 1 <= batched.batch_size <= MAX_BATCH
+                assert batched.queue_seconds >= 0
+                assert batched.run_seconds >= 1
+        assert self.batcher.depth == 0
+        self.loop.close()
+
+
+TestBatcher = BatcherMachine.TestCase
+TestBatcher.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+
+
+def test_single_item_is_run_at_once_and_alone() -> None:
+    """While a slot is free nothing is waited for: an item that comes alone is a batch of its own."""
+
+    async def run(items: Sequence[str]) -> Sequence[str]:
+        return [item.upper() for item in items]
+
+    async def submit() -> Batched[str]:
+        return await Batcher[str, str](run, max_batch=8, clock=lambda: 1.0).submit("item")
+
+    assert asyncio.run(submit()) == Batched("ITEM", batch_size=1, queue_seconds=0, run_seconds=0)
+
+
+def test_wrong_number_of_answers_is_an_error() -> None:
+    """A batch that comes back with too few answers leaves nobody waiting for ever."""
+
+    async def run(items: Sequence[str]) -> Sequence[str]:
+        return items[1:]
+
+    with pytest.raises(ValueError, match="shorter"):
+        asyncio.run(asyncio.wait_for(Batcher[str, str](run, max_batch=8).submit("item"), 5))

@@ -1,0 +1,174 @@
+"""The threads that decode: several uploads before each hand-over, and each upload by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from service.errors import ImageTooLargeError, UnreadableImageError
+from service.imaging.model_input import read_image
+from service.inference.decoding import PATIENCE_SECONDS, SMALL_UPLOAD_BYTES, Decoded, Decoder
+from tests.service.images import encode, noise
+
+SIZE = (20, 30)
+MAX_PIXELS = 3000 * 3000
+SLOW = encode(noise(3000, 3000), "JPEG", quality=90, progressive=True)
+FAST = [encode(noise(100 + number, 150, number)) for number in range(9)]
+assert min(map(len, FAST)) > SMALL_UPLOAD_BYTES
+
+
+def run(test: Callable[[Decoder], Coroutine[Any, Any, None]], threads: int = 1) -> None:
+    """Run ``test`` with a decoder."""
+
+    async def with_decoder() -> None:
+        decoder = Decoder(threads, MAX_PIXELS)
+        try:
+            await test(decoder)
+        finally:
+            decoder.close()
+
+    asyncio.run(with_decoder())
+
+
+def start(decoder: Decoder, uploads: Sequence[bytes]) -> list[asyncio.Task[Decoded]]:
+    """Let ``uploads`` come at once."""
+    return [asyncio.create_task(decoder.decode(upload, SIZE)) for upload in uploads]
+
+
+def test_failure_keeps_no_image() -> None:
+    """Failures that are kept, as those of a batch are until its last image is done, hold no pixels."""
+    side = 2900
+    cut = encode(Image.new("RGB", (side, side)))[:-100]
+
+    async def test(decoder: Decoder) -> None:
+        process = psutil.Process()
+        before = process.memory_info().rss
+        failures = await asyncio.gather(*start(decoder, [cut] * 10), return_exceptions=True)
+        assert {type(failure) for failure in failures} == {UnreadableImageError}
+        assert process.memory_info().rss - before < 3 * 4 * side * side
+
+    run(test)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_uploads_that_come_at_once_come_out_as_alone(threads: int) -> None:
+    """Each gets its own image, or fails by itself."""
+    damaged, too_large = FAST[0][: len(FAST[0]) // 2], encode(noise(3001, 3000), compress_level=0)
+
+    async def test(decoder: Decoder) -> None:
+        tasks = start(decoder, [FAST[0], damaged, too_large, *FAST[1:]])
+        first, second, third, *others = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(second, UnreadableImageError)
+        assert isinstance(third, ImageTooLargeError)
+        for decoded, upload in zip([first, *others], FAST, strict=True):
+            assert isinstance(decoded, Decoded)
+            np.testing.assert_array_equal(
+                decoded.source.image, read_image(upload, SIZE, MAX_PIXELS).image
+            )
+
+    run(test, threads)
+
+
+def test_slow_image_does_not_hold_up_those_before_it() -> None:
+    """What a thread has decoded is handed over while it is still at another image."""
+
+    async def test(decoder: Decoder) -> None:
+        tasks = start(decoder, [*FAST[:3], SLOW, FAST[3]])
+        await asyncio.gather(*tasks[:3])
+        assert not tasks[3].done()
+        slow = await tasks[3]
+        assert slow.decode_seconds > 2 * PATIENCE_SECONDS  # else the above says nothing
+        await tasks[4]
+
+    run(test)
+
+
+def test_slow_image_keeps_no_other_from_a_free_thread() -> None:
+    """While one thread is at a slow image, another goes through all that came with it."""
+
+    async def test(decoder: Decoder) -> None:
+        slow, *fast = start(decoder, [SLOW, *FAST])
+        await asyncio.gather(*fast)
+        assert not slow.done()
+        await slow
+
+    run(test, threads=2)
+
+
+def test_upload_whose_caller_has_gone_is_not_decoded() -> None:
+    """Of slow images whose callers leave, only the one that a thread is at costs time."""
+
+    async def test(decoder: Decoder) -> None:
+        slow = await decoder.decode(SLOW, SIZE)
+        tasks = start(decoder, [SLOW] * 6)
+        await asyncio.sleep(slow.decode_seconds / 2)
+        for task in tasks:
+            task.cancel()
+        await asyncio.sleep(0.001)
+        assert decoder.depth == 0  # and its bytes are freed
+        assert (await decoder.decode(FAST[0], SIZE)).queue_seconds < 3 * slow.decode_seconds
+
+    run(test)
+
+
+def test_error_that_nobody_foresaw_is_that_uploads_alone() -> None:
+    """Whatever decoding raises reaches the caller of that upload, and nobody else: here that the size has no width."""
+
+    async def test(decoder: Decoder) -> None:
+        impossible = asyncio.create_task(decoder.decode(FAST[0], (20,)))  # type: ignore[arg-type]
+        answers = await asyncio.gather(
+            impossible, *start(decoder, FAST[1:5]), return_exceptions=True
+        )
+        assert isinstance(answers[0], ValueError)
+        assert all(isinstance(answer, Decoded) for answer in answers[1:])
+
+    run(test)
+
+
+def test_error_is_freed_with_its_last_reference() -> None:
+    """A damaged image does not stay in memory until the garbage collector runs."""
+
+    async def test(decoder: Decoder) -> None:
+        errors: list[weakref.ref[BaseException]] = []
+        for task in start(decoder, [FAST[0][:-1000], FAST[1][:-1000]]):
+            try:
+                await task
+            except UnreadableImageError as error:
+                errors.append(weakref.ref(error))
+            del task
+        await asyncio.sleep(0)
+        assert [error() for error in errors] == [None, None]
+
+    gc.disable()
+    try:
+        run(test)
+    finally:
+        gc.enable()
+
+
+def test_waiting_is_told() -> None:
+    """What waits counts as waiting, and an upload's waiting is all of its time but its decoding."""
+
+    async def test(decoder: Decoder) -> None:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        tasks = start(decoder, [SLOW, *FAST])
+        await asyncio.sleep(0)
+        assert decoder.depth >= len(FAST)
+        assert decoder.is_at_work
+        slow, *_, last = await asyncio.gather(*tasks)
+        assert (
+            slow.decode_seconds <= last.queue_seconds + last.decode_seconds <= loop.time() - started
+        )
+        assert not decoder.depth
+        assert not decoder.is_at_work
+
+    run(test)

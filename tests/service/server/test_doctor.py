@@ -1,0 +1,194 @@
+"""`python -m service doctor`: whether this machine would serve as configured."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.api.keys import new_key
+from service.bundle import MODEL_FILE
+from service.server.doctor import doctor
+from service.settings import Settings
+from tests.service.bundles import write_linear_bundle
+from tests.service.machine.test_resources import write_machine
+
+ROOT = Path(__file__).parents[3]
+TOPICS = [
+    "python",
+    "runtime",
+    "model",
+    "session",
+    "driver",
+    "cuda",
+    "address",
+    "access",
+    "limits",
+    "cores",
+    "memory",
+]
+
+
+def run_doctor(*, packages: Path | None = None, **settings: object) -> tuple[dict[str, str], int]:
+    """Run the command with ``settings``, and ``packages`` before those installed; return its lines by topic.
+
+    A line is its level, its text and its remedy. No GPU is to be seen.
+    """
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("SERVICE_")
+    }
+    environment |= {f"SERVICE_{key.upper()}": str(value) for key, value in settings.items()}
+    environment |= {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(packages or "")}
+    command = [sys.executable, "-m", "service", "doctor"]
+    run = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in run.stdout + run.stderr
+    page, verdict = run.stdout.rstrip().rsplit("\n\n", 1)
+    assert verdict.startswith("It would serve" if run.returncode == 0 else "It would not serve"), (
+        run.stdout
+    )
+    lines = page.replace("\n                 -> ", " -> ").splitlines()
+    found = {line[6:17].strip(): f"{line[:6].strip()} {line[17:]}" for line in lines}
+    assert list(found) == TOPICS
+    return found, run.returncode
+
+
+def test_good_configuration_would_serve(linear_folder: Path) -> None:
+    """With a good bundle on the CPU every line is ok, and what is loaded is told."""
+    found, code = run_doctor(model=linear_folder, device="cpu")
+    assert code == 0
+    assert {
+        line.split()[0]
+        for topic, line in found.items()
+        if topic not in ("address", "cores", "memory")
+    } == {"ok"}
+    assert "linear version 1, 3 classes" in found["model"]
+    assert "2 files verified" in found["model"]
+    assert "providers obtained: CPUExecutionProvider" in found["session"]
+    assert "max_upload_bytes=10485760" in found["limits"]
+
+
+def test_missing_gpu_is_said_with_a_remedy(linear_folder: Path) -> None:
+    """Without a GPU, `cuda` would not serve; `auto` would, and is told what it lacks."""
+    found, code = run_doctor(model=linear_folder, device="cuda")
+    assert code == 1
+    assert found["session"].startswith("fail")
+    assert found["driver"].startswith("warn")
+    assert "--gpus all" in found["driver"]
+    found, code = run_doctor(model=linear_folder, device="auto")
+    assert code == 0
+    assert found["session"].startswith("warn")
+
+
+def test_corrupt_bundle_would_not_serve(tmp_path: Path) -> None:
+    """A changed byte in a model is found, and the file named; the rest of the page is there all the same."""
+    path = write_linear_bundle(tmp_path / "linear").folder / MODEL_FILE
+    path.write_bytes(path.read_bytes() + b"\0")
+    found, code = run_doctor(model=tmp_path / "linear", device="cpu")
+    assert code == 1
+    assert found["model"].startswith("fail")
+    assert MODEL_FILE in found["model"]
+    assert found["limits"].startswith("ok")
+
+
+def test_two_packages_of_onnxruntime_are_found(tmp_path: Path, linear_folder: Path) -> None:
+    """Two packages that install the same module are a failure, with the command that mends it."""
+    write_machine(
+        tmp_path,
+        {
+            "onnxruntime_other-1.2.dist-info/METADATA": "Metadata-Version: 2.1\nName: onnxruntime-other\nVersion: 1.2",
+            "onnxruntime_other-1.2.dist-info/top_level.txt": "onnxruntime",
+        },
+    )
+    found, code = run_doctor(packages=tmp_path, model=linear_folder, device="cpu")
+    assert code == 1
+    assert found["runtime"].startswith("fail")
+    assert "onnxruntime-other 1.2" in found["runtime"]
+    assert "-> pip uninstall --yes onnxruntime" in found["runtime"]
+
+
+def test_broken_runtime_is_a_finding(tmp_path: Path, linear_folder: Path) -> None:
+    """An onnxruntime that cannot be imported fails the session alone; there is no traceback."""
+    write_machine(tmp_path, {"onnxruntime.py": "raise ImportError('libsomething.so is missing')"})
+    found, code = run_doctor(packages=tmp_path, model=linear_folder, device="cpu")
+    assert code == 1
+    assert found["session"].startswith("fail")
+    assert "libsomething.so is missing" in found["session"]
+    assert found["model"].startswith("ok")
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "text"),
+    [
+        ("onnxruntime-gpu", "12.8", "CUDA 12"),
+        ("onnxruntime-gpu", "13.0", "CUDA 13"),
+        ("onnxruntime", "", "the CPU"),
+    ],
+)
+def test_runtime_says_which_cuda_it_was_built_for(
+    tmp_path: Path, linear_folder: Path, name: str, version: str, text: str
+) -> None:
+    """The CUDA that a build wants is read from its files, whatever else is installed, and compared with what loads."""
+    write_machine(
+        tmp_path,
+        {
+            "onnxruntime_gpu-9.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 9.0",
+            "onnxruntime_gpu-9.0.dist-info/top_level.txt": "onnxruntime",
+            "onnxruntime/capi/build_and_package_info.py": f"package_name = '{name}'\ncuda_version = '{version}'",
+        },
+    )
+    found, _ = run_doctor(packages=tmp_path, model=linear_folder, device="auto")
+    assert text in found["runtime"]
+    assert text.replace("the CPU", "built for the CPU") in found["cuda"]
+
+
+def test_broken_file_of_keys_would_not_serve(tmp_path: Path, linear_folder: Path) -> None:
+    """The file of API keys is read as the service would read it."""
+    path = tmp_path / "keys"
+    path.write_text(new_key("alice")[1])
+    assert run_doctor(model=linear_folder, device="cpu", api_keys_file=path)[1] == 0
+    path.write_text("alice")
+    found, code = run_doctor(model=linear_folder, device="cpu", api_keys_file=path)
+    assert code == 1
+    assert "line 1" in found["access"]
+
+
+def test_quota_of_the_container_is_compared_with_the_settings(
+    tmp_path: Path, linear_folder: Path
+) -> None:
+    """More threads than the quota keeps busy, and less memory than the largest uploads need, are warnings."""
+    root = write_machine(
+        tmp_path,
+        {
+            "proc/self/cgroup": "0::/",
+            "proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.1",
+            "sys/fs/cgroup/cpu.max": "100000 100000",
+            "sys/fs/cgroup/memory.max": "268435456",
+        },
+    )
+    page, serves = doctor(Settings(model=linear_folder, device="cpu", threads=4), root)
+    assert serves
+    assert "warn  cores      1 (quota of the container: 1.0)" in page
+    assert "SERVICE_THREADS=1" in page
+    assert "warn  memory     limit of the container: 268435456" in page
+    assert "Module  580.1" in page
+    small = Settings(
+        model=linear_folder, device="cpu", max_image_pixels=10**6, max_bytes_in_flight=10**8
+    )
+    page, serves = doctor(small, root)
+    assert serves
+    assert "warn" not in page
+
+
+def test_taken_port_is_a_warning(linear_folder: Path) -> None:
+    """A port that something listens on, perhaps this service, is said to be taken."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        found, code = run_doctor(model=linear_folder, device="cpu", port=listening.getsockname()[1])
+    assert code == 0
+    assert found["address"].startswith("warn")
+    assert "SERVICE_PORT" in found["address"]
