@@ -15,7 +15,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.keys import KeyRing
-from service.api.problems import answer
+from service.api.problems import problem_response
 from service.api.quota import RateLimit, TokenBuckets
 from service.errors import UnknownHostError, UnknownKeyError
 from service.settings import Settings
@@ -113,7 +113,7 @@ class TrustedHosts:
             error = UnknownHostError(
                 f"the request is for the host {host[:100]!r}; use the name of this service"
             )
-            await answer(scope, error)(scope, receive, send)
+            await problem_response(scope, error)(scope, receive, send)
 
 
 class RequireKey:
@@ -137,7 +137,7 @@ class RequireKey:
             error = UnknownKeyError(
                 f"the request has {got}; send yours as Authorization: Bearer KEY or X-API-Key: KEY"
             )
-            await answer(scope, error)(scope, receive, send)
+            await problem_response(scope, error)(scope, receive, send)
             return
         scope["state"]["client"] = owner
         await self.app(scope, receive, send)

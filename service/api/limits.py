@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.problems import answer
+from service.api.problems import problem_response
 from service.errors import (
     DeadlineExceededError,
     NotReadyError,
@@ -52,7 +52,7 @@ class UploadLimits:
         try:
             reserved = self._admit(Headers(scope=scope).get("content-length", ""))
         except ServiceError as error:
-            response = answer(scope, error)
+            response = problem_response(scope, error)
             if self.status() == "draining":
                 response.headers["Connection"] = "close"
             await response(scope, receive, send)
@@ -61,7 +61,7 @@ class UploadLimits:
         self.bytes_reserved += reserved
         started = asyncio.get_running_loop().time()
         try:
-            await _Upload(self.settings, started).run(self.app, scope, receive, send)
+            await _AdmittedUpload(self.settings, started).run(self.app, scope, receive, send)
         finally:
             self.uploads -= 1
             self.bytes_reserved -= reserved
@@ -95,7 +95,7 @@ class UploadLimits:
         return OverloadedError(f"{message}; try again in {seconds} s", seconds)
 
 
-class _Upload:
+class _AdmittedUpload:
     """One admitted upload, from its first byte to its answer."""
 
     def __init__(self, settings: Settings, started: float) -> None:
@@ -143,7 +143,7 @@ class _Upload:
         except asyncio.CancelledError:
             request.uncancel()
             if not self._gone and not self._answering:
-                await answer(scope, self._reason)(scope, receive, send_and_note)
+                await problem_response(scope, self._reason)(scope, receive, send_and_note)
         finally:
             timer.cancel()
             if self._guard is not None:

@@ -55,7 +55,7 @@ def install(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-def answer(scope: Scope, error: errors.ServiceError) -> Response:
+def problem_response(scope: Scope, error: errors.ServiceError) -> Response:
     """Return the answer to an error of the table.
 
     Raises:
@@ -72,8 +72,8 @@ def answer(scope: Scope, error: errors.ServiceError) -> Response:
     return _problem(scope, status, name, str(error), headers)
 
 
-def describe(scope: Scope, error: errors.ServiceError) -> Problem:
-    """Return the body that ``answer`` would give an error of the table, for one that is a part of an answer."""
+def problem_body(scope: Scope, error: errors.ServiceError) -> Problem:
+    """Return the body that ``problem_response`` would give an error of the table, for one that is a part of an answer."""
     status, name = TABLE[type(error)]
     return _describe(status, name, str(error), scope["state"]["request_id"])
 
@@ -117,7 +117,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 async def _answer_service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.ServiceError)  # noqa: S101  what the handler is registered for
-    return answer(request.scope, error)
+    return problem_response(request.scope, error)
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:

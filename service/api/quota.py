@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.problems import answer
+from service.api.problems import problem_response
 from service.errors import QuotaExceededError
 
 MINUTE_NS = 60 * 10**9
@@ -93,7 +93,7 @@ class RateLimit:
                 f"more than {self.buckets.per_minute} requests a minute; try again in {seconds} s",
                 seconds,
             )
-            await answer(scope, error)(scope, receive, send_with_quota)
+            await problem_response(scope, error)(scope, receive, send_with_quota)
 
 
 def _network(scope: Scope) -> str:

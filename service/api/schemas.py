@@ -148,7 +148,7 @@ class BatchPrediction(BaseModel):
     predictions: list[ImagePrediction | Failure]
 
 
-class ModelInput(BaseModel):
+class InputFormat(BaseModel):
     """What the model itself takes; any image that is uploaded is brought into this form."""
 
     height: Annotated[int, Field(description="In pixels.")]
@@ -162,7 +162,7 @@ class ModelDetails(Model):
     """The model that answers, and what was measured of it."""
 
     class_names: Annotated[list[str], Field(description="In label order.")]
-    input: ModelInput
+    input: InputFormat
     metrics: Annotated[dict[str, Any], Field(description="The figures of the model's card.")]
 
 

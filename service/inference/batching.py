@@ -10,27 +10,27 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Batched(Generic[Answer]):
+class Batched(Generic[Result]):
     """The answer to one item, and how it came about."""
 
-    answer: Answer
+    answer: Result
     batch_size: int
     queue_seconds: float
     run_seconds: float
 
 
 @dataclass(frozen=True)
-class _Waiting(Generic[Item, Answer]):
+class _Waiting(Generic[Item, Result]):
     item: Item
     since: float
-    answer: asyncio.Future[Batched[Answer]]
+    answer: asyncio.Future[Batched[Result]]
 
 
-class Batcher(Generic[Item, Answer]):
+class Batcher(Generic[Item, Result]):
     """Hands items to ``run``, oldest first, at most ``max_batch`` at a time and ``slots`` batches side by side.
 
     An item that comes while a slot is free is run at once, alone: nothing is ever waited for but a slot.
@@ -40,7 +40,7 @@ class Batcher(Generic[Item, Answer]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
+        run: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
         max_batch: int,
         slots: int = 1,
@@ -50,7 +50,7 @@ class Batcher(Generic[Item, Answer]):
         self._max_batch = max_batch
         self._free_slots = slots
         self._clock = clock
-        self._waiting: deque[_Waiting[Item, Answer]] = deque()
+        self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._running: set[asyncio.Task[None]] = (
             set()
         )  # the event loop alone would let them be collected
@@ -60,13 +60,13 @@ class Batcher(Generic[Item, Answer]):
         """How many items wait."""
         return len(self._waiting)
 
-    async def submit(self, item: Item) -> Batched[Answer]:
+    async def submit(self, item: Item) -> Batched[Result]:
         """Return the answer to ``item``.
 
         Raises:
             Exception: What ``run`` raised for this item.
         """
-        waiting = _Waiting[Item, Answer](
+        waiting = _Waiting[Item, Result](
             item, self._clock(), asyncio.get_running_loop().create_future()
         )
         self._waiting.append(waiting)
@@ -81,22 +81,22 @@ class Batcher(Generic[Item, Answer]):
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    def _gather(self) -> list[_Waiting[Item, Answer]]:
-        batch: list[_Waiting[Item, Answer]] = []
+    def _gather(self) -> list[_Waiting[Item, Result]]:
+        batch: list[_Waiting[Item, Result]] = []
         while self._waiting and len(batch) < self._max_batch:
             waiting = self._waiting.popleft()
             if not waiting.answer.done():
                 batch.append(waiting)
         return batch
 
-    async def _work(self, batch: list[_Waiting[Item, Answer]]) -> None:
+    async def _work(self, batch: list[_Waiting[Item, Result]]) -> None:
         try:
             await self._answer(batch)
         finally:
             self._free_slots += 1
             self._start()
 
-    async def _answer(self, batch: list[_Waiting[Item, Answer]]) -> None:
+    async def _answer(self, batch: list[_Waiting[Item, Result]]) -> None:
         started = self._clock()
         try:
             answers = await self._run([waiting.item for waiting in batch])

@@ -33,7 +33,7 @@ class Decoded:
 
 
 @dataclass(frozen=True, eq=False)
-class _Upload:
+class _WaitingUpload:
     data: bytes
     size: tuple[int, int]
     since: float
@@ -50,8 +50,8 @@ class Decoder:
         self._threads = self._free_threads = threads
         self._max_pixels = max_pixels
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._waiting: deque[_Upload] = deque()
-        self._done: deque[tuple[_Upload, ModelInput | Exception, float]] = deque()
+        self._waiting: deque[_WaitingUpload] = deque()
+        self._done: deque[tuple[_WaitingUpload, ModelInput | Exception, float]] = deque()
         self._at_work_since: dict[object, float] = {}
 
     @property
@@ -93,13 +93,13 @@ class Decoder:
     # the error or its future, or only the garbage collector, which runs seldom, would free all that.
 
     def _enqueue(self, data: bytes, size: tuple[int, int], since: float) -> asyncio.Future[Decoded]:
-        upload = _Upload(data, size, since, asyncio.get_running_loop().create_future())
+        upload = _WaitingUpload(data, size, since, asyncio.get_running_loop().create_future())
         upload.decoded.add_done_callback(partial(self._forget, upload))
         self._waiting.append(upload)
         self._start()
         return upload.decoded
 
-    def _forget(self, upload: _Upload, decoded: asyncio.Future[Decoded]) -> None:
+    def _forget(self, upload: _WaitingUpload, decoded: asyncio.Future[Decoded]) -> None:
         if decoded.cancelled():
             with suppress(ValueError):  # a thread has taken it
                 self._waiting.remove(upload)

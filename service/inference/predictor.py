@@ -43,7 +43,7 @@ SELF_TEST_TIMEOUT_SECONDS = 30  # a device that hangs never raises
 
 
 @dataclass(frozen=True)
-class Answer:
+class ImageAnswer:
     """The classification of one upload, and what it took."""
 
     classification: Classification
@@ -68,12 +68,12 @@ class BatchAnswer:
     """The answers to the images of one request, in order, all by one model: each a classification or a failure."""
 
     manifest: Manifest
-    items: Sequence[Answer | ImageError]
+    items: Sequence[ImageAnswer | ImageError]
 
     @property
-    def answers(self) -> list[Answer]:
+    def answers(self) -> list[ImageAnswer]:
         """The classifications."""
-        return [item for item in self.items if isinstance(item, Answer)]
+        return [item for item in self.items if isinstance(item, ImageAnswer)]
 
     @property
     def failures(self) -> list[ImageError]:
@@ -153,7 +153,7 @@ class Predictor:
             else:
                 self._serve(classifier)
 
-    async def predict(self, upload: bytes) -> Answer:
+    async def predict(self, upload: bytes) -> ImageAnswer:
         """Classify one uploaded image.
 
         Raises:
@@ -177,7 +177,7 @@ class Predictor:
             self._threads
         )  # so that others' images wait for a few of these, and not for all
 
-        async def answer(upload: bytes) -> Answer | ImageError:
+        async def answer(upload: bytes) -> ImageAnswer | ImageError:
             async with decoding:
                 began = time.perf_counter()
                 try:
@@ -191,7 +191,7 @@ class Predictor:
                         )  # the event loop turns after each small image that takes long
             return await self._classify(classifier, batcher, decoded)
 
-        items: list[Answer | ImageError] = []
+        items: list[ImageAnswer | ImageError] = []
         for start in range(0, len(uploads), MAX_BATCH):  # the event loop must turn in between
             items += await asyncio.gather(*map(answer, uploads[start : start + MAX_BATCH]))
         return BatchAnswer(classifier.manifest, items)
@@ -206,7 +206,7 @@ class Predictor:
         """
         classifier, batcher = self._ready()
         images = read_tensor(data, shape, classifier.manifest.input_size)
-        answers: list[Answer] = []
+        answers: list[ImageAnswer] = []
         at_a_time = (
             MAX_BATCH * self._threads
         )  # so that others' images wait for a few of these, and not for all
@@ -229,7 +229,7 @@ class Predictor:
 
     async def _classify(
         self, classifier: Classifier, batcher: ImageBatcher, decoded: Decoded
-    ) -> Answer:
+    ) -> ImageAnswer:
         try:
             batched = await batcher.submit(decoded.source.image)
         except Exception as error:
@@ -241,7 +241,7 @@ class Predictor:
             await asyncio.shield(recovering)
             raise InferenceError("the model failed on this image; try again later") from error
         self._last_success = time.monotonic()
-        return Answer(
+        return ImageAnswer(
             batched.answer,
             decoded.source,
             batched.batch_size,

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import TABLE, internal_error
 from service.errors import ImageError
-from service.inference.predictor import Answer, Predictor
+from service.inference.predictor import ImageAnswer, Predictor
 from service.telemetry.tracing import trace_id, trace_steps
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Record:
     """What is noted of one request while it is answered; routes fill it in through ``request.state.record``."""
 
     upload_bytes: int | None = None
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[ImageAnswer] = field(default_factory=list)
     failures: list[ImageError] = field(default_factory=list)
 
 
@@ -320,10 +320,10 @@ def _log_entry(
     return entry
 
 
-def _outcome(answer: Answer) -> dict[str, str | int]:
+def _outcome(answer: ImageAnswer) -> dict[str, str | int]:
     return {"batch_size": answer.batch_size, "class_name": answer.classification.class_name}
 
 
-def _server_timing(answer: Answer, seconds: float) -> str:
+def _server_timing(answer: ImageAnswer, seconds: float) -> str:
     durations = answer.durations | {"total": seconds}
     return ", ".join(f"{name};dur={duration * 1000:.3f}" for name, duration in durations.items())

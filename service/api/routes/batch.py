@@ -5,12 +5,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from service.api.problems import describe as describe_problem
-from service.api.routes.predict import REFUSALS, describe, name_model
+from service.api.problems import problem_body
+from service.api.routes.predict import REFUSALS, name_model, prediction_fields
 from service.api.schemas import BatchPrediction, Failure, ImagePrediction, PredictionQuery
 from service.api.upload_route import UploadRoute
 from service.api.uploads import OPENAPI_BATCH, read_batch
-from service.inference.predictor import Answer, Predictor
+from service.inference.predictor import ImageAnswer, Predictor
 from service.telemetry.metrics import Record
 
 router = APIRouter(route_class=UploadRoute)
@@ -48,10 +48,10 @@ async def predict_batch(
     record.failures += batch.failures
     predictions: list[ImagePrediction | Failure] = []
     for index, item in enumerate(batch.items):
-        if isinstance(item, Answer):
-            predictions.append(ImagePrediction(**describe(item, query)))
+        if isinstance(item, ImageAnswer):
+            predictions.append(ImagePrediction(**prediction_fields(item, query)))
         else:
-            predictions.append(Failure(index=index, problem=describe_problem(request.scope, item)))
+            predictions.append(Failure(index=index, problem=problem_body(request.scope, item)))
         if query.explain:
             await asyncio.sleep(
                 0

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from service.api.problems import responses
-from service.api.schemas import ModelDetails, ModelInput, Models
+from service.api.schemas import InputFormat, ModelDetails, Models
 from service.errors import NotReadyError, UnknownModelError
 from service.imaging.model_input import PREPROCESSING
 from service.inference.classifier import Classifier
@@ -27,7 +27,7 @@ async def list_models(request: Request) -> Models:
         name=manifest.name,
         version=manifest.version,
         class_names=list(manifest.class_names),
-        input=ModelInput(height=height, width=width, preprocessing=PREPROCESSING),
+        input=InputFormat(height=height, width=width, preprocessing=PREPROCESSING),
         metrics=manifest.metrics,
     )
     return Models(models=[details])

@@ -11,7 +11,7 @@ from service.api.upload_route import UploadRoute
 from service.api.uploads import OPENAPI_UPLOAD, read_upload
 from service.bundle import Manifest
 from service.imaging.model_input import ModelInput
-from service.inference.predictor import Answer, Predictor
+from service.inference.predictor import ImageAnswer, Predictor
 from service.telemetry.metrics import Record
 
 router = APIRouter(route_class=UploadRoute)
@@ -30,10 +30,12 @@ async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) 
     record.upload_bytes = len(upload)
     answer = await predictor.predict(upload)
     record.answers.append(answer)
-    return Prediction(model=name_model(answer.classification.manifest), **describe(answer, query))
+    return Prediction(
+        model=name_model(answer.classification.manifest), **prediction_fields(answer, query)
+    )
 
 
-def describe(answer: Answer, query: PredictionQuery) -> dict[str, Any]:
+def prediction_fields(answer: ImageAnswer, query: PredictionQuery) -> dict[str, Any]:
     """Return the fields of ``ImagePrediction``, as far as ``query`` asks for them."""
     classification = answer.classification
     return {
