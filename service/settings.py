@@ -1,4 +1,4 @@
-"""Own the settings and their names; built once at the entry point and passed down."""
+"""The settings of the service, read from environment variables."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,46 +17,55 @@ def _split(value: object) -> object:
     )
 
 
-# Without NoDecode, an environment variable would have to hold JSON.
+# Without NoDecode, pydantic-settings expects JSON in the environment variable.
 Listed = (NoDecode, BeforeValidator(_split))
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
 Host = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[^*/\s]+)$")]
 
-# Pillow warns past this many pixels and refuses at twice as many, whatever we allow.
+# Above this many pixels Pillow warns, and at twice as many it raises, whatever the limit is here.
 PILLOW_MAX_PIXELS = 89_478_485
 
 
 class Settings(BaseSettings):
-    """Every setting of the service, read from the environment variable ``SERVICE_`` + its name in capitals."""
+    """Every setting of the service.
+
+    The environment variable of a setting is ``SERVICE_`` and its name in capitals.
+    """
 
     model_config = SettingsConfigDict(env_prefix="SERVICE_", frozen=True)
 
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[
-        int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+        int, Field(ge=0, le=65535, description="Port to listen on. 0 picks a free port.")
     ] = 8000
     model: Annotated[
-        Path, Field(description="Folder of a bundle, or of its versions: the newest is served.")
+        Path,
+        Field(
+            description="Folder of a model bundle (`models/NAME/VERSION`), or of its versions "
+            "(`models/NAME`): the newest version is served."
+        ),
     ] = Path(__file__).parents[1] / "models" / "resnet-8-photos" / "1"
     device: Annotated[
         Device,
         Field(
-            description="`cuda` refuses to start without a GPU, `cpu` never uses one, "
-            "`auto` uses one if it can and says what it got."
+            description="`cuda`: use a GPU, and do not start without one. `cpu`: never use a GPU. "
+            "`auto`: use a GPU if it works, otherwise log a warning and use the CPU."
         ),
     ] = "auto"
     threads: Annotated[
         int | None,
         Field(
             ge=1,
-            description="Images that a worker decodes, and infers, at a time; unset: its share of the cores.",
+            description="Threads of each worker: how many images it decodes, and how many batches "
+            "it runs, at the same time. Unset: the worker's share of the cores.",
         ),
     ] = None
     workers: Annotated[
         int | None,
         Field(
             ge=1,
-            description="Processes that share the port; unset: one a core, at most 8, as memory allows; one on a GPU.",
+            description="Processes that share the port. Unset: on a CPU one per core, at most 8, "
+            "and fewer if memory is short; on a GPU one.",
         ),
     ] = None
     max_upload_bytes: Annotated[int, Field(ge=1, description="Largest request body, in bytes.")] = (
@@ -74,70 +83,86 @@ class Settings(BaseSettings):
     max_uploads_in_flight: Annotated[
         int,
         Field(
-            ge=1, description="Uploads that a worker takes on at a time; the next is answered 503."
+            ge=1,
+            description="Uploads that each worker accepts at the same time. More get 503.",
         ),
     ] = 128
     max_bytes_in_flight: Annotated[
-        int, Field(ge=1, description="Bytes of all uploads that a worker takes on at a time.")
+        int,
+        Field(
+            ge=1,
+            description="Total bytes of the uploads that each worker accepts at the same time. "
+            "More get 503.",
+        ),
     ] = 256 * 1024 * 1024
     upload_timeout_seconds: Annotated[
-        float, Field(gt=0, description="Longest time for a body to arrive.")
+        float,
+        Field(gt=0, description="Seconds that a request body may take to arrive; then 408."),
     ] = 30.0
     request_timeout_seconds: Annotated[
-        float, Field(gt=0, description="Longest time to answer an upload.")
+        float,
+        Field(gt=0, description="Seconds from the start of an upload to its answer; then 504."),
     ] = 60.0
     check_interval_seconds: Annotated[
         float,
         Field(
             gt=0,
-            description="How often an idle model is put to its self-test, and a newer version looked for.",
+            description="Seconds between two checks. A check looks for a newer version of the "
+            "model, and runs the self-test of a model that has been idle.",
         ),
     ] = 10.0
     grace_seconds: Annotated[
         float,
         Field(
             ge=0,
-            description="On SIGTERM: how long to be unready and refuse uploads before connections are closed.",
+            description="Seconds after SIGTERM in which `/health` and new uploads get 503, before "
+            "connections are closed.",
         ),
     ] = 1.0
     shutdown_timeout_seconds: Annotated[
-        int, Field(ge=1, description="On SIGTERM: how long requests in flight may take after that.")
+        int,
+        Field(
+            ge=1,
+            description="Seconds after the grace period in which running requests may finish.",
+        ),
     ] = 30
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        Field(description="Least severe level that is logged."),
+        Field(description="Lowest level that is logged."),
     ] = "info"
     log_format: Annotated[
         Literal["auto", "json", "text"],
-        Field(description="`auto` is `text` on a terminal and `json` elsewhere."),
+        Field(description="`auto`: `text` on a terminal, `json` elsewhere."),
     ] = "auto"
     api_keys_file: Annotated[
         Path | None,
         Field(
-            description="File of API keys, made by `python -m service key NAME`; unset: no key is needed. "
-            "`/health`, `/docs` and `/openapi.json` never need one."
+            description="File of API keys, one line from `python -m service key NAME` for each. "
+            "Unset: no key is needed. `/health`, `/docs` and `/openapi.json` never need a key."
         ),
     ] = None
     rate_limit_per_minute: Annotated[
         int | None,
         Field(
             ge=1,
-            description="Uploads a minute that a worker takes of each API key, or of each address if no key is needed; "
-            "unset: any number.",
+            description="Uploads per minute for each API key, or for each client address where no "
+            "key is needed. Each worker counts alone. Unset: no limit.",
         ),
     ] = None
     cors_origins: Annotated[
         tuple[Origin, ...],
         *Listed,
         Field(
-            description="Origins whose pages may ask, as `https://example.org`, separated by commas; `*` is any."
+            description="Origins whose web pages may call the service, such as "
+            "`https://example.org`, separated by commas. `*` allows every origin. Unset: none."
         ),
     ] = ()
     allowed_hosts: Annotated[
         tuple[Host, ...],
         *Listed,
         Field(
-            description="Host names that requests may be for, separated by commas; `*.example.org` is all below it; "
-            "unset: any. `/health` is answered under every name."
+            description="Host names that requests may name in their Host header, separated by "
+            "commas. `*.example.org` allows every subdomain. Unset: any host. `/health` answers "
+            "under every name."
         ),
     ] = ()
