@@ -1,7 +1,7 @@
-"""The image and the compose files on a real engine.
+"""The Docker image and the compose files on a real Docker engine.
 
-The base image is named by ``TEST_BASE_IMAGE``, else it is the Dockerfile's default; it has to be on this machine.
-Where pip is told of a certificate authority or of a configuration file, the build is told of them too, as secrets.
+``TEST_BASE_IMAGE`` names the base image; the default is the Dockerfile's. It must be on this machine.
+The build gets pip's configuration file and certificate authority, if pip has any, as secrets.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Container:
     url: str
 
     def inspect(self) -> dict[str, Any]:
-        """Return what the engine says of it."""
+        """Return the engine's description of the container."""
         return dict(json.loads(self.docker("inspect", self.id))[0])
 
     def wait_until_healthy(self) -> None:
@@ -54,13 +54,12 @@ class Container:
             if state["Health"]["Status"] == "unhealthy" or state["Restarting"]:
                 break
             time.sleep(0.25)
-        pytest.fail(
-            f"the container did not become healthy, state {state}; its log: {self.docker('logs', self.id)}"
-        )
+        log = self.docker("logs", self.id)
+        pytest.fail(f"the container did not become healthy, state {state}; its log: {log}")
 
 
 def run(*command: str, **environment: str) -> str:
-    """Run a command in the repository's root and return its output; fail with all it said if it fails."""
+    """Run a command in the repository's root and return its output; fail with it on an error."""
     result = subprocess.run(
         command,
         cwd=ROOT,
@@ -77,7 +76,7 @@ def run(*command: str, **environment: str) -> str:
 
 
 def succeeds(*command: str, **environment: str) -> bool:
-    """Whether a command ends with 0."""
+    """Whether a command exits with code 0."""
     return (
         subprocess.run(
             command, env=os.environ | environment, capture_output=True, check=False
@@ -88,7 +87,7 @@ def succeeds(*command: str, **environment: str) -> bool:
 
 @pytest.fixture(scope="module")
 def compose() -> tuple[str, ...]:
-    """Command of Docker Compose: the plugin, else docker-compose."""
+    """Docker Compose's command: the plugin, else docker-compose."""
     if shutil.which("docker") and succeeds("docker", "compose", "version"):
         return ("docker", "compose")
     if shutil.which("docker-compose"):
@@ -98,7 +97,7 @@ def compose() -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def path() -> str:
-    """PATH on which the first docker client is one that has BuildKit, as not every client has."""
+    """PATH on which the first docker client has BuildKit; not every client has it."""
     clients = [shutil.which("docker", path=folder) for folder in os.get_exec_path()]
     for client in filter(None, clients):
         if succeeds(client, "build", "--help", DOCKER_BUILDKIT="1"):
@@ -116,12 +115,10 @@ def docker(path: str) -> Run:
 
 @pytest.fixture(scope="module")
 def image(docker: Run, path: str) -> str:
-    """Image of the service, built for the CPU; its layers stay in the build cache for the next time."""
+    """Image of the service for the CPU; the build cache keeps its layers for the next run."""
     base = os.environ.get("TEST_BASE_IMAGE") or DEFAULT_BASE_IMAGE
     if not succeeds("docker", "image", "inspect", base, PATH=path):
-        pytest.skip(
-            f"the base image {base} is not here: pull it, or name another with TEST_BASE_IMAGE"
-        )
+        pytest.skip(f"no base image {base}: pull it, or name another in TEST_BASE_IMAGE")
     secrets = [
         f"--secret=id={name},src={os.environ[variable]}"
         for name, variable in SECRETS.items()
@@ -144,7 +141,7 @@ def image(docker: Run, path: str) -> str:
 
 @pytest.fixture(scope="module")
 def container(compose: tuple[str, ...], docker: Run, path: str, image: str) -> Iterator[Container]:
-    """The service as ``docker compose up`` starts it; ``down`` has to succeed too."""
+    """The service as ``docker compose up`` starts it; ``down`` must succeed too."""
     port = free_port()
     environment = {
         "PATH": path,
@@ -171,13 +168,13 @@ def container(compose: tuple[str, ...], docker: Run, path: str, image: str) -> I
 def test_compose_files_load(
     compose: tuple[str, ...], files: tuple[str, ...], expected: list[str]
 ) -> None:
-    """The Compose at hand accepts the files; the GPU's override takes the CUDA requirements and reserves a GPU."""
+    """Compose accepts the files; the GPU override uses the CUDA requirements and reserves a GPU."""
     config = run(*compose, *files, "config")
     assert [words for words in expected if words not in config] == []
 
 
 def test_container_predicts(container: Container) -> None:
-    """A healthy container answers an upload with the class that is on the photo."""
+    """A healthy container answers an upload with the right class."""
     answer = httpx2.post(f"{container.url}/predict", files={"file": fault("photo.png")}, timeout=30)
     assert answer.status_code == 200, answer.text
     assert answer.json()["class_name"] == "Ankle boot"
@@ -185,7 +182,7 @@ def test_container_predicts(container: Container) -> None:
 
 
 def test_container_is_confined(container: Container) -> None:
-    """The container is not root, cannot write its image, has no capability, can gain none, and reports to nobody."""
+    """The container is not root, cannot write, has no capabilities, and reports to nobody."""
     facts = container.inspect()
     assert int(facts["Config"]["User"].split(":")[0]) > 0
     assert facts["HostConfig"]["ReadonlyRootfs"] is True
@@ -199,15 +196,16 @@ def test_container_is_confined(container: Container) -> None:
 
 
 def test_image_holds_nothing_of_its_build(docker: Run, image: str) -> None:
-    """The image holds no compiler, no installer beside the service's packages, no package cache and no secret."""
-    remains = "command -v cc gcc; ls -A /run/secrets ~root/.cache /opt/pip /opt/venv/bin/pip 2>/dev/null; true"
+    """The image holds no compiler, no installer, no package cache and no secret."""
+    folders = "/run/secrets ~root/.cache /opt/pip /opt/venv/bin/pip"
+    remains = f"command -v cc gcc; ls -A {folders} 2>/dev/null; true"
     assert docker("run", "--rm", "--entrypoint", "sh", image, "-c", remains) == ""
     history = docker("history", "--no-trunc", image)
     assert [variable for variable in SECRETS.values() if variable in history] == []
 
 
 def test_container_stops_by_itself_and_starts_again(container: Container) -> None:
-    """SIGTERM ends the container with exit code 0 within the grace period, and what it left lets it start again."""
+    """SIGTERM ends the container with exit code 0 in time, and it can start again."""
     container.docker("stop", "--time", "30", container.id)
     state = container.inspect()["State"]
     assert (state["ExitCode"], state["OOMKilled"]) == (0, False)

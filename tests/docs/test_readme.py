@@ -1,0 +1,77 @@
+"""The README: short, and true."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.app import create_app
+from service.bundle import read_bundle
+from service.settings import Settings
+from tests.docs.page import Example, differences, find_code, find_examples, find_table, read_page
+from tests.e2e.server import ROOT, Server
+
+README = read_page("README.md")
+MAX_WORDS = 700
+BULLETS = re.findall(r"^- (\*\*.*?)(?=^- |^$)", README, re.DOTALL | re.MULTILINE)
+
+
+def test_readme_is_short() -> None:
+    """The README has at most 700 words, counted as `wc -w` does."""
+    assert len(README.split()) <= MAX_WORDS
+
+
+@pytest.mark.parametrize("example", find_examples("README.md"), ids=lambda e: e.command)
+def test_curl_shows_what_the_readme_shows(server: Server, example: Example) -> None:
+    """The README's command gets the answer that is printed below it."""
+    assert differences(example.answer, example.run(server.url)) == []
+
+
+@pytest.mark.parametrize("row", find_table(README, "model"), ids=lambda row: row[0])
+def test_accuracy_is_the_measured_one(row: list[str]) -> None:
+    """Each row of the accuracy table holds the figures of the manifest of that model."""
+    manifest = read_bundle(ROOT / "models" / row[0].strip("`")).manifest
+    test = manifest.metrics["test"]
+    low, high = test["wilson_95"]
+    parameters = f"{manifest.training['parameters']:,}"
+    measured = [f"{test['accuracy']:.2%}", f"{low:.2%} to {high:.2%}", parameters]
+    assert row[1:4] == measured
+
+
+@pytest.mark.parametrize("bullet", BULLETS, ids=lambda bullet: re.sub(r"\W.*", "", bullet[2:]))
+def test_figures_are_on_the_linked_page(bullet: str) -> None:
+    """Every figure of a bullet that has two digits or more is on the page that the bullet links."""
+    text, links = re.sub(r"\]\([^)]*\)", "", bullet), re.findall(r"\]\(([^)]+)\)", bullet)
+    sources = "".join(map(read_page, links)).replace(",", "")
+    figures = re.findall(r"\d[\d.]*\d", text.replace(",", ""))
+    assert figures
+    unknown = [
+        f for f in figures if not re.search(rf"(?<![\d.]){re.escape(f)}(?![\d.]*\d)", sources)
+    ]
+    assert unknown == []
+
+
+def test_endpoints_are_those_of_the_service() -> None:
+    """The table of endpoints has every path of the service, and no other."""
+    cells = [find_code(row[0]) for row in find_table(README, "path")]
+    shown = {words.split()[-1] for cell in cells for words in cell}
+    assert shown == {*create_app(Settings()).openapi()["paths"], "/docs", "/openapi.json"}
+
+
+def test_picture_is_current(server: Server, tmp_path: Path) -> None:
+    """`python -m docs.picture` draws the README's picture from what the service answers now."""
+    output = tmp_path / "picture.png"
+    command = [sys.executable, "-m", "docs.picture", "--url", server.url, "--output", str(output)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    drawn, shown = (
+        np.asarray(Image.open(path).convert("RGB"), np.float32)
+        for path in (output, ROOT / "docs" / "picture.png")
+    )
+    assert drawn.shape == shown.shape
+    assert np.abs(drawn - shown).mean() < 1

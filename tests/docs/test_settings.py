@@ -1,0 +1,49 @@
+"""docs/settings.md: every setting, every command."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from service.settings import Settings
+from tests.docs.page import find_code, find_table, read_page
+from tests.e2e.server import ROOT
+
+PAGE = read_page("docs/settings.md")
+
+
+def test_table_has_every_setting() -> None:
+    """The table has each setting with its default and description, and no other."""
+    rows = [line for line in PAGE.splitlines() if line.startswith("| `SERVICE_")]
+    assert rows == [settings_row(name) for name in Settings.model_fields]
+
+
+def settings_row(name: str) -> str:
+    """Render the table's row for a setting."""
+    field = Settings.model_fields[name]
+    default = field.default
+    if isinstance(default, Path):
+        default = default.relative_to(ROOT).as_posix()
+    shown = "" if default in (None, ()) else f"`{default}`"
+    return f"| `SERVICE_{name.upper()}` | {shown} | {field.description} |"
+
+
+def test_table_has_every_command() -> None:
+    """The table of commands has each command of `python -m service`, and no other."""
+    named = {find_code(row[0])[0].split()[3] for row in find_table(PAGE, "command")}
+    output = subprocess.run(
+        [sys.executable, "-m", "service", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    commands = re.search(r"\{([a-z,]+)\}", output.stdout)
+    assert commands is not None
+    assert named == set(commands[1].split(","))
+
+
+def test_key_is_printed_once_and_its_line_is_written() -> None:
+    """`key NAME` prints the key on standard error and the line for the file on standard output."""
+    command = [sys.executable, "-m", "service", "key", "alice"]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"alice:[0-9a-f]{64}\n", output.stdout)
+    assert "alice" in output.stderr
