@@ -1,45 +1,45 @@
-# Two commands on a fresh machine with only Python and make: `make serve` and `make test`.
+# On a new machine with Python and make: `make serve`, `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test check install format openapi torture bench soak fuzz audit sbom requirements clean
 
-help: ## List the targets
+help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
-serve: .venv/serve ## Serve the shipped model; HOST, PORT and SERVICE_* are respected
+serve: .venv/serve ## Serve the default model; HOST, PORT and SERVICE_* change it
 	@SERVICE_HOST=$${HOST:-$${SERVICE_HOST:-127.0.0.1}} SERVICE_PORT=$${PORT:-$${SERVICE_PORT:-8000}} \
 		exec $(BIN)/python -m service serve
 
-test: .venv/all ## Run the whole test suite; ARGS are passed on to pytest
+test: .venv/all ## Run the tests; ARGS go to pytest
 	$(BIN)/python -m pytest $(ARGS)
 
-check: .venv/all ## Lint, check the format and the types
+check: .venv/all ## Check style, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-install: .venv/all ## Install everything: serving, training, the client, tests
+install: .venv/all ## Install everything: service, client, training, tests
 
 format: .venv/all ## Format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-openapi: .venv/all ## Write docs/openapi.json anew
+openapi: .venv/all ## Write docs/openapi.json
 	$(BIN)/python -c 'import json; from service.app import create_app; from service.settings import Settings; \
 		print(json.dumps(create_app(Settings()).openapi(), indent=2))' > docs/openapi.json
 
-torture: .venv/all ## Torture a real server for SECONDS=300 and write docs/reliability.md
+torture: .venv/all ## Attack a real server for SECONDS=300 and write docs/reliability.md
 	$(BIN)/python -m tests.benchmarks.torture --seconds $(or $(SECONDS),300) --output docs/reliability.md
 
-bench: .venv/all ## Measure the service beside a tutorial's, SECONDS=4 a cell, and write docs/performance.md
+bench: .venv/all ## Measure the service and a tutorial's application, SECONDS=4 for each cell, and write docs/performance.md
 	$(BIN)/python -m tests.benchmarks.bench --seconds $(or $(SECONDS),4) --output docs/performance.md
 
-soak: .venv/all ## Load the service for SECONDS=3600 and write its memory into docs/performance.md
+soak: .venv/all ## Load the service for SECONDS=3600 and write its memory use into docs/performance.md
 	$(BIN)/python -m tests.benchmarks.soak --seconds $(or $(SECONDS),3600) --output docs/performance.md
 
-fuzz: .venv/fuzz ## Fuzz the parser of forms and the decoder of images, each for SECONDS=600
+fuzz: .venv/fuzz ## Fuzz the form parser and the image decoder, each for SECONDS=600
 	@mkdir -p build/fuzz/form build/fuzz/image
 	$(BIN)/python -m tests.fuzz.form --seed build/fuzz/form $(SEEDS)
 	cp $(SEEDS) build/fuzz/image
@@ -50,12 +50,12 @@ fuzz: .venv/fuzz ## Fuzz the parser of forms and the decoder of images, each for
 
 SEEDS = $(filter-out %.py,$(wildcard tests/data/faults/*.*)) $(wildcard tests/data/fashion-mnist-sample/*.png)
 
-audit: .venv/all ## Look the pinned packages up in the database of known vulnerabilities
+audit: .venv/all ## Check the pinned packages for known vulnerabilities
 	for file in serve serve-cpu serve-cuda; do \
 		$(BIN)/uv tool run pip-audit --strict --require-hashes --disable-pip -r requirements/$$file.txt || exit 1; \
 	done
 
-sbom: .venv/all ## Write the bill of materials of what serves, build/sbom.json, in CycloneDX' format
+sbom: .venv/all ## Write build/sbom.json: the packages of the service, in CycloneDX format
 	@mkdir -p build
 	$(BIN)/uv tool run --from cyclonedx-bom cyclonedx-py requirements requirements/serve-cpu.txt \
 		--pyproject pyproject.toml --output-reproducible --output-file build/sbom.json
@@ -63,7 +63,7 @@ sbom: .venv/all ## Write the bill of materials of what serves, build/sbom.json, 
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command 'make requirements' $(UPGRADE)
 
-requirements: .venv/all ## Pin the requirements anew from pyproject.toml; UPGRADE=--upgrade takes new releases
+requirements: .venv/all ## Write requirements/*.txt from pyproject.toml; UPGRADE=--upgrade takes new releases
 	$(COMPILE) --extra client --extra heic --extra tracing --extra training --extra test --extra dev \
 		--output-file requirements/all.txt
 	$(COMPILE) --constraint requirements/all.txt --output-file requirements/serve.txt

@@ -1,15 +1,16 @@
 #!/bin/sh
-# Print the name of a base image for the Dockerfiles on a machine that reaches no image registry:
+# Build a base image for the Dockerfiles from Debian's packages, and print its name. For machines
+# without an image registry:
 #
 #   BASE_IMAGE=$(sudo docker/base-image.sh) DOCKER_BUILDKIT=1 docker compose up
 #
-# Starts dockerd where none runs, and makes the image from Debian's packages where there is none yet. Needs root and
-# Debian's docker.io and debootstrap. Ends non-zero with the reason on stderr where it cannot: no test depends on it.
+# Starts dockerd if it is not running, and builds the image if it does not exist. Needs root, and
+# Debian's docker.io and debootstrap. On failure it exits non-zero with the reason on stderr.
 set -eu
 
 image=fashion-classifier-base:bookworm
 log=${TMPDIR:-/tmp}/dockerd.log
-PATH=$PATH:/usr/sbin:/sbin # where dockerd and debootstrap are; not every caller looks there
+PATH=$PATH:/usr/sbin:/sbin # dockerd and debootstrap are here, and not every caller has it in PATH
 
 fail() {
     echo "base-image.sh: $1" >&2
@@ -20,27 +21,27 @@ running() {
     docker info >/dev/null 2>&1
 }
 
-command -v docker >/dev/null || fail "no docker client: install docker.io"
+command -v docker >/dev/null || fail "there is no docker client; install docker.io"
 if ! running; then
-    [ "$(id -u)" = 0 ] || fail "no Docker engine runs, and starting one takes root"
-    command -v dockerd >/dev/null || fail "no Docker engine runs and there is no dockerd: install docker.io"
-    # Its own session and no inherited output, so that a caller that waits for either is not held up.
+    [ "$(id -u)" = 0 ] || fail "dockerd is not running, and only root can start it"
+    command -v dockerd >/dev/null || fail "dockerd is not running and not installed; install docker.io"
+    # A new session and no inherited output: a caller that waits for them must not hang.
     setsid dockerd >"$log" 2>&1 </dev/null &
     seconds=0
     until running; do
-        [ $((seconds += 1)) -le 30 ] || fail "dockerd does not answer; its last words: $(tail -n 3 "$log")"
+        [ $((seconds += 1)) -le 30 ] || fail "dockerd does not answer; its last log lines: $(tail -n 3 "$log")"
         sleep 1
     done
 fi
 
 if ! docker image inspect "$image" >/dev/null 2>&1; then
-    [ "$(id -u)" = 0 ] || fail "there is no image $image, and making it takes root"
-    command -v debootstrap >/dev/null || fail "there is no image $image and no debootstrap to make it"
+    [ "$(id -u)" = 0 ] || fail "the image $image does not exist, and only root can build it"
+    command -v debootstrap >/dev/null || fail "the image $image does not exist; install debootstrap to build it"
     root=$(mktemp -d)
     trap 'rm -rf "$root"' EXIT
     debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$root/system" \
         >"$root/log" 2>&1 || fail "debootstrap: $(tail -n 3 "$root/log")"
-    # Left out: caches, documentation and translations for size; what debootstrap copied from this host, to tell nothing.
+    # Leave out caches, documentation and translations (size), and files of this host (privacy).
     tar --directory "$root/system" --create \
         --exclude='./var/cache/apt/*.bin' --exclude='./var/cache/apt/archives/*.deb' --exclude='./var/lib/apt/lists/*' \
         --exclude='./usr/share/doc/*' --exclude='./usr/share/info/*' --exclude='./usr/share/locale/*' \

@@ -2,7 +2,8 @@
 #   docker build -f docker/training.Dockerfile -t fashion-classifier-training .
 #   docker run --rm --user "$(id -u)" -v "$PWD/data:/app/data:ro" -v "$PWD/runs:/app/runs" -v "$PWD/models:/app/models" \
 #       fashion-classifier-training train --help
-# Needs BuildKit, the default since Docker 23; an older engine wants DOCKER_BUILDKIT=1. See Dockerfile for the reasons.
+# Needs BuildKit, the default since Docker 23. Older versions need DOCKER_BUILDKIT=1.
+# docker/Dockerfile explains the steps.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
@@ -16,7 +17,7 @@ RUN --mount=type=secret,id=pip.conf --mount=type=secret,id=ca.pem \
     /opt/pip/bin/pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
         --only-binary :all: --require-hashes --requirement /tmp/requirements.txt
 
-# What is done to an image, and what a bundle is, is the service's own: training imports it from there.
+# Training imports the image preparation and the bundle format from the service.
 COPY service /app/service
 COPY training /app/training
 RUN python3 -m compileall -q /app && chmod -R a+rX /app
@@ -27,8 +28,8 @@ FROM ${BASE_IMAGE}
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 WORKDIR /app
-# Keras, matplotlib and their like keep caches in the home folder; a user known by number alone has none.
-# ONNX Runtime's own builds report to their maker unless told not to (its Privacy.md).
+# Keras and matplotlib keep caches in the home folder, which a user without a name does not have.
+# ONNX Runtime's official builds report usage to Microsoft unless this is set (its Privacy.md).
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     ORT_DISABLE_TELEMETRY=1 \
