@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from io import BytesIO
@@ -54,6 +55,15 @@ def test_tensors_are_answered(server: Server, tmp_path: Path, block: str) -> Non
     changed = changed.replace(".venv/bin/python", sys.executable).replace("curl", "curl -sS")
     output = subprocess.run(["bash", "-ec", changed], cwd=ROOT, capture_output=True, check=True)
     assert len(json.loads(output.stdout)["predictions"]) == 3
+
+
+def test_uncertainty_is_the_measured_one() -> None:
+    """The figures on unknown images and prediction sets are in the default model's card."""
+    section = PAGE.split("## How sure is the answer?")[1].split("\n## ")[0]
+    figures = re.findall(r"(\d+\.\d+)(?= %| classes)", section)
+    assert len(figures) == 3
+    card = (Settings().model / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert [figure for figure in figures if figure not in card] == []
 
 
 def document() -> dict[str, Any]:

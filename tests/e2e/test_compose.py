@@ -1,6 +1,6 @@
 """The Docker image and the compose files on a real Docker engine.
 
-``TEST_BASE_IMAGE`` names the base image; the default is the Dockerfile's. It must be on this machine.
+``TEST_BASE_IMAGE`` names the base image; the default is the Dockerfile's. It must exist here.
 The build gets pip's configuration file and certificate authority, if pip has any, as secrets.
 """
 
