@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 import subprocess
@@ -100,6 +101,15 @@ def run_at_start(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """Have every Python process that is started from now on run ``code`` first; it is written into ``folder``."""
     (folder / "sitecustomize.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(ROOT)]))
+
+
+def set_at_start(
+    constant: str, value: float, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Give ``constant``, as ``package.module.NAME``, another value in every process started later."""
+    module, name = constant.rsplit(".", 1)
+    assert hasattr(importlib.import_module(module), name)  # else the tests would change nothing
+    run_at_start(f"import {module} as module\nmodule.{name} = {value!r}\n", folder, monkeypatch)
 
 
 def free_port() -> int:

@@ -18,7 +18,7 @@ from service.server.protocol import (
     MAX_HEADERS,
     REST_TIMEOUT_SECONDS,
 )
-from tests.e2e.server import Server, run_at_start, serving
+from tests.e2e.server import Server, serving, set_at_start
 from tests.e2e.test_limits import SLOW_IMAGE
 from tests.service.images import fault
 
@@ -237,11 +237,7 @@ def test_next_head_has_its_time_from_the_answer_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request that is answered for long does not count as time that the next one's head takes."""
-    run_at_start(
-        "import service.server.protocol\nservice.protocol.HEAD_TIMEOUT_SECONDS = 0.1\n",
-        tmp_path,
-        monkeypatch,
-    )
+    set_at_start("service.server.protocol.HEAD_TIMEOUT_SECONDS", 0.1, tmp_path, monkeypatch)
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
     with serving(device="cpu", max_upload_bytes=len(SLOW_IMAGE)) as running:
         started = time.monotonic()

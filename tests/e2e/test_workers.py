@@ -17,8 +17,8 @@ import pytest
 
 from service.bundle import MODEL_FILE
 from service.telemetry.metrics import MULTIPROCESS_FOLDER
-from tests.e2e.server import Server, free_port, run_at_start, serving, start
-from tests.e2e.test_limits import metric, wait_until
+from tests.e2e.server import Server, free_port, serving, set_at_start, start
+from tests.e2e.test_limits import SLOW_IMAGE, metric, wait_until
 from tests.service.bundles import write_linear_bundle
 from tests.service.images import encode, noise
 
@@ -65,14 +65,9 @@ def test_worker_with_stuck_threads_is_replaced(
 ) -> None:
     """A worker whose threads do not come back from their images ends and is replaced, and the others serve on."""
     # No image that is allowed takes so long: here what takes a moment counts as stuck.
-    run_at_start(
-        "import service.inference.predictor\nservice.predictor.STUCK_SECONDS = 0.1\n",
-        tmp_path,
-        monkeypatch,
-    )
-    slow = encode(noise(6000, 6000), "TIFF", compression="tiff_adobe_deflate")
+    set_at_start("service.inference.predictor.STUCK_SECONDS", 0.1, tmp_path, monkeypatch)
     limits = {
-        "max_upload_bytes": 2 * len(slow),
+        "max_upload_bytes": 2 * len(SLOW_IMAGE),
         "request_timeout_seconds": 0.1,
         "check_interval_seconds": 0.01,
     }
@@ -80,7 +75,7 @@ def test_worker_with_stuck_threads_is_replaced(
 
         def one_is_replaced() -> bool:
             with suppress(httpx2.TransportError):  # the worker that it was at has ended
-                server.predict(slow)
+                server.predict(SLOW_IMAGE)
             return "is replaced" in server.read_log()
 
         def all_serve() -> bool:
