@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from service.api.keys import new_key
 from service.errors import ServiceError
 from service.machine.sizing import count_workers
+from service.server.assignment import Assignment
 from service.settings import Settings
 
 
@@ -59,14 +60,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.command == "doctor":
         return examine(settings)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to load again
-    workers = count_workers(settings)
-    if workers > 1:
+    assignment = Assignment.from_environment()
+    if assignment is None and (workers := count_workers(settings)) > 1:
         from service.server.supervisor import supervise
 
         return supervise(settings, workers)
     from service.server.worker import serve
 
-    return serve(settings)
+    return serve(settings, assignment)
 
 
 def examine(settings: Settings) -> int:

@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -16,8 +18,8 @@ import psutil
 import pytest
 
 from service.bundle import MODEL_FILE
-from service.telemetry.metrics import MULTIPROCESS_FOLDER
-from tests.e2e.server import Server, free_port, serving, set_at_start, start
+from service.server.assignment import METRICS_VARIABLE, Assignment
+from tests.e2e.server import ROOT, Server, free_port, serving, set_at_start, start
 from tests.e2e.test_limits import SLOW_IMAGE, metric, wait_until
 from tests.service.bundles import write_linear_bundle
 from tests.service.images import encode, noise
@@ -51,13 +53,40 @@ def test_worker_is_replaced_though_their_folder_is_gone(linear_folder: Path) -> 
     """What workers share lies among temporary files: when it is deleted and a worker dies, the service lives on."""
     with serving(model=linear_folder, workers=2, device="cpu") as server:
         victim = psutil.Process(server.process.pid).children()[0]
-        shutil.rmtree(victim.environ()[MULTIPROCESS_FOLDER])
+        shutil.rmtree(victim.environ()[METRICS_VARIABLE])
         victim.kill()
         victim.wait(30)
         wait_until(lambda: server.read_log().count("serves on") == 3)
         assert {server.predict(IMAGE).status_code for _ in range(10)} == {200}
         assert server.get("/metrics").status_code == 200
     assert server.process.returncode == 0
+
+
+def test_worker_does_what_its_assignment_says(linear_folder: Path, tmp_path: Path) -> None:
+    """A worker serves on its socket, keeps its metrics in its folder, and ends when the pipe does.
+
+    The settings ask for several workers and for a port: a worker ignores both.
+    """
+    settings = {"MODEL": linear_folder, "DEVICE": "cpu", "WORKERS": 2, "PORT": 1}
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        assignment = Assignment(listening.fileno(), 1, True, str(tmp_path))
+        environment = assignment.to_environment()
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "service", "serve"],
+            cwd=ROOT,
+            env=environment | {f"SERVICE_{name}": str(value) for name, value in settings.items()},
+            pass_fds=[listening.fileno()],
+            stdin=subprocess.PIPE,
+        )
+        url = "http://{}:{}".format(*listening.getsockname())
+    try:
+        assert httpx2.get(f"{url}/health", timeout=60).json()["status"] == "ready"
+        assert not psutil.Process(worker.pid).children()
+        assert list(tmp_path.glob("*.db"))
+        worker.communicate(timeout=60)  # closes the pipe
+    finally:
+        worker.kill()
+    assert worker.returncode == 0
 
 
 def test_worker_with_stuck_threads_is_replaced(
