@@ -12,12 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.server.protocol import (
-    HEAD_TIMEOUT_SECONDS,
-    MAX_HEAD_BYTES,
-    MAX_HEADERS,
-    REST_TIMEOUT_SECONDS,
-)
+from service.server.protocol import HEAD_TIMEOUT_SECONDS, MAX_HEAD_BYTES, MAX_HEADERS
+from service.server.writes import REST_TIMEOUT_SECONDS
 from tests.e2e.server import Server, serving, set_at_start
 from tests.e2e.test_limits import SLOW_IMAGE
 from tests.service.images import fault
