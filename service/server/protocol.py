@@ -38,8 +38,9 @@ class _Parser(httptools.HttpRequestParser):
     """A parser that ignores offers to upgrade, as a server may (RFC 9110, section 7.8).
 
     Java's HTTP client, for one, offers HTTP/2 (h2c) with an upload. After such a head, httptools
-    reports the request as complete and raises HttpParserUpgrade, and uvicorn loses the body:
-    https://github.com/Kludex/uvicorn/issues/2722, https://github.com/MagicStack/httptools/issues/124
+    reports the request as complete and raises HttpParserUpgrade, and uvicorn loses the body. See
+    https://github.com/Kludex/uvicorn/issues/2722 and
+    https://github.com/MagicStack/httptools/issues/124, both open in September 2026.
     Here the parser reads a second head, which has only the length of the body, and then the body.
 
     Delete this class, ``replay_head`` and ``Phase.REPLAY`` when httptools can ignore upgrades, or

@@ -47,7 +47,7 @@ def test_connection_is_freed_when_it_ends(request_bytes: bytes) -> None:
         await writer.wait_closed()
         server.close()
         async with asyncio.timeout(5):
-            while any(connection() for connection in connections):  # noqa: ASYNC110  freeing sets no event
+            while any(each() for each in connections):  # noqa: ASYNC110  freeing sets no event
                 await asyncio.sleep(0.01)
 
     gc.disable()
