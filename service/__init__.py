@@ -2,5 +2,6 @@
 
 import os
 
-# ONNX Runtime's official builds report to their maker unless this is set before they are loaded; see its Privacy.md.
+# ONNX Runtime's official builds send telemetry to Microsoft unless this is set before they load:
+# https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -23,13 +23,16 @@ def create_app(
     on_failure: Callable[[], None] = lambda: None,
     *,
     starts_with_model: bool = False,
+    threads: int | None = None,
+    metrics_folder: str | None = None,
 ) -> FastAPI:
     """Build the application; its model is loaded after it has started, while ``/health`` answers 503.
 
     ``on_failure`` is called when there is no model to be had, so that a server can stop. With ``starts_with_model`` the
     start waits for the model instead.
+    A worker has its ``threads`` and its ``metrics_folder`` from its supervisor.
     """
-    predictor = Predictor(settings, lambda: load_classifier(settings), on_failure)
+    predictor = Predictor(settings, lambda: load_classifier(settings), on_failure, threads)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -60,7 +63,7 @@ def create_app(
         telemetry=tracing.configuration(),
     )
     app.state.predictor = predictor
-    app.state.metrics = Metrics(predictor)
+    app.state.metrics = Metrics(predictor, metrics_folder)
     problems.install(app)
     # The last added is the outermost.
     app.add_middleware(UploadLimits, settings=settings, status=lambda: predictor.status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -40,6 +41,14 @@ OWNERS = {
     "tensorflow": set(),
     "keras": set(),
     "training": set(),
+}
+# Every other module is handed values: Settings and Assignment read the variables of the service.
+ENVIRONMENT_USERS = {
+    "service/__init__",
+    "service/inference/neighbours",
+    "service/inference/predictor",
+    "service/server/assignment",
+    "service/telemetry/tracing",
 }
 
 
@@ -91,6 +100,13 @@ def test_heavy_package_has_its_owners(package: str) -> None:
     for module, path in modules("service").items():
         if any(name.split("/")[0] == package for name in imports(path)):
             assert any(f"{module}/".startswith(f"{owner}/") for owner in owners), module
+
+
+def test_few_modules_use_the_environment() -> None:
+    """Only the listed modules name ``os.environ`` or ``os.getenv``; the others get values."""
+    text = re.compile(r"\bos\.(environ|getenv|putenv)|from os import")
+    users = {module for module, path in modules("service").items() if text.search(path.read_text())}
+    assert users == ENVIRONMENT_USERS
 
 
 def test_serving_loads_no_training_package() -> None:

@@ -93,6 +93,7 @@ class Predictor:
         settings: Settings,
         load: Callable[[], Classifier],
         on_failure: Callable[[], None] = lambda: None,
+        threads: int | None = None,
     ) -> None:
         self._settings = settings
         self._load = load
@@ -108,9 +109,7 @@ class Predictor:
         )  # the event loop alone would let them be collected
         self._neighbours = Neighbours()
         self._batches_at_work = 0
-        self._threads = count_threads(
-            settings, workers=1
-        )  # a supervisor has set those of each of several
+        self._threads = threads or count_threads(settings, workers=1)
         self._decoder = Decoder(self._threads, settings.max_image_pixels)
         self._inferring = ThreadPoolExecutor(self._threads, thread_name_prefix="infer")
 

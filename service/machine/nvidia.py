@@ -1,4 +1,7 @@
-"""Own what is found of NVIDIA's driver and libraries, and what onnxruntime wants of them; never loads onnxruntime."""
+"""NVIDIA's driver and libraries, and which of them onnxruntime needs.
+
+Nothing here loads onnxruntime, which may be broken.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ CUDA_MAJORS = (11, 12, 13)
 
 @dataclass(frozen=True)
 class Driver:
-    """The driver, the newest CUDA (major, minor) that it can run, and how many GPUs this process may use."""
+    """The newest CUDA (major, minor) that the driver supports, and the number of usable GPUs."""
 
     cuda: tuple[int, int]
     gpus: int
@@ -21,7 +24,7 @@ class Driver:
 
 @dataclass(frozen=True)
 class Libraries:
-    """The packages of NVIDIA, the CUDA runtimes that load, and which of the wanted libraries do not."""
+    """NVIDIA's pip packages, the CUDA versions that load, and the needed libraries that do not."""
 
     packages: tuple[str, ...]
     cudas: tuple[int, ...]
@@ -29,10 +32,10 @@ class Libraries:
 
 
 def find_driver() -> Driver:
-    """Ask the driver.
+    """Ask the driver for its CUDA version and its GPUs.
 
     Raises:
-        OSError: There is none.
+        OSError: No driver is installed.
     """
     library = ctypes.CDLL("libcuda.so.1")
     version, gpus = ctypes.c_int(), ctypes.c_int()
@@ -43,52 +46,48 @@ def find_driver() -> Driver:
 
 
 def find_libraries(cuda: int) -> Libraries:
-    """Try to load what onnxruntime's provider for CUDA ``cuda`` (its major version) needs, from pip or the system."""
+    """Try to load the libraries that onnxruntime needs for CUDA ``cuda``, a major version.
+
+    A library may come from a pip package or from the system.
+    """
     packages = [
         package
         for package in metadata.distributions()
         if (package.name or "").startswith("nvidia-")
     ]
-    return Libraries(
-        packages=tuple(sorted(f"{package.name} {package.version}" for package in packages)),
-        cudas=tuple(major for major in CUDA_MAJORS if _loads(f"libcudart.so.{major}", packages)),
-        missing=tuple(
-            library for library in _wanted_libraries(cuda) if not _loads(library, packages)
-        ),
-    )
+    cudas = [major for major in CUDA_MAJORS if _loads(f"libcudart.so.{major}", packages)]
+    missing = [library for library in _needed_libraries(cuda) if not _loads(library, packages)]
+    names = sorted(f"{package.name} {package.version}" for package in packages)
+    return Libraries(tuple(names), tuple(cudas), tuple(missing))
 
 
 def runtime_packages() -> list[str]:
-    """Name the packages that install the module onnxruntime; more than one overwrite each other."""
+    """Name the packages that install the module onnxruntime; with several, the last one wins."""
     return sorted(set(metadata.packages_distributions().get("onnxruntime", ())))
 
 
-def wanted_cuda() -> int | None:
-    """Return the major version of CUDA that onnxruntime was built for, from its files: it may not even load."""
+def needed_cuda() -> int | None:
+    """Return the major version of CUDA that onnxruntime is built for; None if for the CPU.
+
+    It is read from onnxruntime's files, because onnxruntime may not load.
+    """
     for name in runtime_packages():
-        about = Path(
-            str(
-                metadata.distribution(name).locate_file(
-                    "onnxruntime/capi/build_and_package_info.py"
-                )
-            )
-        )
-        if about.exists() and (
-            match := re.search(r"^cuda_version = '(\d+)", about.read_text(), re.MULTILINE)
-        ):
+        file = "onnxruntime/capi/build_and_package_info.py"
+        path = Path(str(metadata.distribution(name).locate_file(file)))
+        text = path.read_text() if path.exists() else ""
+        if match := re.search(r"^cuda_version = '(\d+)", text, re.MULTILINE):
             return int(match[1])
     return None
 
 
-def _wanted_libraries(cuda: int) -> list[str]:
-    """Name the libraries, each after those that it needs itself; they are those of ``onnxruntime.preload_dlls``."""
-    fft = 11 if cuda < 13 else 12  # counts for itself
+def _needed_libraries(cuda: int) -> list[str]:
+    """Name the libraries of ``onnxruntime.preload_dlls``, each after those that it needs itself."""
     versions = {
         "cublasLt": cuda,
         "cublas": cuda,
         "nvrtc": cuda,
         "curand": 10,
-        "cufft": fft,
+        "cufft": 11 if cuda < 13 else 12,  # cuFFT's version is not CUDA's
         "cudart": cuda,
         "cudnn": 9,
     }

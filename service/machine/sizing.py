@@ -1,4 +1,4 @@
-"""Own how many workers serve, and how many threads each has, where the settings do not say."""
+"""How many workers serve and how many threads each has, where the settings do not say."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from service.machine.nvidia import find_driver
 from service.machine.resources import available_cores, memory_limit_bytes
 from service.settings import Settings
 
-MAX_WORKERS = 8  # by default: more would spend memory on what few services have the traffic for
-IDLE_BYTES = 150 * 2**20  # of memory, that a worker has without an image
-BYTES_PER_PIXEL = 9  # of memory, that decoding an image takes at most
+MAX_WORKERS = 8  # by default: few services have the traffic for more, and each takes memory
+IDLE_BYTES = 150 * 2**20  # memory of a worker that decodes no image
+BYTES_PER_PIXEL = 9  # memory that decoding takes, at most
 
 
 def count_workers(settings: Settings, root: Path = Path("/")) -> int:
-    """Return how many processes serve: on the CPU one a core, if each has memory for the largest image; one on a GPU.
+    """Return how many processes serve.
 
-    ``root`` is the folder that ``proc`` and ``sys`` are in.
+    On a GPU it is one. On the CPU it is one for each core, if each has memory for the largest
+    image. ``root`` is the folder that holds ``proc`` and ``sys``.
     """
     if settings.workers is not None:
         return settings.workers
     if settings.device == "cuda" or (settings.device == "auto" and _has_gpu()):
-        return 1  # each would need the model, and memory of its own, on the GPU
-    memory = memory_limit_bytes(root)
-    held = MAX_WORKERS if memory is None else memory // (IDLE_BYTES + largest_image_bytes(settings))
-    return max(1, min(available_cores(root), MAX_WORKERS, held))
+        return 1  # every worker would load the model into the GPU's memory again
+    fitting, memory = MAX_WORKERS, memory_limit_bytes(root)
+    if memory is not None:
+        fitting = memory // (IDLE_BYTES + largest_image_bytes(settings))
+    return max(1, min(available_cores(root), MAX_WORKERS, fitting))
 
 
 def count_threads(settings: Settings, workers: int, root: Path = Path("/")) -> int:
-    """Return how many images each of ``workers`` processes decodes, and infers, at a time.
+    """Return how many images each of ``workers`` processes decodes and infers at a time.
 
-    Where the settings do not say, that is its share of the cores, or of the largest images that there is memory for.
-    ``root`` is the folder that ``proc`` and ``sys`` are in.
+    It is a worker's share of the cores, or less if the memory does not suffice for so many of the
+    largest images. ``root`` is the folder that holds ``proc`` and ``sys``.
     """
     if settings.threads is not None:
         return settings.threads
-    cores, memory = available_cores(root) // workers, memory_limit_bytes(root)
-    held = (
-        cores
-        if memory is None
-        else (memory // workers - IDLE_BYTES) // largest_image_bytes(settings)
-    )
-    return max(1, min(cores, held))
+    threads, memory = available_cores(root) // workers, memory_limit_bytes(root)
+    if memory is not None:
+        fitting = (memory // workers - IDLE_BYTES) // largest_image_bytes(settings)
+        threads = min(threads, fitting)
+    return max(1, threads)
 
 
 def largest_image_bytes(settings: Settings) -> int:
-    """Return how much memory the decoding of an image may take."""
+    """Return how much memory the decoding of one image may take."""
     return settings.max_image_pixels * BYTES_PER_PIXEL
 
 

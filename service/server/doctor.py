@@ -1,6 +1,6 @@
-"""Own ``python -m service doctor``: a page on whether this machine would serve as configured, and if not, what to do.
+"""``python -m service doctor``: a page that says whether the service can run here, else what to do.
 
-Every part of it must work where that which it examines is missing or broken.
+Each check must work when the thing that it checks is missing or broken.
 """
 
 from __future__ import annotations
@@ -22,214 +22,191 @@ from service.machine.sizing import IDLE_BYTES, count_threads, count_workers, lar
 from service.server.listening import listen
 from service.settings import Settings
 
-Level = Literal["ok", "warn", "fail"]
-
 PACKAGES = ("fastapi", "starlette", "uvicorn", "pydantic", "numpy", "pillow", "python-multipart")
-GPU_REMEDY = "set SERVICE_DEVICE=cpu if no GPU is meant"
+CPU_REMEDY = "to serve without a GPU, set SERVICE_DEVICE=cpu"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the page; ``remedy`` is a second one."""
+    """What one check found, and what the reader can do about it."""
 
-    level: Level
-    topic: str
+    level: Literal["ok", "warn", "fail"]
     text: str
     remedy: str = ""
 
-    def __str__(self) -> str:
-        return f"{self.level:5} {self.topic:10} {self.text}" + (
-            f"\n{'':16} -> {self.remedy}" if self.remedy else ""
-        )
-
 
 def doctor(settings: Settings, root: Path = Path("/")) -> tuple[str, bool]:
-    """Return the page, and whether the service would serve as configured; ``root`` holds ``proc`` and ``sys``."""
-    # The session is opened before the libraries are looked for: one that is loaded here would not be missed there.
-    checks = (
-        _python,
-        _runtime,
-        _model,
-        _session,
-        _driver,
-        _cuda,
-        _address,
-        _access,
-        _limits,
-        _cores,
-        _memory,
-    )
-    findings = [_examine(check, settings, root) for check in checks]
-    failures = sum(finding.level == "fail" for finding in findings)
-    verdict = (
-        f"It would not serve as configured; failures: {failures}."
-        if failures
-        else "It would serve as configured."
-    )
-    return "\n".join(map(str, [*findings, "", verdict])), not failures
+    """Return the page, and whether the service can run with ``settings``.
+
+    ``root`` is the folder that holds ``proc`` and ``sys``.
+    """
+    checks: dict[str, Callable[[], Finding]] = {
+        "python": _check_python,
+        "runtime": _check_runtime,
+        "model": lambda: _check_model(settings),
+        # Before "cuda", which loads libraries: the session would find them even if it should not.
+        "session": lambda: _check_session(settings),
+        "driver": lambda: _check_driver(settings, root),
+        "cuda": lambda: _check_cuda(settings),
+        "address": lambda: _check_address(settings),
+        "access": lambda: _check_access(settings),
+        "limits": lambda: _check_limits(settings),
+        "cores": lambda: _check_cores(settings, root),
+        "memory": lambda: _check_memory(settings, root),
+    }
+    findings = {topic: _run(check) for topic, check in checks.items()}
+    failures = sum(finding.level == "fail" for finding in findings.values())
+    verdict = "The service can run with these settings."
+    if failures:
+        verdict = f"The service cannot run with these settings; failed checks: {failures}."
+    lines = [_render(topic, finding) for topic, finding in findings.items()]
+    return "\n".join([*lines, "", verdict]), not failures
 
 
-def _examine(check: Callable[[Settings, Path], Finding], settings: Settings, root: Path) -> Finding:
+def _run(check: Callable[[], Finding]) -> Finding:
     try:
-        return check(settings, root)
+        return check()
     except ServiceError as error:
-        return Finding("fail", check.__name__[1:], str(error))
-    except (
-        Exception
-    ) as error:  # whatever is broken here, the rest of the page is wanted all the more
-        return Finding(
-            "fail",
-            check.__name__[1:],
-            f"cannot be examined: {error!r}",
-            "install the service again",
-        )
+        return Finding("fail", str(error))
+    except Exception as error:  # the page must be complete, whatever is broken
+        return Finding("fail", f"the check itself failed: {error!r}", "install the service again")
 
 
-def _python(_: Settings, __: Path) -> Finding:
+def _render(topic: str, finding: Finding) -> str:
+    line = f"{finding.level:5} {topic:10} {finding.text}"
+    return f"{line}\n{'':16} -> {finding.remedy}" if finding.remedy else line
+
+
+def _check_python() -> Finding:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
-    return Finding(
-        "ok", "python", f"{platform.python_version()} on {platform.platform()}; {versions}"
-    )
+    system = f"{platform.python_version()} on {platform.platform()}"
+    return Finding("ok", f"{system}; {versions}")
 
 
-def _runtime(_: Settings, __: Path) -> Finding:
+def _check_runtime() -> Finding:
     names = nvidia.runtime_packages()
-    found = " and ".join(f"{name} {metadata.version(name)}" for name in names)
-    cuda = nvidia.wanted_cuda()
     if not names:
-        return Finding(
-            "fail",
-            "runtime",
-            "no package installs the module onnxruntime",
-            "pip install onnxruntime-gpu",
-        )
+        text = "no package installs the module onnxruntime"
+        return Finding("fail", text, "pip install onnxruntime-gpu")
+    found = " and ".join(f"{name} {metadata.version(name)}" for name in names)
     if len(names) > 1:
-        fix = f"pip uninstall --yes {' '.join(names)}, then pip install only one of them"
-        return Finding(
-            "fail",
-            "runtime",
-            f"{found} overwrite each other: both install the module onnxruntime",
-            fix,
-        )
-    return Finding("ok", "runtime", f"{found}, built for {f'CUDA {cuda}' if cuda else 'the CPU'}")
+        text = f"{found} overwrite each other: both install the module onnxruntime"
+        remedy = f"pip uninstall --yes {' '.join(names)}, then pip install only one of them"
+        return Finding("fail", text, remedy)
+    cuda = nvidia.needed_cuda()
+    return Finding("ok", f"{found}, built for {f'CUDA {cuda}' if cuda else 'the CPU'}")
 
 
-def _model(settings: Settings, _: Path) -> Finding:
+def _check_model(settings: Settings) -> Finding:
     bundle = read_bundle(newest_version(settings.model))
     manifest = bundle.manifest
-    text = f"{manifest.name} version {manifest.version}, {len(manifest.class_names)} classes, in {bundle.folder}"
-    return Finding("ok", "model", f"{text}; sha256 of {len(manifest.files)} files verified")
+    model = f"{manifest.name} version {manifest.version}, {len(manifest.class_names)} classes"
+    verified = f"sha256 of {len(manifest.files)} files verified"
+    return Finding("ok", f"{model}, in {bundle.folder}; {verified}")
 
 
-def _session(settings: Settings, _: Path) -> Finding:
-    from service.inference.predictor import (
-        load_classifier,  # loads onnxruntime, which may be what is broken
-    )
+def _check_session(settings: Settings) -> Finding:
+    # Imported here because it loads onnxruntime, which may be broken.
+    from service.inference.predictor import load_classifier
 
     classifier = load_classifier(settings)
-    text = f"self-test passed on {classifier.device}; providers obtained: {', '.join(classifier.providers)}"
+    providers = ", ".join(classifier.providers)
+    text = f"self-test passed on {classifier.device}; providers in use: {providers}"
     if settings.device == "auto" and classifier.device == "cpu":
-        return Finding(
-            "warn", "session", text, f"the lines on driver and cuda say what lacks; {GPU_REMEDY}"
-        )
-    return Finding("ok", "session", text)
+        remedy = f"see driver and cuda below for what is missing; {CPU_REMEDY}"
+        return Finding("warn", text, remedy)
+    return Finding("ok", text)
 
 
-def _driver(settings: Settings, root: Path) -> Finding:
+def _check_driver(settings: Settings, root: Path) -> Finding:
     module = root / "proc/driver/nvidia/version"
-    described = (
-        module.read_text().splitlines()[0]
-        if module.exists()
-        else "no NVIDIA kernel module is loaded"
-    )
-    remedy = f"install NVIDIA's driver, or lend the container the GPU (docker run --gpus all); {GPU_REMEDY}"
+    kernel = "no NVIDIA kernel module is loaded"
+    if module.exists():
+        kernel = module.read_text().splitlines()[0]
+    remedy = f"install NVIDIA's driver; in a container, use docker run --gpus all; {CPU_REMEDY}"
     try:
         driver = nvidia.find_driver()
     except OSError as error:
-        return _lacking(settings, "driver", f"{error}; {described}", remedy)
-    cuda = nvidia.wanted_cuda()
-    text = f"for CUDA up to {driver.cuda[0]}.{driver.cuda[1]}; {described}; GPUs: {driver.gpus}"
+        return _gpu_finding(settings, f"{error}; {kernel}", remedy)
+    cuda = nvidia.needed_cuda()
+    text = f"for CUDA up to {driver.cuda[0]}.{driver.cuda[1]}; {kernel}; GPUs: {driver.gpus}"
     if not driver.gpus:
-        return _lacking(settings, "driver", text, remedy)
+        return _gpu_finding(settings, text, remedy)
     if cuda and driver.cuda[0] < cuda:
-        return _lacking(
-            settings,
-            "driver",
-            f"{text}; this onnxruntime wants CUDA {cuda}",
-            "install a newer driver",
-        )
-    return Finding("ok", "driver", text)
+        text += f"; this onnxruntime needs CUDA {cuda}"
+        return _gpu_finding(settings, text, "install a newer driver")
+    return Finding("ok", text)
 
 
-def _cuda(settings: Settings, _: Path) -> Finding:
-    cuda = nvidia.wanted_cuda()
+def _check_cuda(settings: Settings) -> Finding:
+    cuda = nvidia.needed_cuda()
     if cuda is None:
-        return _lacking(
-            settings, "cuda", "this onnxruntime is built for the CPU", "pip install onnxruntime-gpu"
-        )
+        text = "this onnxruntime is built for the CPU"
+        return _gpu_finding(settings, text, "pip install onnxruntime-gpu")
     found = nvidia.find_libraries(cuda)
-    text = f"this onnxruntime wants CUDA {cuda} and cuDNN 9; packages of NVIDIA: {', '.join(found.packages) or 'none'}"
-    if found.missing:
-        text += f"; CUDA found: {', '.join(map(str, found.cudas)) or 'none'}; missing: {', '.join(found.missing)}"
-        return _lacking(
-            settings, "cuda", text, f"pip install 'onnxruntime-gpu[cuda,cudnn]'; {GPU_REMEDY}"
-        )
-    return Finding("ok", "cuda", f"{text}; all of it loads")
+    packages = ", ".join(found.packages) or "none"
+    text = f"this onnxruntime needs CUDA {cuda} and cuDNN 9; NVIDIA's packages: {packages}"
+    if not found.missing:
+        return Finding("ok", f"{text}; all libraries load")
+    cudas = ", ".join(map(str, found.cudas)) or "none"
+    text += f"; CUDA found: {cudas}; missing: {', '.join(found.missing)}"
+    remedy = f"pip install 'onnxruntime-gpu[cuda,cudnn]'; {CPU_REMEDY}"
+    return _gpu_finding(settings, text, remedy)
 
 
-def _access(settings: Settings, _: Path) -> Finding:
-    if settings.api_keys_file is not None:
-        KeyRing(settings.api_keys_file)
-    keys = f"API keys of {settings.api_keys_file}" if settings.api_keys_file else "no API keys"
-    rate = (
-        f"{settings.rate_limit_per_minute} uploads a minute"
-        if settings.rate_limit_per_minute
-        else "no rate limit"
-    )
-    return Finding("ok", "access", f"{settings.host} port {settings.port}; {keys}; {rate}")
+def _gpu_finding(settings: Settings, text: str, remedy: str) -> Finding:
+    """Report what a GPU lacks; the check of the session says whether the service can run."""
+    if settings.device == "cpu":
+        return Finding("ok", f"{text} (not needed: SERVICE_DEVICE=cpu)")
+    return Finding("warn", text, remedy)
 
 
-def _address(settings: Settings, _: Path) -> Finding:
+def _check_address(settings: Settings) -> Finding:
     try:
         listen(settings)[0].close()
     except AddressError as error:
-        # No failure: the one that listens may be this very service, looked at while it serves.
-        return Finding("warn", "address", str(error))
-    return Finding("ok", "address", f"{settings.host}:{settings.port} is free")
+        # Only a warning: it may be this service itself that runs and listens.
+        return Finding("warn", str(error))
+    return Finding("ok", f"{settings.host}:{settings.port} is free")
 
 
-def _limits(settings: Settings, _: Path) -> Finding:
-    names = [
-        name for name in type(settings).model_fields if name.startswith("max_") or "seconds" in name
-    ]
-    return Finding("ok", "limits", ", ".join(f"{name}={getattr(settings, name)}" for name in names))
+def _check_access(settings: Settings) -> Finding:
+    keys, rate = "no API keys", "no rate limit"
+    if settings.api_keys_file is not None:
+        KeyRing(settings.api_keys_file)
+        keys = f"API keys in {settings.api_keys_file}"
+    if settings.rate_limit_per_minute is not None:
+        rate = f"{settings.rate_limit_per_minute} uploads a minute"
+    return Finding("ok", f"{keys}; {rate}")
 
 
-def _cores(settings: Settings, root: Path) -> Finding:
+def _check_limits(settings: Settings) -> Finding:
+    fields = type(settings).model_fields
+    names = [name for name in fields if name.startswith("max_") or "seconds" in name]
+    return Finding("ok", ", ".join(f"{name}={getattr(settings, name)}" for name in names))
+
+
+def _check_cores(settings: Settings, root: Path) -> Finding:
     cores, quota = available_cores(root), core_quota(root)
     workers = count_workers(settings, root)
     threads = count_threads(settings, workers, root)
-    text = f"{cores} (quota of the container: {quota or 'none'}); workers: {workers}, threads each: {threads}"
+    processes = f"workers: {workers}, threads each: {threads}"
+    text = f"{cores}; container quota: {quota or 'none'}; {processes}"
     if quota and workers * threads > math.ceil(quota):
-        fix = f"the quota will stall so many; set SERVICE_THREADS={max(1, math.ceil(quota) // workers)}"
-        return Finding("warn", "cores", text, fix)
-    return Finding("ok", "cores", text)
+        fitting = max(1, math.ceil(quota) // workers)
+        remedy = f"the quota stalls so many threads; set SERVICE_THREADS={fitting}"
+        return Finding("warn", text, remedy)
+    return Finding("ok", text)
 
 
-def _memory(settings: Settings, root: Path) -> Finding:
+def _check_memory(settings: Settings, root: Path) -> Finding:
     limit = memory_limit_bytes(root)
     workers = count_workers(settings, root)
     decoding = count_threads(settings, workers, root) * largest_image_bytes(settings)
     needed = workers * (IDLE_BYTES + decoding + settings.max_bytes_in_flight)
-    text = f"limit of the container: {limit or 'none'}; the largest uploads, all at once, need {needed}"
+    limit_text = f"{limit >> 20} MiB" if limit else "none"
+    text = f"container limit: {limit_text}; needed at most: {needed >> 20} MiB"
     if limit and limit < needed:
-        fix = "lower SERVICE_MAX_IMAGE_PIXELS, SERVICE_MAX_BYTES_IN_FLIGHT or SERVICE_THREADS"
-        return Finding("warn", "memory", text, fix)
-    return Finding("ok", "memory", text)
-
-
-def _lacking(settings: Settings, topic: str, text: str, remedy: str) -> Finding:
-    """Say what a GPU lacks; whether the service does without is for the session to say."""
-    if settings.device == "cpu":
-        return Finding("ok", topic, f"{text} (not needed: SERVICE_DEVICE=cpu)")
-    return Finding("warn", topic, text, remedy)
+        remedy = "lower SERVICE_MAX_IMAGE_PIXELS, SERVICE_MAX_BYTES_IN_FLIGHT or SERVICE_THREADS"
+        return Finding("warn", text, remedy)
+    return Finding("ok", text)

@@ -1,4 +1,4 @@
-"""Own the sockets that the service listens on."""
+"""The sockets that the service listens on."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 2048
+BACKLOG = 2048  # connections that the kernel keeps until a worker accepts them
 
 
 def listen(settings: Settings, count: int = 1) -> list[socket.socket]:
-    """Open the address of ``settings``, with ``count`` sockets among which the kernel shares the connections out.
+    """Open ``count`` listening sockets on one address.
 
-    Processes that accept from one socket share them badly: the first to wake up takes all that wait.
+    The kernel spreads the connections evenly over the sockets. Workers that share one socket get
+    uneven shares: the first to wake up accepts all connections that wait.
 
     Raises:
-        AddressError: It cannot be had.
+        AddressError: The address is taken or does not exist.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        # Sockets that share a port would share it with another service's as well; this one shows whether it is free.
+        # Sockets with reuse_port would share the port with another service. This socket, which does
+        # not share, fails if the port is taken. It also picks the port if the settings say 0.
         with socket.create_server((settings.host, settings.port), family=family) as probe:
             address = probe.getsockname()[:2]
         listening = [
@@ -31,10 +33,10 @@ def listen(settings: Settings, count: int = 1) -> list[socket.socket]:
             for _ in range(count)
         ]
     except OSError as error:
-        reason = str(error.strerror).partition(" (")[0]  # the rest names the address again
+        reason = str(error.strerror).partition(" (")[0]  # Python adds the address in parentheses
         raise AddressError(
             f"cannot listen on {settings.host}:{settings.port} ({reason}): "
-            "stop what listens there, or set SERVICE_PORT or SERVICE_HOST"
+            "stop the program that listens there, or set SERVICE_PORT or SERVICE_HOST"
         ) from error
     host, port = address
     log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)

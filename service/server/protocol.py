@@ -1,94 +1,50 @@
-"""Own what a connection may cost before there is a request: uvicorn's protocol, with limits on a request's head."""
+"""Uvicorn's HTTP protocol with limits on what a connection may cost before there is a request."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from array import array
-from typing import Any
+from enum import Enum, auto
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.problems import refuse_connection
+from service.server.writes import REST_TIMEOUT_SECONDS, JoinedWrites
 
 log = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 100
 HEAD_TIMEOUT_SECONDS = 10.0
-REST_TIMEOUT_SECONDS = 10.0  # for the rest of a body that was answered already
-READ_TIMEOUT_SECONDS = 20.0  # for a client to read some of an answer that it leaves unread
+READ_TIMEOUT_SECONDS = 20.0  # for a client to read some of an answer that waits
 MAX_CONNECTIONS = 4096
-MAX_PIPELINED = 64  # requests that wait for the answer to another on their connection
-MAX_SMALL_CHUNKS = 4096  # of a body, each of which costs as much as a large one
-SMALL_CHUNK_BYTES = 16  # or fewer, on average
-MAX_KEPT_BYTES = (
-    64 * 1024
-)  # of an answer; more is sent as it comes, so that a client that does not read holds it up
+MAX_PIPELINED = 64  # requests of one connection that wait for the answers to earlier ones
+MAX_SMALL_CHUNKS = 4096  # of one body; a small chunk costs as much time as a large one
+SMALL_CHUNK_BYTES = 16  # at most, on average over the body
 
 
-class _JoinedWrites:
-    """A transport that sends at once what is written to it in one turn of the event loop: an answer's head and body.
+class Phase(Enum):
+    """What the client of a connection sends now."""
 
-    When it is closed while a request ``is_coming``, it waits for the client to hang up: a socket that is closed with
-    bytes unread takes back what was sent.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._parts: list[bytes] = []
-        self._kept_bytes = 0
-        self._end: asyncio.TimerHandle | None = None
-        self.is_coming = self.is_lingering = False
-
-    def write(self, data: bytes) -> None:
-        """Keep ``data`` until the end of the turn."""
-        if not self._parts:
-            self._loop.call_soon(self.flush)
-        self._parts.append(data)
-        self._kept_bytes += len(data)
-        if self._kept_bytes > MAX_KEPT_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what is kept."""
-        parts, self._parts, self._kept_bytes = self._parts, [], 0
-        if parts and not self.is_closing():
-            self._transport.write(b"".join(parts))
-
-    def close(self) -> None:
-        """Send what is kept, and close."""
-        if self.is_closing():
-            return
-        self.flush()
-        if self.is_coming:
-            self.is_lingering = True
-            self._transport.write_eof()
-            self._transport.resume_reading()
-        else:
-            self._transport.close()
-        if self.is_lingering or self._transport.get_write_buffer_size():
-            self._end = self._loop.call_later(REST_TIMEOUT_SECONDS, self._transport.abort)
-
-    def forget(self) -> None:
-        """Wait no more, for the connection is closed."""
-        if self._end is not None:
-            self._end.cancel()
-
-    def is_closing(self) -> bool:
-        """Whether nothing more is sent."""
-        return self.is_lingering or self._transport.is_closing()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+    IDLE = auto()  # nothing
+    HEAD = auto()  # a request's line and headers
+    REPLAY = auto()  # nothing: the parser reads the framing of a head again, see _Parser
+    BODY = auto()  # a body, and the trailers after it
 
 
 class _Parser(httptools.HttpRequestParser):
-    """A parser that passes over offers to upgrade, as a server may (RFC 9110, section 7.8).
+    """A parser that ignores offers to upgrade, as a server may (RFC 9110, section 7.8).
 
-    httptools takes what follows such a head for another protocol, so it is told the head once more without the offer.
+    Java's HTTP client, for one, offers HTTP/2 (h2c) with an upload. After such a head, httptools
+    reports the request as complete and raises HttpParserUpgrade, and uvicorn loses the body. See
+    https://github.com/Kludex/uvicorn/issues/2722 and
+    https://github.com/MagicStack/httptools/issues/124, both open in September 2026.
+    Here the parser reads a second head, which has only the length of the body, and then the body.
+
+    Delete this class, ``replay_head`` and ``Phase.REPLAY`` when httptools can ignore upgrades, or
+    when uvicorn delivers the body after HttpParserUpgrade.
     """
 
     def __init__(self, protocol: LimitedProtocol) -> None:
@@ -97,25 +53,22 @@ class _Parser(httptools.HttpRequestParser):
         self._protocol = protocol
 
     def feed_data(self, data: bytes | bytearray | memoryview | array[int]) -> None:
-        """Parse what came."""
+        """Parse ``data``."""
         while True:
             try:
                 super().feed_data(data)
             except httptools.HttpParserUpgrade as offer:
                 data = data[offer.args[0] :]
-                super().feed_data(self._protocol.tell_head_again())
+                super().feed_data(self._protocol.replay_head())
             else:
                 return
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. A request's line and headers must be small and come soon; httptools would take any."""
+    """One connection, on which each head must be small and arrive soon; httptools has no limits."""
 
-    _in_head = False
-    _in_body = False
-    _is_told_again = False
-    _advanced = False
-    _pending_bytes = 0
+    _phase = Phase.IDLE
+    _pending_bytes = 0  # received since the parser last reported progress
     _header_bytes = 0
     _chunks = 0
     _chunk_bytes = 0
@@ -123,135 +76,130 @@ class LimitedProtocol(HttpToolsProtocol):
     _read_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request, unless there are too many connections already."""
+        """Wait for a request, or reject the connection if too many are open."""
         self.parser = _Parser(self)
-        self._writes = _JoinedWrites(transport, self.loop)
+        self._writes = JoinedWrites(transport, self.loop)
         super().connection_made(self._writes)  # type: ignore[arg-type]
         if len(self.connections) > MAX_CONNECTIONS:
-            self._refuse(
-                503,
-                "overloaded",
-                f"{MAX_CONNECTIONS} connections are open, which is all; try again later",
-            )
+            detail = f"all {MAX_CONNECTIONS} connections are in use; try again later"
+            self._reject(503, "overloaded", detail)
         else:
             self._start_timer(HEAD_TIMEOUT_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection, and what waits on it."""
-        self._writes.forget()
+        """Cancel the timers and drop the requests that wait."""
+        self._writes.stop_waiting()
         self._stop_timer()
         self.resume_writing()
         self.pipeline.clear()
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
-        """Send what is answered already to a client that sends no more; the connection is then closed."""
+        """Send the finished answers to a client that sends no more; asyncio then closes."""
         self._writes.flush()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; give up on a head, or what else is no part of a body, that goes on for too long."""
-        if self._writes.is_lingering:
+        """Parse ``data``; reject a head, or a trailer, that does not end."""
+        if self._writes.is_closing():
             return
-        self._advanced = False
+        # The parser reports a header only when it is complete, so received bytes are counted here.
+        # Each callback that reports progress sets the count to 0.
+        self._pending_bytes += len(data)
         super().data_received(data)
-        # Of a header that is not complete the parser tells nothing, so what came is counted as it is.
-        self._pending_bytes = 0 if self._advanced else self._pending_bytes + len(data)
-        if self.transport.is_closing():
+        if self._writes.is_closing():
             return
         if self._pending_bytes > MAX_HEAD_BYTES:
-            self._refuse_head()
-        elif self._is_idle and self._timer is None and self.timeout_keep_alive_task is None:
+            self._reject_head()
+        elif self._awaits_head and self._timer is None and self.timeout_keep_alive_task is None:
             self._start_timer(HEAD_TIMEOUT_SECONDS)
 
     def pause_writing(self) -> None:
-        """Wait for a client that does not read its answers, but not for ever."""
+        """Wait for a client that does not read its answers, but only for a limited time."""
         super().pause_writing()
         self._read_timer = self.loop.call_later(READ_TIMEOUT_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on, for the client has read."""
+        """Continue, because the client has read."""
         super().resume_writing()
         if self._read_timer is not None:
             self._read_timer.cancel()
             self._read_timer = None
 
-    def tell_head_again(self) -> bytes:
-        """Return a head that tells of the latest request's body alone, and pass over it when it is parsed."""
-        self._is_told_again = True
+    def replay_head(self) -> bytes:
+        """Return a head with only the framing of the current request's body; see ``_Parser``.
+
+        The callbacks ignore this head when it is parsed.
+        """
+        self._phase = Phase.REPLAY
         framing = [
-            header
-            for header in self.headers
-            if header[0] in (b"content-length", b"transfer-encoding")
+            name + b": " + value
+            for name, value in self.headers
+            if name in (b"content-length", b"transfer-encoding")
         ]
-        lines = [name + b": " + value for name, value in framing or [(b"content-length", b"0")]]
+        lines = framing or [b"content-length: 0"]
         return b"\r\n".join([b"POST / HTTP/1.1", *lines, b"", b""])
 
-    @property
-    def _is_idle(self) -> bool:
-        """Whether no request is under way."""
-        return not self._in_body and (self.cycle is None or self.cycle.response_complete)
-
     def on_message_begin(self) -> None:
-        """Begin a head: the first, or another on a connection that was kept."""
-        if self._is_told_again:
+        """Begin a head: the connection's first, or a later one."""
+        if self._phase is Phase.REPLAY:
             return
         super().on_message_begin()
-        self._advanced, self._in_head, self._writes.is_coming = True, True, True
+        self._enter(Phase.HEAD)
         self._header_bytes = self._chunks = self._chunk_bytes = 0
 
     def on_url(self, url: bytes) -> None:
-        """Take a part of the URL in."""
-        if not self._is_told_again:
+        """Add a part of the URL."""
+        if self._phase is not Phase.REPLAY:
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header in; of a trailer, which may come after a body, its size alone."""
-        if self._is_told_again:
+        """Add a header; a trailer, which comes after a body, is only counted."""
+        if self._phase is Phase.REPLAY:
             return
-        if self._in_head:
+        if self._phase is Phase.HEAD:
             super().on_header(name, value)
         self._header_bytes += len(name) + len(value)
         if len(self.headers) > MAX_HEADERS or self._header_bytes + len(self.url) > MAX_HEAD_BYTES:
-            self._refuse_head()
+            self._reject_head()
             raise ValueError  # the parser stops
 
     def on_headers_complete(self) -> None:
-        """Hand the request over, unless too many wait for their turn: the server reads on whenever one is answered."""
-        if self._is_told_again:
-            self._is_told_again = False
+        """Start to answer the request, unless too many requests of this connection wait.
+
+        Uvicorn pauses reading while requests wait, but resumes after each answer: without a limit
+        their number would grow.
+        """
+        if self._phase is Phase.REPLAY:
+            self._enter(Phase.BODY)
             return
         self._stop_timer()
         if len(self.pipeline) >= MAX_PIPELINED:
-            log.warning(
-                "connection of %s closed: %d requests wait on it", self.client, MAX_PIPELINED
-            )
+            log.warning("connection from %s closed: %d requests wait", self.client, MAX_PIPELINED)
             self.transport.close()
             raise ValueError  # the parser stops
-        self._advanced, self._in_head, self._in_body = True, False, True
+        self._enter(Phase.BODY)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body in, unless there are too many small ones."""
-        self._advanced = True
+        """Add a part of the body, unless there are too many small parts."""
+        self._pending_bytes = 0
         self._chunks += 1
         self._chunk_bytes += len(body)
-        if (
-            self._chunks > MAX_SMALL_CHUNKS
-            and self._chunk_bytes <= SMALL_CHUNK_BYTES * self._chunks
-        ):
-            self._refuse(
-                400,
-                "malformed-request",
-                f"the body is in chunks of {SMALL_CHUNK_BYTES} bytes or fewer",
+        is_small = self._chunk_bytes <= SMALL_CHUNK_BYTES * self._chunks
+        if self._chunks > MAX_SMALL_CHUNKS and is_small:
+            detail = (
+                f"the body has more than {MAX_SMALL_CHUNKS} chunks of {SMALL_CHUNK_BYTES} bytes "
+                "or fewer on average; send larger chunks"
             )
+            self._reject(400, "malformed-request", detail)
             raise ValueError  # the parser stops
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """End a body; if it was answered before, wait for the next request from now on."""
+        """End a body; if it was answered early, the wait for the next request begins here."""
         if self.parser.should_upgrade():
-            return  # its head is told again, and then its body
-        self._advanced, self._in_body, self._writes.is_coming = True, False, False
+            return  # the body follows after the replay
+        self._enter(Phase.IDLE)
         super().on_message_complete()
         if self.cycle.response_complete and not self.transport.is_closing():
             self._stop_timer()
@@ -261,33 +209,44 @@ class LimitedProtocol(HttpToolsProtocol):
             )
 
     def on_response_complete(self) -> None:
-        """Go on to the next request; the rest of a body that nobody waits for must come soon.
+        """Continue with the next request; the rest of a body that was answered must come soon.
 
-        A client that is alone need not wait until its answer is logged. Those of many are better woken together.
+        If this is the only request, its client gets the answer before the log line is written.
+        With several requests it is faster to send their answers together.
         """
         if len(self.tasks) == 1:
             self._writes.flush()
         super().on_response_complete()
-        if self._in_body and self.cycle.response_complete and self._timer is None:
+        is_answered = self.cycle.response_complete
+        if self._phase is Phase.BODY and is_answered and self._timer is None:
             self._start_timer(REST_TIMEOUT_SECONDS)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP request."""
+        """Reject bytes that are not an HTTP request."""
         del msg
-        self._refuse(
-            400, "malformed-request", "this is no valid HTTP/1.1 request; check the client"
-        )
+        detail = "this is not a valid HTTP/1.1 request; check the client"
+        self._reject(400, "malformed-request", detail)
 
-    def _refuse_head(self) -> None:
-        allowed = f"at most {MAX_HEAD_BYTES} bytes in {MAX_HEADERS} headers are allowed; send less"
-        self._refuse(
-            431, "head-too-large", f"the request's line and headers are too large; {allowed}"
-        )
+    @property
+    def _awaits_head(self) -> bool:
+        """Whether all requests are answered and the client must send the next head."""
+        is_answered = self.cycle is None or self.cycle.response_complete
+        return is_answered and self._phase is not Phase.BODY
 
-    def _refuse(self, status: int, name: str, detail: str) -> None:
+    def _enter(self, phase: Phase) -> None:
+        self._phase = phase
+        self._pending_bytes = 0
+        self._writes.is_client_sending = phase is not Phase.IDLE
+
+    def _reject_head(self) -> None:
+        allowed = f"at most {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers are allowed"
+        detail = f"the request's line and headers are too large; {allowed}; send less"
+        self._reject(431, "head-too-large", detail)
+
+    def _reject(self, status: int, name: str, detail: str) -> None:
         if self.transport.is_closing():
             return
-        log.warning("connection of %s refused: %s", self.client, name)
+        log.warning("connection from %s rejected: %s", self.client, name)
         self.transport.write(refuse_connection(status, name, detail))
         self.transport.close()
 

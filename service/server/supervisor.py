@@ -1,4 +1,4 @@
-"""Own the worker processes: several servers on one port, replaced when they die, stopped together."""
+"""The supervisor: starts the worker processes, replaces those that die, and stops them together."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from service.inference.neighbours import NEIGHBOURS_VARIABLE, make_record
 from service.machine.sizing import count_threads
+from service.server.assignment import Assignment
 from service.server.listening import listen
-from service.server.worker import REPLACEMENT_VARIABLE, SOCKET_VARIABLE
 from service.settings import Settings
-from service.telemetry.metrics import MULTIPROCESS_FOLDER, configure_logging, forget_worker
+from service.telemetry.metrics import configure_logging, forget_worker
 
 log = logging.getLogger(__name__)
 
@@ -27,84 +26,92 @@ POLL_SECONDS = 0.1
 def supervise(settings: Settings, workers: int) -> int:
     """Serve with ``workers`` processes until SIGTERM or SIGINT; return the exit code.
 
-    A worker that a signal killed, or whose threads were stuck, is replaced. One that gives up otherwise has no model to
-    serve, and neither would its successor: all are stopped then, and its exit code is returned. SIGHUP is passed on.
+    A worker that was killed, or whose threads were stuck, is replaced. A worker that exits with
+    another error has no model to serve, and a replacement would not have one either: all workers
+    are stopped, and its exit code is returned. SIGHUP is passed on to the workers.
     """
     configure_logging(settings.log_level, settings.log_format)
-    with TemporaryDirectory(prefix="service-") as shared_folder:
-        environment = {
-            "SERVICE_WORKERS": "1",
-            "SERVICE_THREADS": str(count_threads(settings, workers)),
-            MULTIPROCESS_FOLDER: shared_folder,
-            NEIGHBOURS_VARIABLE: str(make_record(Path(shared_folder))),
-        }
-        processes = _Workers(settings, workers, environment)
+    threads = count_threads(settings, workers)
+    with TemporaryDirectory(prefix="service-") as metrics_folder:
+        team = _Workers(threads, metrics_folder)
         try:
-            return processes.run()
+            team.start(listen(settings, workers))
+            return team.run()
         finally:
-            processes.kill()
+            team.kill()
 
 
 class _Workers:
-    def __init__(self, settings: Settings, count: int, environment: dict[str, str]) -> None:
-        self._environment = os.environ | environment
-        self._stopping = False
-        self._signals: list[
-            int
-        ] = []  # handled between the steps of run(): one may come while a worker is started
+    """The worker processes, each with its own listening socket."""
+
+    def __init__(self, threads: int, metrics_folder: str) -> None:
+        self._threads = threads
+        self._metrics_folder = metrics_folder
+        self._sockets: dict[subprocess.Popen[bytes], socket.socket] = {}
+        self._is_stopping = False
+        self._exit_code = 0
+        # run() handles the signals between its steps, because one may arrive while a worker starts.
+        self._signals: list[int] = []
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: self._signals.append(number))
-        self._sockets = {self._start(listening): listening for listening in listen(settings, count)}
+
+    def start(self, sockets: list[socket.socket]) -> None:
+        for listening in sockets:
+            self._start_worker(listening, is_replacement=False)
 
     def run(self) -> int:
-        exit_code = 0
         while self._sockets:
             time.sleep(POLL_SECONDS)
             while self._signals:
                 self._pass_on(self._signals.pop(0))
-            for process in [process for process in self._sockets if process.poll() is not None]:
-                listening = self._sockets.pop(process)
-                forget_worker(process.pid, self._environment[MULTIPROCESS_FOLDER])
-                if process.returncode > 0 and process.returncode != os.EX_TEMPFAIL:
-                    exit_code = process.returncode
-                    self._pass_on(signal.SIGTERM)
-                if not self._stopping:
-                    log.error(
-                        "worker %d ended with code %d and is replaced",
-                        process.pid,
-                        process.returncode,
-                    )
-                    self._environment[REPLACEMENT_VARIABLE] = "1"
-                    self._sockets[self._start(listening)] = listening
-        return exit_code
-
-    def _start(self, listening: socket.socket) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "service", "serve"]
-        # A session of its own, so that Ctrl-C reaches the supervisor alone, and each worker once. Nothing is written to
-        # the pipe: it ends when this process does, and a worker takes that as its sign to stop.
-        # Until it has a handler of its own, SIGHUP would kill it; what is ignored stays so in a child.
-        handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        # It may be gone: what lies in a folder for temporary files is deleted now and then.
-        Path(self._environment[MULTIPROCESS_FOLDER]).mkdir(exist_ok=True)
-        try:
-            return subprocess.Popen(  # noqa: S603  our own interpreter
-                command,
-                env=self._environment | {SOCKET_VARIABLE: str(listening.fileno())},
-                pass_fds=[listening.fileno()],
-                stdin=subprocess.PIPE,
-                start_new_session=True,
-            )
-        finally:
-            signal.signal(signal.SIGHUP, handler)
+            for process in list(self._sockets):
+                if process.poll() is not None:
+                    self._handle_end(process)
+        return self._exit_code
 
     def kill(self) -> None:
         for process in self._sockets:
             process.kill()
 
+    def _start_worker(self, listening: socket.socket, *, is_replacement: bool) -> None:
+        number = listening.fileno()
+        assignment = Assignment(number, self._threads, is_replacement, self._metrics_folder)
+        # The folder may be gone: the system deletes old temporary files now and then.
+        Path(self._metrics_folder).mkdir(exist_ok=True)
+        # SIGHUP would kill a worker that has no handler yet. A child inherits ignored signals.
+        handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "service", "serve"],
+                env=assignment.to_environment(),
+                pass_fds=[number],
+                # Nothing is written to this pipe. It closes when the supervisor ends, even if the
+                # supervisor is killed, and the worker then stops.
+                stdin=subprocess.PIPE,
+                # In a session of its own, the worker gets Ctrl-C only once: from the supervisor.
+                start_new_session=True,
+            )
+        finally:
+            signal.signal(signal.SIGHUP, handler)
+        self._sockets[process] = listening
+
+    def _handle_end(self, process: subprocess.Popen[bytes]) -> None:
+        listening = self._sockets.pop(process)
+        forget_worker(process.pid, self._metrics_folder)
+        code = process.returncode
+        if code > 0 and code != os.EX_TEMPFAIL:
+            self._exit_code = code
+            self._pass_on(signal.SIGTERM)
+        if not self._is_stopping:
+            log.error("worker %d ended with exit code %d and is replaced", process.pid, code)
+            self._start_worker(listening, is_replacement=True)
+
     def _pass_on(self, number: int) -> None:
         if number != signal.SIGHUP:
-            self._stopping = True
+            self._is_stopping = True
+            # The workers have their own copies. With these closed too, the kernel rejects new
+            # connections as soon as the workers stop listening.
             for listening in self._sockets.values():
-                listening.close()  # the workers have their own; connections that none takes shall be refused
+                listening.close()
         for process in self._sockets:
             process.send_signal(number)

@@ -1,4 +1,4 @@
-"""Own the HTTP server: one process that serves until a signal, or until there is no model to be had."""
+"""The HTTP server: one process that serves until a signal, or until it has no working model."""
 
 from __future__ import annotations
 
@@ -17,56 +17,68 @@ import uvicorn
 
 from service.app import create_app
 from service.inference.predictor import Predictor
+from service.server.assignment import Assignment
 from service.server.listening import listen
 from service.server.protocol import LimitedProtocol
 from service.settings import Settings
 from service.telemetry.metrics import configure_logging
 
-SOCKET_VARIABLE = "SERVICE_SOCKET"
-"""The environment variable by which a supervisor hands its workers the listening socket."""
-REPLACEMENT_VARIABLE = "SERVICE_REPLACEMENT"
-"""The environment variable by which a supervisor tells a worker that others serve already."""
-
-GARBAGE_THRESHOLD = 50_000  # objects, of 700
+GARBAGE_THRESHOLD = 50_000  # new objects before a collection; Python's default is 700
 
 
-def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT (exit code 0), until there is no model to be had (1), or threads are stuck (75)."""
+def serve(settings: Settings, assignment: Assignment | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code.
+
+    It is 0 after a signal, 1 if there is no working model, and 75 (``EX_TEMPFAIL``) if the threads
+    are stuck. A process without an ``assignment`` opens its own listening socket.
+    """
     configure_logging(settings.log_level, settings.log_format)
-    # Pillow and NumPy warn of odd images and tensors, and what was warned of is kept for ever.
+    # Pillow and NumPy warn about odd images and tensors, and Python remembers each warning forever.
     warnings.simplefilter("ignore")
-    server = _Server(settings)
-    # Until uvicorn takes the signals over, and when it has finished: it then raises the one that stopped it once more.
+    server = _Server(settings, assignment)
+    # Uvicorn handles signals only while it runs, and raises the signal that stopped it once more.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, server.handle_exit)
-    with _inherited_socket() or listen(settings)[0] as listening:
+    with _listening_socket(settings, assignment) as listening:
         server.run([listening])
     exit_code = server.exit_code if server.started else 1
-    if server.is_decoding:
-        # The interpreter would wait for the thread, whatever image it is at, and its caller has gone.
+    if server.predictor.is_decoding:
+        # The interpreter would wait for the thread to finish its image, although nobody does.
         logging.shutdown()
         os._exit(exit_code)
     return exit_code
 
 
-def _inherited_socket() -> socket.socket | None:
-    """Return the listening socket of a worker; None if this process is its own."""
-    number = os.environ.get(SOCKET_VARIABLE)
-    return None if number is None else socket.socket(fileno=int(number))
+def _listening_socket(settings: Settings, assignment: Assignment | None) -> socket.socket:
+    if assignment is None:
+        return listen(settings)[0]
+    return socket.socket(fileno=assignment.socket_number)
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn, with a grace period: on SIGTERM the service is unready and refuses uploads before connections close."""
+    """Uvicorn with a grace period.
 
-    def __init__(self, settings: Settings) -> None:
+    After SIGTERM, the service is unready and rejects uploads for a while before uvicorn closes the
+    connections.
+    """
+
+    def __init__(self, settings: Settings, assignment: Assignment | None) -> None:
+        app = create_app(
+            settings,
+            on_failure=self._fail,
+            # A replacement that accepted connections before its model is loaded would reject
+            # uploads that the other workers can answer.
+            starts_with_model=assignment is not None and assignment.is_replacement,
+            threads=assignment.threads if assignment else None,
+            metrics_folder=assignment.metrics_folder if assignment else None,
+        )
         self.exit_code = 0
-        # A replacement that took connections while its model loads would refuse what the other workers can answer.
-        starts_with_model = REPLACEMENT_VARIABLE in os.environ
-        self._app = create_app(settings, on_failure=self._fail, starts_with_model=starts_with_model)
+        self.predictor: Predictor = app.state.predictor
+        self._is_supervised = assignment is not None
         self._grace_seconds = settings.grace_seconds
         super().__init__(
             uvicorn.Config(
-                self._app,
+                app,
                 http=LimitedProtocol,
                 ws="none",
                 lifespan="on",
@@ -77,32 +89,25 @@ class _Server(uvicorn.Server):
             )
         )
 
-    @property
-    def is_decoding(self) -> bool:
-        """Whether a thread is still at an image."""
-        decoding: bool = self._app.state.predictor.is_decoding
-        return decoding
-
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to serve, to load the model again on SIGHUP, and to stop when the supervisor, if any, has gone."""
-        predictor: Predictor = self._app.state.predictor
+        """Start to serve; reload the model on SIGHUP, and stop when the supervisor is gone."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(
-            signal.SIGHUP, lambda: asyncio.run_coroutine_threadsafe(predictor.reload(), loop)
+            signal.SIGHUP, lambda: asyncio.run_coroutine_threadsafe(self.predictor.reload(), loop)
         )
-        if SOCKET_VARIABLE in os.environ:
+        if self._is_supervised:
             loop.add_reader(sys.stdin, self._stop_with_supervisor)
         await super().startup(sockets)
-        # A search for cycles through all that was imported held up everybody for 40 ms: hence not through that, and
-        # seldom, for requests leave hardly any.
+        # Freeze the imported objects and collect rarely: requests leave almost no reference cycles.
+        # A collection that searched the imported objects stalled all requests for 40 ms.
         gc.freeze()
         gc.set_threshold(GARBAGE_THRESHOLD)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop; a second signal, or Ctrl-C, stops without a grace period."""
-        drains_already = self._app.state.predictor.status == "draining"
-        self._app.state.predictor.drain()
-        if sig == signal.SIGTERM and not drains_already:
+        """Begin to stop; a second signal, or Ctrl-C, skips the grace period."""
+        is_draining = self.predictor.status == "draining"
+        self.predictor.drain()
+        if sig == signal.SIGTERM and not is_draining:
             threading.Timer(self._grace_seconds, super().handle_exit, (sig, frame)).start()
         else:
             super().handle_exit(sig, frame)
@@ -112,6 +117,5 @@ class _Server(uvicorn.Server):
         self.handle_exit(signal.SIGTERM, None)
 
     def _fail(self) -> None:
-        predictor: Predictor = self._app.state.predictor
-        self.exit_code = os.EX_TEMPFAIL if predictor.is_stuck else 1
+        self.exit_code = os.EX_TEMPFAIL if self.predictor.is_stuck else 1
         self.should_exit = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import random
 import re
 import sys
@@ -31,8 +30,6 @@ log = logging.getLogger(__name__)
 access_log = logging.getLogger("service.access")
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable by which Prometheus' client shares metrics between processes."""
 
 # Anything else could forge lines in the log.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -60,8 +57,9 @@ class Record:
 class Metrics:
     """The metrics of one application, in a registry of their own; summed over workers where there are several."""
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, folder: str | None = None) -> None:
         self._predictor = predictor
+        self._folder = folder
         self._model: tuple[str, ...] | None = None
         self.requests_in_flight = 0
         self._registry = CollectorRegistry()
@@ -148,10 +146,10 @@ class Metrics:
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         self._note_state()
-        if MULTIPROCESS_FOLDER not in os.environ:
+        if self._folder is None:
             return generate_latest(self._registry)
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        MultiProcessCollector(registry, self._folder)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
 
     async def watch(self) -> None:

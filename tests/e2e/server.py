@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 import subprocess
@@ -49,20 +50,20 @@ class Server:
         raise AssertionError(f"the server did not become ready, exit code {self.process.poll()}")
 
     def wait_until_all_serve(self, workers: int) -> None:
-        """Wait until each worker has loaded its model: one that has not answers 503."""
+        """Wait until each worker has loaded its model; before, it answers 503."""
         deadline = time.monotonic() + 60
         while self.read_log().count("serves on") < workers:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
     def read_log(self) -> str:
-        """Read the log so far, without moving the place where the server writes."""
+        """Read the log so far; the server's position in the file does not change."""
         file = self.log.fileno()
         return os.pread(file, os.fstat(file).st_size, 0).decode()
 
 
 def start(log: IO[str] | int = subprocess.PIPE, **settings: object) -> subprocess.Popen[str]:
-    """Start ``python -m service serve`` with ``settings`` in its environment, and its log in ``log``."""
+    """Start ``python -m service serve`` with ``settings``; its log goes to ``log``."""
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith("SERVICE_")
     }
@@ -78,9 +79,9 @@ def start(log: IO[str] | int = subprocess.PIPE, **settings: object) -> subproces
 
 @contextmanager
 def serving(**settings: object) -> Iterator[Server]:
-    """Run a server that is ready, and stop it by SIGTERM."""
+    """Run a server, wait until it is ready, and stop it with SIGTERM."""
     port = free_port()
-    # Not a pipe: nobody reads it, and a full one would stop the server.
+    # A file and not a pipe: nobody would read the pipe, and a full pipe would block the server.
     with TemporaryFile("w+") as log:
         process = start(log, port=port, **{"workers": 1} | settings)
         try:
@@ -97,9 +98,19 @@ def serving(**settings: object) -> Iterator[Server]:
 
 
 def run_at_start(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have every Python process that is started from now on run ``code`` first; it is written into ``folder``."""
+    """Make every Python process that starts later run ``code`` first; ``folder`` keeps the code."""
     (folder / "sitecustomize.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(ROOT)]))
+
+
+def set_at_start(
+    constant: str, value: float, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Give ``constant``, as ``package.module.NAME``, a value in every process that starts later."""
+    module, name = constant.rsplit(".", 1)
+    # Python prints an error in sitecustomize and goes on, so a wrong name must fail here.
+    assert hasattr(importlib.import_module(module), name)
+    run_at_start(f"import {module} as module\nmodule.{name} = {value!r}\n", folder, monkeypatch)
 
 
 def free_port() -> int:

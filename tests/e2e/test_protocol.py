@@ -1,4 +1,4 @@
-"""What a connection may cost before there is a request, on real sockets."""
+"""The limits on what a connection may cost before there is a request, on real sockets."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.server.protocol import (
-    HEAD_TIMEOUT_SECONDS,
-    MAX_HEAD_BYTES,
-    MAX_HEADERS,
-    REST_TIMEOUT_SECONDS,
-)
-from tests.e2e.server import Server, run_at_start, serving
+from service.server.protocol import HEAD_TIMEOUT_SECONDS, MAX_HEAD_BYTES, MAX_HEADERS
+from service.server.writes import REST_TIMEOUT_SECONDS
+from tests.e2e.server import Server, serving, set_at_start
 from tests.e2e.test_limits import SLOW_IMAGE
 from tests.service.images import fault
 
 START = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
+UPLOAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+TEXT_UPLOAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
+UPGRADE = (
+    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+)
+CHUNKED = UPLOAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def connect(server: Server) -> socket.socket:
 
 
 def exchange(server: Server, *parts: bytes) -> bytes:
-    """Send ``parts`` one after the other and read until the server closes the connection, or has been silent."""
+    """Send ``parts`` one by one; read until the server closes the connection or times out."""
     with connect(server) as client:
         received = b""
         try:
@@ -66,8 +68,8 @@ def exchange(server: Server, *parts: bytes) -> bytes:
     ],
     ids=["one long header", "long path", "long headers", "many headers", "all at once"],
 )
-def test_large_head_is_refused(server: Server, parts: list[bytes]) -> None:
-    """A request line or headers without end are answered 431 and closed, however they come; the service goes on."""
+def test_large_head_is_rejected(server: Server, parts: list[bytes]) -> None:
+    """A request line or headers without end get 431 and a closed connection, however split."""
     answer = exchange(server, *parts)
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 431")
@@ -85,8 +87,8 @@ def test_large_head_is_refused(server: Server, parts: list[bytes]) -> None:
         b"BREW /predict HTTP/1.1\r\n\r\n",
     ],
 )
-def test_what_is_no_request_gets_a_problem_body(server: Server, request_bytes: bytes) -> None:
-    """Malformed HTTP is answered with a problem body too, and closed."""
+def test_malformed_request_gets_a_problem_body(server: Server, request_bytes: bytes) -> None:
+    """Malformed HTTP gets a problem body too, and a closed connection."""
     head, _, body = exchange(server, request_bytes).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400")
     assert b"application/problem+json" in head
@@ -95,28 +97,28 @@ def test_what_is_no_request_gets_a_problem_body(server: Server, request_bytes: b
 
 @pytest.mark.parametrize("begun", [b"", b"GET /he", START, START + b"\r\n" + START])
 def test_client_that_never_ends_its_head_is_disconnected(server: Server, begun: bytes) -> None:
-    """A connection without a whole head, the first or a later one, is closed after a while."""
+    """A connection whose head, the first or a later one, stays incomplete is closed in time."""
     started = time.monotonic()
     exchange(server, begun)
     assert time.monotonic() - started > HEAD_TIMEOUT_SECONDS / 3
 
 
-def test_requests_on_a_kept_connection_are_counted_apart(server: Server) -> None:
-    """Many requests on one connection, together far larger than one head may be, are all answered."""
+def test_requests_of_one_connection_are_counted_separately(server: Server) -> None:
+    """The limit on a head is for each request: many on one connection may exceed it together."""
     request = START + b"A: " + b"x" * 20_000 + b"\r\n\r\n"
     answer = exchange(server, *[request] * 20)
     assert answer.count(b"HTTP/1.1 200") == 20
 
 
 def test_large_upload_is_no_large_head(server: Server) -> None:
-    """A body of many times a head's limit passes, in the same packet as its head or after it."""
+    """A body far larger than the limit on a head is accepted, in the head's packet or after it."""
     photo = fault("photo.png") + bytes(500_000)
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(photo)}\r\n\r\n".encode()
+    head = UPLOAD + b"Content-Length: %d\r\n\r\n" % len(photo)
     assert b"HTTP/1.1 200" in exchange(server, head + photo, head, photo)
 
 
-def test_client_that_leaves_while_it_is_answered_leaves_no_traceback(server: Server) -> None:
-    """Connections that break with many answers outstanding are no errors of the service."""
+def test_client_that_hangs_up_early_leaves_no_traceback(server: Server) -> None:
+    """A connection that breaks while many answers are due is not an error of the service."""
     address = urlsplit(server.url)
     for _ in range(5):
         client = socket.create_connection((str(address.hostname), address.port or 0), timeout=30)
@@ -127,61 +129,44 @@ def test_client_that_leaves_while_it_is_answered_leaves_no_traceback(server: Ser
     assert "Traceback" not in server.read_log()
 
 
-def test_client_that_sends_no_more_gets_its_answers(server: Server) -> None:
-    """What is answered when a client half-closes its connection still reaches it; before that, it counts as gone."""
+def test_client_that_half_closes_gets_its_answers(server: Server) -> None:
+    """A client that half-closes its connection gets the answers that are finished by then."""
     for request, status in (
         (START + b"\r\n", b"200"),
-        (
-            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 1\r\n\r\nx",
-            b"415",
-        ),
+        (TEXT_UPLOAD + b"Content-Length: 1\r\n\r\nx", b"415"),
     ):
         for _ in range(10):
             with connect(server) as client:
                 client.sendall(request)
-                time.sleep(0.01)  # it is answered, or about to be
+                time.sleep(0.01)  # the answer is sent, or almost
                 client.shutdown(socket.SHUT_WR)
                 assert client.recv(65536).startswith(b"HTTP/1.1 " + status)
 
 
-def test_pipelined_requests_are_bounded(server: Server) -> None:
-    """A few requests sent together are all answered; thousands on one connection end it, and the service goes on."""
-    assert (
-        exchange(server, (START + b"\r\n") * 8 + START + b"Connection: close\r\n\r\n").count(
-            b"HTTP/1.1 200"
-        )
-        == 9
-    )
+def test_pipelined_requests_are_limited(server: Server) -> None:
+    """A few requests sent together are all answered; thousands on one connection close it."""
+    few = (START + b"\r\n") * 8 + START + b"Connection: close\r\n\r\n"
+    assert exchange(server, few).count(b"HTTP/1.1 200") == 9
     assert exchange(server, (START + b"\r\n") * 5000).count(b"HTTP/1.1 200") < 5000
     assert server.get("/health/live").status_code == 200
 
 
 @pytest.mark.parametrize("rest", [b"", b"x", b"x" * 9], ids=["nothing more", "a part", "all"])
 def test_client_that_was_answered_early_does_not_stay(server: Server, rest: bytes) -> None:
-    """A connection whose upload was refused before its body had come is closed, whatever comes of it then."""
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n"
+    """If an upload is rejected before its body arrives, its connection is closed in time."""
+    head = TEXT_UPLOAD + b"Content-Length: 9\r\n\r\n"
     started = time.monotonic()
     assert exchange(server, head, rest).startswith(b"HTTP/1.1 415")
     assert time.monotonic() - started < REST_TIMEOUT_SECONDS + 5
 
 
-UPGRADE = (
-    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
-)
-
-
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["of known length", "in chunks"])
 @pytest.mark.parametrize("is_split", [False, True], ids=["in one piece", "in two"])
-def test_offer_to_upgrade_is_passed_over(server: Server, is_split: bool, is_chunked: bool) -> None:
-    """A request that offers another protocol is answered as any other, and so is the next one on its connection."""
+def test_offer_to_upgrade_is_ignored(server: Server, is_split: bool, is_chunked: bool) -> None:
+    """A request that offers another protocol is answered as usual, and so are those after it."""
     image = fault("photo.png")
     framing = b"Transfer-Encoding: chunked" if is_chunked else b"Content-Length: %d" % len(image)
-    head = (
-        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
-        + UPGRADE
-        + framing
-        + b"\r\n\r\n"
-    )
+    head = UPLOAD + UPGRADE + framing + b"\r\n\r\n"
     body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(image), image) if is_chunked else image
     rest = body + START + UPGRADE + b"\r\n" + START + b"Connection: close\r\n\r\n"
     answer = exchange(server, head, rest) if is_split else exchange(server, head + rest)
@@ -190,40 +175,31 @@ def test_offer_to_upgrade_is_passed_over(server: Server, is_split: bool, is_chun
 
 
 def test_body_after_an_offer_to_upgrade_is_no_request(server: Server) -> None:
-    """What is sent as a body stays one: behind a proxy it would else be a request that nobody has checked."""
+    """A body is not parsed as a request: behind a proxy, nobody would have checked that request."""
     body = START + b"X-Request-ID: smuggled\r\n\r\n"
-    head = (
-        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n"
-        % len(body)
-    )
-    answer = exchange(server, head + UPGRADE + b"\r\n", body)
+    length = b"Content-Length: %d\r\n" % len(body)
+    answer = exchange(server, UPLOAD + length + UPGRADE + b"\r\n", body)
     assert answer.count(b"HTTP/1.1") == 1
     assert answer.startswith(b"HTTP/1.1 422")
     assert "smuggled" not in server.read_log()
 
 
-CHUNKED = (
-    b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
-    b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
-)
-
-
-def test_trailer_without_end_is_refused(server: Server) -> None:
-    """What follows a body in chunks is limited as a head is."""
+def test_trailer_without_end_is_rejected(server: Server) -> None:
+    """The trailer after a body in chunks has the limits of a head."""
     for trailer in (b"X: " + b"x" * 65536, b"X: " + b"x" * 30_000 + b"\r\n"):
         answer = exchange(server, CHUNKED + b"1\r\nx\r\n0\r\n", *[trailer] * 4)
         assert answer.startswith(b"HTTP/1.1 431")
 
 
 def test_trailer_adds_no_headers(server: Server) -> None:
-    """What follows a body cannot say what a head has to: a key, or an id."""
+    """A trailer cannot set a header, such as an API key or a request id."""
     answer = exchange(server, CHUNKED + b"1\r\nx\r\n0\r\nX-Request-ID: late\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 422")
     assert b"late" not in answer
 
 
-def test_body_in_tiny_chunks_is_refused(server: Server) -> None:
-    """A body in thousands of chunks of a few bytes is refused, one in many of a usual size is not."""
+def test_body_in_tiny_chunks_is_rejected(server: Server) -> None:
+    """A body in thousands of tiny chunks is rejected; thousands of larger chunks are accepted."""
     answer = exchange(server, CHUNKED + b"1\r\nx\r\n" * 5000)
     assert answer.startswith(b"HTTP/1.1 400")
     assert b"chunks of 16 bytes or fewer" in answer
@@ -233,34 +209,28 @@ def test_body_in_tiny_chunks_is_refused(server: Server) -> None:
     assert exchange(server, CHUNKED + body + b"0\r\n\r\n").startswith(b"HTTP/1.1 200")
 
 
-def test_next_head_has_its_time_from_the_answer_on(
+def test_time_of_the_next_head_begins_with_the_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request that is answered for long does not count as time that the next one's head takes."""
-    run_at_start(
-        "import service.server.protocol\nservice.protocol.HEAD_TIMEOUT_SECONDS = 0.1\n",
-        tmp_path,
-        monkeypatch,
-    )
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
+    """The time that a request takes is not part of the time that the next head may take."""
+    set_at_start("service.server.protocol.HEAD_TIMEOUT_SECONDS", 0.1, tmp_path, monkeypatch)
+    upload = UPLOAD + b"Content-Length: %d\r\n\r\n" % len(SLOW_IMAGE) + SLOW_IMAGE
     with serving(device="cpu", max_upload_bytes=len(SLOW_IMAGE)) as running:
         started = time.monotonic()
-        assert exchange(running, head % len(SLOW_IMAGE) + SLOW_IMAGE + START).startswith(
-            b"HTTP/1.1 200"
-        )
+        assert exchange(running, upload + START).startswith(b"HTTP/1.1 200")
         assert time.monotonic() - started > 0.1
 
 
 def test_empty_line_does_not_keep_a_connection(server: Server) -> None:
-    """A connection on which nothing but an empty line comes after an answer is closed like any idle one."""
+    """A connection that sends only an empty line after an answer is closed like an idle one."""
     started = time.monotonic()
     assert exchange(server, START + b"\r\n", b"\r\n").startswith(b"HTTP/1.1 200")
     assert time.monotonic() - started < HEAD_TIMEOUT_SECONDS + 5
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_refusal_reaches_a_client_that_sends_on(server: Server, chunked: bool) -> None:
-    """A client that sends all of a large body before it reads gets the refusal, not a broken connection."""
+def test_rejection_reaches_a_client_that_sends_on(server: Server, chunked: bool) -> None:
+    """A client that sends its whole body before it reads gets 413, not a broken connection."""
     body = bytes(20_000_000)
     address = urlsplit(server.url)
     connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)

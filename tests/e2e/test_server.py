@@ -24,13 +24,13 @@ SLOW_IMAGE = encode(noise(6000, 6000), "PNG", compress_level=1)  # seconds of de
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """Server of the shipped model that takes large uploads."""
+    """Server of the shipped model that accepts large uploads."""
     with serving(device="cpu", max_upload_bytes=100_000_000) as running:
         yield running
 
 
 def test_server_survives_every_fault(server: Server) -> None:
-    """After each broken or unusual upload, many at a time, the same process answers a good one."""
+    """After many broken and unusual uploads at a time, the same process answers a good one."""
     files = [path for path in FAULTS.iterdir() if path.suffix != ".py"]
     with ThreadPoolExecutor(8) as threads:
         statuses = [
@@ -42,8 +42,8 @@ def test_server_survives_every_fault(server: Server) -> None:
     assert server.process.poll() is None
 
 
-def test_golden_set_is_answered_as_by_keras(server: Server) -> None:
-    """A real server gives each golden image, sixteen at a time, the probabilities of the network that was trained."""
+def test_golden_set_gets_the_probabilities_of_keras(server: Server) -> None:
+    """With sixteen uploads at a time, each golden image gets the network's probabilities."""
     uploads = [encode(image) for image in golden.images()]
     with ThreadPoolExecutor(16) as threads:
         answers = [
@@ -53,7 +53,7 @@ def test_golden_set_is_answered_as_by_keras(server: Server) -> None:
 
 
 def test_decoding_does_not_block_the_event_loop(server: Server) -> None:
-    """While images are decoded that keep every thread busy, /health/live is answered before any of them."""
+    """While slow images keep every thread busy, /health/live is answered before all of them."""
     with ThreadPoolExecutor(8) as threads:
         uploads = [threads.submit(server.predict, SLOW_IMAGE) for _ in range(4)]
         lives = [threads.submit(server.get, "/health/live") for _ in range(4)]
@@ -65,7 +65,7 @@ def test_decoding_does_not_block_the_event_loop(server: Server) -> None:
 
 
 def test_parallel_uploads_get_their_own_answers(server: Server) -> None:
-    """Answers are not mixed up between uploads that are in flight together."""
+    """Each of many parallel uploads gets the answer that it gets alone."""
     images = [encode(noise(28, 28, seed)) for seed in range(64)]
     alone = [server.predict(image).json() for image in images]
     with ThreadPoolExecutor(16) as threads:
@@ -74,7 +74,7 @@ def test_parallel_uploads_get_their_own_answers(server: Server) -> None:
 
 
 def test_health_command_asks_the_running_server(server: Server) -> None:
-    """``python -m service health`` exits 0 while the service is ready, and 1 where nothing listens."""
+    """``python -m service health`` exits 0 if the service is ready, and 1 if nothing listens."""
 
     def health(port: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "service", "health"]
@@ -97,15 +97,14 @@ def test_health_command_asks_the_running_server(server: Server) -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_signal_ends_the_server_after_its_requests(stop: signal.Signals) -> None:
-    """A request in flight is answered in full after the signal, and the exit code is 0."""
+    """After the signal, a request in flight gets its whole answer, and the exit code is 0."""
     with (
         serving(device="cpu", max_upload_bytes=100_000_000) as running,
         ThreadPoolExecutor() as threads,
     ):
         upload = threads.submit(running.predict, SLOW_IMAGE)
-        while (
-            "service_requests_in_flight 2.0" not in running.get("/metrics").text
-        ):  # the upload, and this request
+        both = "service_requests_in_flight 2.0"  # the upload, and the request for the metrics
+        while both not in running.get("/metrics").text:
             assert not upload.done()
         running.process.send_signal(stop)
         assert upload.result().status_code == 200
@@ -116,13 +115,13 @@ def test_signal_ends_the_server_after_its_requests(stop: signal.Signals) -> None
 def test_signal_at_the_start_ends_the_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linear_folder: Path, workers: int
 ) -> None:
-    """A signal that comes as early as the port is taken is not lost."""
-    run_at_start(
-        "import signal, sys\n"
-        "sys.addaudithook(lambda event, _: event == 'socket.bind' and signal.raise_signal(signal.SIGTERM))\n",
-        tmp_path,
-        monkeypatch,
-    )
+    """A signal that arrives while the service opens its port is not lost."""
+    code = """
+import signal, sys
+
+sys.addaudithook(lambda event, _: event == "socket.bind" and signal.raise_signal(signal.SIGTERM))
+"""
+    run_at_start(code, tmp_path, monkeypatch)
     process = start(
         port=free_port(), model=linear_folder, workers=workers, device="cpu", grace_seconds=0.1
     )
@@ -145,7 +144,7 @@ def test_signal_at_the_start_ends_the_server(
 def test_server_that_cannot_serve_says_why_and_exits(
     settings: dict[str, Any], code: int, message: str
 ) -> None:
-    """A wrong setting or a bundle that cannot be served ends the process with a code that is not 0 and a reason."""
+    """After an invalid setting or a bad bundle, the process names the reason; its code is not 0."""
     process = start(**{"port": free_port()} | settings)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code
@@ -153,8 +152,8 @@ def test_server_that_cannot_serve_says_why_and_exits(
     assert "Traceback" not in stderr
 
 
-def test_cuda_refuses_to_start_without_it() -> None:
-    """With SERVICE_DEVICE=cuda and no GPU the process ends with a reason instead of serving on the CPU."""
+def test_cuda_without_a_gpu_does_not_start() -> None:
+    """With SERVICE_DEVICE=cuda and no GPU, the process names the reason and ends."""
     if Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has a GPU")
     process = start(port=free_port(), device="cuda")
@@ -164,7 +163,7 @@ def test_cuda_refuses_to_start_without_it() -> None:
 
 
 def test_another_classifier_is_served_without_touching_the_code(tmp_path: Path) -> None:
-    """A bundle with other classes and another size is served by a setting alone."""
+    """To serve a bundle with other classes and another image size, one setting is enough."""
     folder = write_linear_bundle(tmp_path / "linear").folder
     with serving(model=folder, device="cpu") as running:
         body = running.predict(fault("photo.png")).json()

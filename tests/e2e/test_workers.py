@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -16,9 +18,9 @@ import psutil
 import pytest
 
 from service.bundle import MODEL_FILE
-from service.telemetry.metrics import MULTIPROCESS_FOLDER
-from tests.e2e.server import Server, free_port, run_at_start, serving, start
-from tests.e2e.test_limits import metric, wait_until
+from service.server.assignment import METRICS_VARIABLE, Assignment
+from tests.e2e.server import ROOT, Server, free_port, serving, set_at_start, start
+from tests.e2e.test_limits import SLOW_IMAGE, metric, wait_until
 from tests.service.bundles import write_linear_bundle
 from tests.service.images import encode, noise
 
@@ -32,7 +34,7 @@ def version(server: Server) -> str:
 
 
 def test_killed_worker_is_replaced(linear_folder: Path) -> None:
-    """After kill -9 of one of two workers the other answers all that comes until two serve again."""
+    """After kill -9 of one of two workers, the other answers all requests until two serve again."""
     with serving(model=linear_folder, workers=2, device="cpu") as server:
         supervisor = psutil.Process(server.process.pid)
         victim, survivor = supervisor.children()
@@ -47,11 +49,11 @@ def test_killed_worker_is_replaced(linear_folder: Path) -> None:
     assert server.process.returncode == 0
 
 
-def test_worker_is_replaced_though_their_folder_is_gone(linear_folder: Path) -> None:
-    """What workers share lies among temporary files: when it is deleted and a worker dies, the service lives on."""
+def test_worker_is_replaced_after_their_folder_was_deleted(linear_folder: Path) -> None:
+    """The metrics folder is a temporary one: if it is deleted, workers can still be replaced."""
     with serving(model=linear_folder, workers=2, device="cpu") as server:
         victim = psutil.Process(server.process.pid).children()[0]
-        shutil.rmtree(victim.environ()[MULTIPROCESS_FOLDER])
+        shutil.rmtree(victim.environ()[METRICS_VARIABLE])
         victim.kill()
         victim.wait(30)
         wait_until(lambda: server.read_log().count("serves on") == 3)
@@ -60,27 +62,49 @@ def test_worker_is_replaced_though_their_folder_is_gone(linear_folder: Path) -> 
     assert server.process.returncode == 0
 
 
+def test_worker_does_what_its_assignment_says(linear_folder: Path, tmp_path: Path) -> None:
+    """A worker uses the given socket and metrics folder, and ends when its pipe is closed.
+
+    The settings ask for several workers and for a port: a worker ignores both.
+    """
+    settings = {"MODEL": linear_folder, "DEVICE": "cpu", "WORKERS": 2, "PORT": 1}
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        assignment = Assignment(listening.fileno(), 1, True, str(tmp_path))
+        environment = assignment.to_environment()
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "service", "serve"],
+            cwd=ROOT,
+            env=environment | {f"SERVICE_{name}": str(value) for name, value in settings.items()},
+            pass_fds=[listening.fileno()],
+            stdin=subprocess.PIPE,
+        )
+        url = "http://{}:{}".format(*listening.getsockname())
+    try:
+        assert httpx2.get(f"{url}/health", timeout=60).json()["status"] == "ready"
+        assert not psutil.Process(worker.pid).children()
+        assert list(tmp_path.glob("*.db"))
+        worker.communicate(timeout=60)  # closes the pipe
+    finally:
+        worker.kill()
+    assert worker.returncode == 0
+
+
 def test_worker_with_stuck_threads_is_replaced(
     linear_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker whose threads do not come back from their images ends and is replaced, and the others serve on."""
-    # No image that is allowed takes so long: here what takes a moment counts as stuck.
-    run_at_start(
-        "import service.inference.predictor\nservice.predictor.STUCK_SECONDS = 0.1\n",
-        tmp_path,
-        monkeypatch,
-    )
-    slow = encode(noise(6000, 6000), "TIFF", compression="tiff_adobe_deflate")
+    """A worker whose threads are all stuck in their images is replaced; the other one serves on."""
+    # No accepted image takes 60 s to decode. Here, 0.1 s counts as stuck.
+    set_at_start("service.inference.predictor.STUCK_SECONDS", 0.1, tmp_path, monkeypatch)
     limits = {
-        "max_upload_bytes": 2 * len(slow),
+        "max_upload_bytes": 2 * len(SLOW_IMAGE),
         "request_timeout_seconds": 0.1,
         "check_interval_seconds": 0.01,
     }
     with serving(model=linear_folder, workers=2, device="cpu", threads=1, **limits) as server:
 
         def one_is_replaced() -> bool:
-            with suppress(httpx2.TransportError):  # the worker that it was at has ended
-                server.predict(slow)
+            with suppress(httpx2.TransportError):  # the worker with this upload has ended
+                server.predict(SLOW_IMAGE)
             return "is replaced" in server.read_log()
 
         def all_serve() -> bool:
@@ -90,37 +114,35 @@ def test_worker_with_stuck_threads_is_replaced(
 
         wait_until(one_is_replaced)
         assert "every thread is stuck" in server.read_log()
-        wait_until(all_serve)  # the other worker may have been stuck as well
+        wait_until(all_serve)  # the other worker may be stuck as well
         wait_until(lambda: len(psutil.Process(server.process.pid).children()) == 2)
     assert server.process.returncode == 0
 
 
-def test_connections_are_shared_out(linear_folder: Path) -> None:
-    """Connections that are opened all at once do not all end up at one worker."""
+def test_connections_are_spread_over_the_workers(linear_folder: Path) -> None:
+    """If many connections are opened at once, every worker gets some of them."""
     with serving(model=linear_folder, workers=2, device="cpu") as server, ExitStack() as stack:
         address = urlsplit(server.url).hostname, urlsplit(server.url).port
-        for _ in range(40):  # all at one of two by chance: once in 5e11 times
+        for _ in range(40):  # by chance, one of two workers gets all: once in 5e11 runs
             stack.enter_context(socket.create_connection(address))
-        assert server.get("/health").status_code == 200  # so the last has been accepted
+        assert server.get("/health").status_code == 200  # now the last one is accepted
         for worker in psutil.Process(server.process.pid).children():
             assert [connection for connection in worker.net_connections() if connection.raddr]
 
 
 def test_metrics_are_summed_over_workers(linear_folder: Path) -> None:
-    """Whichever worker is asked, it tells the requests of all."""
+    """Each worker reports the requests of all workers."""
     with serving(model=linear_folder, workers=2, device="cpu") as server:
         with ThreadPoolExecutor(8) as threads:
             assert {r.status_code for r in threads.map(server.predict, [IMAGE] * 40)} == {200}
         answered = 'service_requests_total{route="/predict",status="200"}'
-        wait_until(
-            lambda: metric(server, answered) == 40
-        )  # the last is counted after it was answered
+        wait_until(lambda: metric(server, answered) == 40)  # counted only after the answer
         for _ in range(8):
             assert metric(server, answered) == 40
 
 
 def test_workers_that_cannot_serve_end_the_supervisor(tmp_path: Path) -> None:
-    """A model that no worker can load is not tried for ever: the reason is told, and the exit code is 1."""
+    """If no worker can load the model, the log has the reason, and the exit code is 1."""
     process = start(port=free_port(), model=tmp_path / "none", workers=2)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -128,7 +150,7 @@ def test_workers_that_cannot_serve_end_the_supervisor(tmp_path: Path) -> None:
 
 
 def test_workers_end_with_their_supervisor(linear_folder: Path) -> None:
-    """Workers whose supervisor is killed do not stay behind."""
+    """If the supervisor is killed, its workers end."""
     with serving(model=linear_folder, workers=2, device="cpu", grace_seconds=0) as server:
         workers = psutil.Process(server.process.pid).children()
         server.process.kill()
@@ -138,7 +160,7 @@ def test_workers_end_with_their_supervisor(linear_folder: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_new_version_is_swapped_in_without_a_failed_request(tmp_path: Path, workers: int) -> None:
-    """While requests come all the time, a new version takes over, a corrupt one is refused, and none of them fails."""
+    """Under load, a new version takes over and a corrupt one is rejected; no request fails."""
     folder = tmp_path / "linear"
     write_linear_bundle(folder / "1")
     with serving(model=folder, workers=workers, device="cpu", check_interval_seconds=0.2) as server:
@@ -146,14 +168,14 @@ def test_new_version_is_swapped_in_without_a_failed_request(tmp_path: Path, work
         with ThreadPoolExecutor(4) as threads:
             stop = False
 
-            def ask() -> None:
+            def send_uploads() -> None:
                 while not stop:
                     statuses.append(server.predict(IMAGE).status_code)
 
-            askers = [threads.submit(ask) for _ in range(3)]
+            clients = [threads.submit(send_uploads) for _ in range(3)]
             shutil.copytree(write_linear_bundle(tmp_path / "new", version="2").folder, folder / "2")
             wait_until(lambda: all(version(server) == "2" for _ in range(10)))
-            wait_until(lambda: told_models(server) == {"1": 0, "2": 1})
+            wait_until(lambda: reported_models(server) == {"1": 0, "2": 1})
             corrupt = write_linear_bundle(tmp_path / "corrupt", version="3").folder
             (corrupt / MODEL_FILE).write_bytes(b"damaged")
             shutil.move(corrupt, folder / "3")
@@ -161,19 +183,22 @@ def test_new_version_is_swapped_in_without_a_failed_request(tmp_path: Path, work
             assert version(server) == "2"
             assert server.get("/health").json()["model"]["version"] == "2"
             stop = True
-            for asker in askers:
-                asker.result()
+            for client in clients:
+                client.result()
         assert set(statuses) == {200}
 
 
-def told_models(server: Server) -> dict[str, int]:
-    """Read which versions serve, as any worker tells it of all."""
-    name = 'service_model_info{{device="cpu",name="linear",provider="CPUExecutionProvider",version="{}"}}'
-    return {version: metric(server, name.format(version)) for version in ("1", "2")}
+def reported_models(server: Server) -> dict[str, int]:
+    """Read from the metrics which versions serve, in any worker."""
+    labels = 'device="cpu",name="linear",provider="CPUExecutionProvider"'
+    return {
+        version: metric(server, f'service_model_info{{{labels},version="{version}"}}')
+        for version in ("1", "2")
+    }
 
 
-def test_hangup_loads_the_model_again(tmp_path: Path) -> None:
-    """On SIGHUP the bundle is read again: what replaced it in place serves from then on."""
+def test_hangup_reloads_the_model(tmp_path: Path) -> None:
+    """On SIGHUP the service reads the bundle's folder again and serves what is there now."""
     write_linear_bundle(tmp_path / "m", version="1")
     with serving(model=tmp_path / "m", device="cpu") as server:
         shutil.rmtree(tmp_path / "m")
@@ -182,8 +207,8 @@ def test_hangup_loads_the_model_again(tmp_path: Path) -> None:
         wait_until(lambda: version(server) == "1.1")
 
 
-def test_signal_while_a_worker_is_replaced_stops_all(linear_folder: Path) -> None:
-    """SIGTERM that comes as a worker is started, at first or as a replacement, ends the supervisor and every worker."""
+def test_signal_while_a_worker_starts_stops_all(linear_folder: Path) -> None:
+    """SIGTERM ends supervisor and workers, even while a worker or a replacement starts."""
     with serving(model=linear_folder, workers=2, device="cpu", grace_seconds=0) as server:
         supervisor = psutil.Process(server.process.pid)
         before = supervisor.children()

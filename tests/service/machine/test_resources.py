@@ -1,4 +1,4 @@
-"""How many cores and bytes this process may use."""
+"""How many cores and how much memory this process may use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.machine.resources import available_cores, core_quota, memory_limit_
 
 
 def write_machine(root: Path, files: dict[str, str]) -> Path:
-    """Write files, by path, below ``root``."""
+    """Write ``files``, the texts by path, below ``root``."""
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,14 +84,17 @@ V1 = "5:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/docker/ab
 def test_least_limit_of_the_control_groups_holds(
     tmp_path: Path, files: dict[str, str], cores: float | None, memory: int | None
 ) -> None:
-    """Both versions are read, in the group of the process and above it, by its path inside or outside a container."""
+    """The least limit holds, of the process's group and all above, in both versions.
+
+    The group is found by its path inside or outside of a container.
+    """
     root = write_machine(tmp_path, files)
     assert core_quota(root) == cores
     assert memory_limit_bytes(root) == memory
 
 
-def test_cores_are_those_of_the_quota_rounded_up(tmp_path: Path) -> None:
-    """A quota below the machine's cores counts, and at least one core; a larger one changes nothing."""
+def test_cores_are_the_quota_rounded_up(tmp_path: Path) -> None:
+    """A quota below the machine's cores is rounded up; a larger quota changes nothing."""
     machine = available_cores(tmp_path)
     assert machine == len(os.sched_getaffinity(0))
     for quota, cores in ((1000, 1), (100_000, 1), (100_001, min(2, machine)), (10**9, machine)):

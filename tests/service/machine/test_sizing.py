@@ -23,7 +23,7 @@ WORKER_BYTES = IDLE_BYTES + largest_image_bytes(CPU)
 
 
 def test_each_core_has_a_worker(tmp_path: Path) -> None:
-    """Without limits there is one worker a core, up to the most that are made unasked."""
+    """Without limits there is one worker for each core, up to MAX_WORKERS."""
     assert count_workers(CPU, tmp_path) == min(len(os.sched_getaffinity(0)), MAX_WORKERS)
 
 
@@ -35,26 +35,26 @@ def test_each_core_has_a_worker(tmp_path: Path) -> None:
         ("memory.max", str(WORKER_BYTES // 2)),
     ],
 )
-def test_container_with_room_for_one_has_one(tmp_path: Path, file: str, limit: str) -> None:
-    """A container with the quota of one core, or memory for one worker or less, has one."""
+def test_container_with_room_for_one_worker_has_one(tmp_path: Path, file: str, limit: str) -> None:
+    """A container with one core, or with memory for one worker or less, has one worker."""
     root = write_machine(tmp_path, {"proc/self/cgroup": "0::/", f"sys/fs/cgroup/{file}": limit})
     assert count_workers(CPU, root) == 1
 
 
-def test_gpu_has_one_owner(tmp_path: Path) -> None:
-    """What must run on a GPU is one process."""
+def test_gpu_has_one_worker(tmp_path: Path) -> None:
+    """Only one process uses a GPU."""
     assert count_workers(Settings(device="cuda"), tmp_path) == 1
 
 
 def test_settings_come_first(tmp_path: Path) -> None:
-    """What the settings say is done, whatever the machine has."""
+    """The settings hold, whatever the machine has."""
     settings = Settings(device="cpu", workers=31, threads=7)
     assert count_workers(settings, tmp_path) == 31
     assert count_threads(settings, 31, tmp_path) == 7
 
 
-def test_memory_bounds_the_images_at_work(tmp_path: Path) -> None:
-    """A worker takes no more images at a time than it has memory for, whatever its cores; of smaller ones more."""
+def test_memory_limits_the_threads(tmp_path: Path) -> None:
+    """A worker has no more threads than its memory holds largest images; small images need less."""
     limit = str(WORKER_BYTES + largest_image_bytes(CPU) // 2)
     root = write_machine(tmp_path, {"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": limit})
     assert count_threads(CPU, 1, root) == 1
@@ -65,5 +65,5 @@ def test_memory_bounds_the_images_at_work(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2, 1000])
 def test_workers_share_the_cores(tmp_path: Path, workers: int) -> None:
-    """The threads of all workers are no more than the cores, but each worker has one."""
+    """All workers together have at most one thread for each core, but each worker has one."""
     assert count_threads(CPU, workers, tmp_path) == max(1, available_cores(tmp_path) // workers)

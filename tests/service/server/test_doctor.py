@@ -1,4 +1,4 @@
-"""`python -m service doctor`: whether this machine would serve as configured."""
+"""`python -m service doctor`: whether the service can run on this machine."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ TOPICS = [
 
 
 def run_doctor(*, packages: Path | None = None, **settings: object) -> tuple[dict[str, str], int]:
-    """Run the command with ``settings``, and ``packages`` before those installed; return its lines by topic.
+    """Run the command; return its lines by topic, each with level, text and remedy.
 
-    A line is its level, its text and its remedy. No GPU is to be seen.
+    ``packages`` is a folder that Python searches before the installed packages. GPUs are hidden.
     """
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith("SERVICE_")
@@ -49,32 +49,34 @@ def run_doctor(*, packages: Path | None = None, **settings: object) -> tuple[dic
     )
     assert "Traceback" not in run.stdout + run.stderr
     page, verdict = run.stdout.rstrip().rsplit("\n\n", 1)
-    assert verdict.startswith("It would serve" if run.returncode == 0 else "It would not serve"), (
-        run.stdout
-    )
+    can_run = "can run" if run.returncode == 0 else "cannot run"
+    assert verdict.startswith(f"The service {can_run}"), run.stdout
     lines = page.replace("\n                 -> ", " -> ").splitlines()
     found = {line[6:17].strip(): f"{line[:6].strip()} {line[17:]}" for line in lines}
     assert list(found) == TOPICS
     return found, run.returncode
 
 
-def test_good_configuration_would_serve(linear_folder: Path) -> None:
-    """With a good bundle on the CPU every line is ok, and what is loaded is told."""
+def metadata_of(name: str, version: str) -> str:
+    """Return the metadata file of an installed package."""
+    return f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"
+
+
+def test_good_configuration_can_run(linear_folder: Path) -> None:
+    """With a good bundle on the CPU every line is ok, and the page names what was loaded."""
     found, code = run_doctor(model=linear_folder, device="cpu")
     assert code == 0
-    assert {
-        line.split()[0]
-        for topic, line in found.items()
-        if topic not in ("address", "cores", "memory")
-    } == {"ok"}
+    depends_on_machine = {"address", "cores", "memory"}
+    levels = {found[topic].split()[0] for topic in found.keys() - depends_on_machine}
+    assert levels == {"ok"}
     assert "linear version 1, 3 classes" in found["model"]
     assert "2 files verified" in found["model"]
-    assert "providers obtained: CPUExecutionProvider" in found["session"]
+    assert "providers in use: CPUExecutionProvider" in found["session"]
     assert "max_upload_bytes=10485760" in found["limits"]
 
 
-def test_missing_gpu_is_said_with_a_remedy(linear_folder: Path) -> None:
-    """Without a GPU, `cuda` would not serve; `auto` would, and is told what it lacks."""
+def test_missing_gpu_is_reported_with_a_remedy(linear_folder: Path) -> None:
+    """Without a GPU, `cuda` cannot run; `auto` can, and the page says what is missing."""
     found, code = run_doctor(model=linear_folder, device="cuda")
     assert code == 1
     assert found["session"].startswith("fail")
@@ -85,8 +87,8 @@ def test_missing_gpu_is_said_with_a_remedy(linear_folder: Path) -> None:
     assert found["session"].startswith("warn")
 
 
-def test_corrupt_bundle_would_not_serve(tmp_path: Path) -> None:
-    """A changed byte in a model is found, and the file named; the rest of the page is there all the same."""
+def test_corrupt_bundle_cannot_run(tmp_path: Path) -> None:
+    """A changed byte in a model is found and its file is named; the other checks still run."""
     path = write_linear_bundle(tmp_path / "linear").folder / MODEL_FILE
     path.write_bytes(path.read_bytes() + b"\0")
     found, code = run_doctor(model=tmp_path / "linear", device="cpu")
@@ -97,11 +99,11 @@ def test_corrupt_bundle_would_not_serve(tmp_path: Path) -> None:
 
 
 def test_two_packages_of_onnxruntime_are_found(tmp_path: Path, linear_folder: Path) -> None:
-    """Two packages that install the same module are a failure, with the command that mends it."""
+    """Two packages that install the same module are a failure; the remedy is a command."""
     write_machine(
         tmp_path,
         {
-            "onnxruntime_other-1.2.dist-info/METADATA": "Metadata-Version: 2.1\nName: onnxruntime-other\nVersion: 1.2",
+            "onnxruntime_other-1.2.dist-info/METADATA": metadata_of("onnxruntime-other", "1.2"),
             "onnxruntime_other-1.2.dist-info/top_level.txt": "onnxruntime",
         },
     )
@@ -113,7 +115,7 @@ def test_two_packages_of_onnxruntime_are_found(tmp_path: Path, linear_folder: Pa
 
 
 def test_broken_runtime_is_a_finding(tmp_path: Path, linear_folder: Path) -> None:
-    """An onnxruntime that cannot be imported fails the session alone; there is no traceback."""
+    """If onnxruntime cannot be imported, only the session fails; there is no traceback."""
     write_machine(tmp_path, {"onnxruntime.py": "raise ImportError('libsomething.so is missing')"})
     found, code = run_doctor(packages=tmp_path, model=linear_folder, device="cpu")
     assert code == 1
@@ -133,13 +135,14 @@ def test_broken_runtime_is_a_finding(tmp_path: Path, linear_folder: Path) -> Non
 def test_runtime_says_which_cuda_it_was_built_for(
     tmp_path: Path, linear_folder: Path, name: str, version: str, text: str
 ) -> None:
-    """The CUDA that a build wants is read from its files, whatever else is installed, and compared with what loads."""
+    """The CUDA that onnxruntime needs is read from its files and compared with what loads."""
+    build = f"package_name = '{name}'\ncuda_version = '{version}'"
     write_machine(
         tmp_path,
         {
-            "onnxruntime_gpu-9.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 9.0",
+            "onnxruntime_gpu-9.0.dist-info/METADATA": metadata_of("onnxruntime-gpu", "9.0"),
             "onnxruntime_gpu-9.0.dist-info/top_level.txt": "onnxruntime",
-            "onnxruntime/capi/build_and_package_info.py": f"package_name = '{name}'\ncuda_version = '{version}'",
+            "onnxruntime/capi/build_and_package_info.py": build,
         },
     )
     found, _ = run_doctor(packages=tmp_path, model=linear_folder, device="auto")
@@ -147,8 +150,8 @@ def test_runtime_says_which_cuda_it_was_built_for(
     assert text.replace("the CPU", "built for the CPU") in found["cuda"]
 
 
-def test_broken_file_of_keys_would_not_serve(tmp_path: Path, linear_folder: Path) -> None:
-    """The file of API keys is read as the service would read it."""
+def test_broken_file_of_keys_cannot_run(tmp_path: Path, linear_folder: Path) -> None:
+    """The doctor reads the file of API keys as the service does."""
     path = tmp_path / "keys"
     path.write_text(new_key("alice")[1])
     assert run_doctor(model=linear_folder, device="cpu", api_keys_file=path)[1] == 0
@@ -161,7 +164,7 @@ def test_broken_file_of_keys_would_not_serve(tmp_path: Path, linear_folder: Path
 def test_quota_of_the_container_is_compared_with_the_settings(
     tmp_path: Path, linear_folder: Path
 ) -> None:
-    """More threads than the quota keeps busy, and less memory than the largest uploads need, are warnings."""
+    """More threads than the quota allows, and too little memory for uploads, are warnings."""
     root = write_machine(
         tmp_path,
         {
@@ -171,22 +174,22 @@ def test_quota_of_the_container_is_compared_with_the_settings(
             "sys/fs/cgroup/memory.max": "268435456",
         },
     )
-    page, serves = doctor(Settings(model=linear_folder, device="cpu", threads=4), root)
-    assert serves
-    assert "warn  cores      1 (quota of the container: 1.0)" in page
+    page, can_run = doctor(Settings(model=linear_folder, device="cpu", threads=4), root)
+    assert can_run
+    assert "warn  cores      1; container quota: 1.0" in page
     assert "SERVICE_THREADS=1" in page
-    assert "warn  memory     limit of the container: 268435456" in page
+    assert "warn  memory     container limit: 256 MiB; needed at most: 2122 MiB" in page
     assert "Module  580.1" in page
     small = Settings(
         model=linear_folder, device="cpu", max_image_pixels=10**6, max_bytes_in_flight=10**8
     )
-    page, serves = doctor(small, root)
-    assert serves
+    page, can_run = doctor(small, root)
+    assert can_run
     assert "warn" not in page
 
 
 def test_taken_port_is_a_warning(linear_folder: Path) -> None:
-    """A port that something listens on, perhaps this service, is said to be taken."""
+    """A taken port is a warning, because it may be this service that listens there."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         found, code = run_doctor(model=linear_folder, device="cpu", port=listening.getsockname()[1])
     assert code == 0

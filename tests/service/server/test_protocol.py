@@ -1,4 +1,4 @@
-"""A connection by itself, without a server process around it."""
+"""One connection, without a server process."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
         GET + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
         b"nonsense\r\n\r\n",
     ],
-    ids=["kept", "closed", "closed before its body has come", "offers to upgrade", "no request"],
+    ids=["kept", "closed", "closed before its body arrived", "offer to upgrade", "no request"],
 )
 def test_connection_is_freed_when_it_ends(request_bytes: bytes) -> None:
-    """Nothing of a connection waits in memory for the garbage collector, which runs seldom."""
+    """A closed connection is freed without the garbage collector, which runs rarely."""
     connections: list[weakref.ref[LimitedProtocol]] = []
     config = uvicorn.Config(PlainTextResponse("yes"), lifespan="off")
     config.load()
@@ -47,7 +47,7 @@ def test_connection_is_freed_when_it_ends(request_bytes: bytes) -> None:
         await writer.wait_closed()
         server.close()
         async with asyncio.timeout(5):
-            while any(connection() for connection in connections):  # noqa: ASYNC110  what is freed sets no event
+            while any(each() for each in connections):  # noqa: ASYNC110  freeing sets no event
                 await asyncio.sleep(0.01)
 
     gc.disable()

@@ -1,0 +1,41 @@
+"""What a supervisor tells a worker process when it starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Self
+
+ASSIGNMENT_VARIABLE = "WORKER_ASSIGNMENT"  # without SERVICE_: users do not set it
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # Prometheus' client reads it when it is imported
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One worker's task; a process that has an assignment is a worker.
+
+    ``socket_number`` is the file descriptor of the inherited listening socket, ``threads`` is how
+    many images the worker processes at a time. ``is_replacement`` is true when other workers serve
+    already. All workers write their metrics to ``metrics_folder``.
+    """
+
+    socket_number: int
+    threads: int
+    is_replacement: bool
+    metrics_folder: str
+
+    def to_environment(self) -> dict[str, str]:
+        """Return the worker's environment: this process's variables and the assignment."""
+        assignment = json.dumps(asdict(self))
+        return os.environ | {
+            ASSIGNMENT_VARIABLE: assignment,
+            METRICS_VARIABLE: self.metrics_folder,
+        }
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self | None:
+        """Read the assignment; None if no supervisor started this process."""
+        assignment = environment.get(ASSIGNMENT_VARIABLE)
+        return None if assignment is None else cls(**json.loads(assignment))
