@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from service.api import access, problems
+from service.api import access, openapi, problems
 from service.api.limits import UploadLimits
 from service.api.routes import batch, health, metrics, models, predict
 from service.inference.predictor import Predictor, load_classifier
@@ -62,6 +62,7 @@ def create_app(
     app.state.predictor = predictor
     app.state.metrics = Metrics(predictor)
     problems.install(app)
+    openapi.install(app, with_keys=settings.api_keys_file is not None)
     # The last added is the outermost.
     app.add_middleware(UploadLimits, settings=settings, status=lambda: predictor.status)
     access.install(app, settings)

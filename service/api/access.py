@@ -6,8 +6,6 @@ it need no key.
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -22,10 +20,6 @@ from service.settings import Settings
 
 HEALTH = "/health"
 WITHOUT_KEY = (HEALTH, "/docs", "/openapi.json")
-KEY_SCHEMES = {
-    "HTTPBearer": {"type": "http", "scheme": "bearer"},
-    "APIKeyHeader": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-}
 
 # FastAPI's page of documentation is an inline script that loads these two files; nothing else may run or be framed.
 SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5"
@@ -50,7 +44,6 @@ def install(app: FastAPI, settings: Settings) -> None:
         app.add_middleware(RateLimit, buckets=TokenBuckets(settings.rate_limit_per_minute))
     if settings.api_keys_file is not None:
         app.add_middleware(RequireKey, keys=KeyRing(settings.api_keys_file))
-        _document_keys(app)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -69,22 +62,6 @@ def install(app: FastAPI, settings: Settings) -> None:
         app.add_middleware(TrustedHosts, allowed_hosts=settings.allowed_hosts)
 
 
-def _document_keys(app: FastAPI) -> None:
-    """Tell the OpenAPI document, and its page, where a key goes."""
-    document = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        content = document()
-        content["components"]["securitySchemes"] = KEY_SCHEMES
-        for path, operations in content["paths"].items():
-            if not _is_below({"path": path}, *WITHOUT_KEY):
-                for operation in operations.values():
-                    operation["security"] = [{name: []} for name in KEY_SCHEMES]
-        return content
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
-
-
 class TrustedHosts:
     """Refuse requests that name a host which is not ours, as Starlette does, but with a problem body."""
 
@@ -94,7 +71,7 @@ class TrustedHosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        trusted = scope["type"] != "http" or _is_below(scope, HEALTH)
+        trusted = scope["type"] != "http" or _is_below(scope["path"], HEALTH)
 
         async def trust(*_: object) -> None:
             nonlocal trusted
@@ -125,7 +102,7 @@ class RequireKey:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection; the key's name becomes ``client`` in its state."""
-        if scope["type"] != "http" or _is_below(scope, *WITHOUT_KEY):
+        if scope["type"] != "http" or not needs_key(scope["path"]):
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
@@ -167,6 +144,10 @@ class SecurityHeaders:
         await self.app(scope, receive, send_with_headers)
 
 
-def _is_below(scope: Scope, *paths: str) -> bool:
-    path: str = scope["path"]
-    return any(path == open_path or path.startswith(open_path + "/") for open_path in paths)
+def needs_key(path: str) -> bool:
+    """Say whether requests for ``path`` need an API key where keys are in use."""
+    return not _is_below(path, *WITHOUT_KEY)
+
+
+def _is_below(path: str, *tops: str) -> bool:
+    return any(path == top or path.startswith(top + "/") for top in tops)

@@ -45,14 +45,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(errors.ServiceError, _answer_service_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
-    document = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        # FastAPI adds the schemas of bodies that it renders itself, and the middlewares' problems are none of them.
-        document()["components"]["schemas"][Problem.__name__] = Problem.model_json_schema()
-        return document()
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 
 
 def problem_response(scope: Scope, error: errors.ServiceError) -> Response:
@@ -96,23 +88,6 @@ def refuse_connection(status: int, name: str, detail: str) -> bytes:
         f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
     )
     return head.encode() + body
-
-
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI entry of each error status that a route can answer with."""
-    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
-    entries: dict[int | str, dict[str, Any]] = {
-        status: {
-            "description": HTTPStatus(status).phrase,
-            "content": {MEDIA_TYPE: {"schema": schema}},
-        }
-        for status in statuses
-    }
-    for status in RETRIED & entries.keys():
-        entries[status]["headers"] = {
-            "Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}}
-        }
-    return entries
 
 
 async def _answer_service_error(request: Request, error: Exception) -> Response:

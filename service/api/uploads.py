@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
@@ -17,18 +16,6 @@ MAX_PARTS = 8
 MAX_PART_HEAD_BYTES = 4096
 MAX_PART_LINES = 16
 MAX_OPTIONS = 256  # of a header, counting what is in quotes: browsers write "&#1078;" for what a form's charset lacks
-
-_BINARY = {"type": "string", "format": "binary"}
-
-
-def _request_body(file: dict[str, Any], *types: str) -> dict[str, Any]:
-    form = {"type": "object", "required": [FIELD], "properties": {FIELD: file}}
-    content = {name: {"schema": _BINARY} for name in types}
-    return {"requestBody": {"required": True, "content": {FORM: {"schema": form}} | content}}
-
-
-OPENAPI_UPLOAD = _request_body(_BINARY, "image/*", "application/octet-stream")
-OPENAPI_BATCH = _request_body({"type": "array", "items": _BINARY}, "application/octet-stream")
 
 
 async def read_upload(request: Request) -> bytes:

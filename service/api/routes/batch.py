@@ -5,11 +5,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
+from service.api.openapi import FILE, upload_body
 from service.api.problems import problem_body
-from service.api.routes.predict import REFUSALS, name_model, prediction_fields
+from service.api.routes.predict import PROBLEMS, name_model, prediction_fields
 from service.api.schemas import BatchPrediction, Failure, ImagePrediction, PredictionQuery
 from service.api.upload_route import UploadRoute
-from service.api.uploads import OPENAPI_BATCH, read_batch
+from service.api.uploads import read_batch
 from service.inference.predictor import ImageAnswer, Predictor
 from service.telemetry.metrics import Record
 
@@ -26,8 +27,9 @@ SHAPE = {
 @router.post(
     "/predict/batch",
     summary="Classify many images",
-    responses=REFUSALS,
-    openapi_extra=OPENAPI_BATCH | {"parameters": [SHAPE]},
+    responses=PROBLEMS,
+    openapi_extra=upload_body({"type": "array", "items": FILE}, "application/octet-stream")
+    | {"parameters": [SHAPE]},
 )
 async def predict_batch(
     request: Request, query: Annotated[PredictionQuery, Query()]

@@ -1,10 +1,8 @@
 """Own ``GET /models`` and what is below it: what the model that answers is, and how good."""
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 
-from service.api.problems import responses
+from service.api.openapi import problem_responses, text_response
 from service.api.schemas import InputFormat, ModelDetails, Models
 from service.errors import NotReadyError, UnknownModelError
 from service.imaging.model_input import PREPROCESSING
@@ -13,12 +11,8 @@ from service.inference.predictor import Predictor
 
 router = APIRouter(prefix="/models")
 
-MARKDOWN: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}
-}
 
-
-@router.get("", summary="The models that answer", responses=responses(400, 401, 503))
+@router.get("", summary="The models that answer", responses=problem_responses(400, 401, 503))
 async def list_models(request: Request) -> Models:
     """List the model that answers, with its classes, its input and its figures."""
     manifest = _serving(request).manifest
@@ -37,7 +31,7 @@ async def list_models(request: Request) -> Models:
     "/{name}/card",
     summary="A model's card",
     response_class=Response,
-    responses=MARKDOWN | responses(400, 401, 404, 422, 503),
+    responses=text_response("text/markdown") | problem_responses(400, 401, 404, 422, 503),
 )
 async def read_card(request: Request, name: str) -> Response:
     """Answer the card of the model that answers, in Markdown."""

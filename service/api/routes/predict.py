@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from service.api.problems import responses
+from service.api.openapi import FILE, problem_responses, upload_body
 from service.api.schemas import Explanation, Model, Prediction, PredictionQuery
 from service.api.upload_route import UploadRoute
-from service.api.uploads import OPENAPI_UPLOAD, read_upload
+from service.api.uploads import read_upload
 from service.bundle import Manifest
 from service.imaging.model_input import ModelInput
 from service.inference.predictor import ImageAnswer, Predictor
@@ -16,11 +16,14 @@ from service.telemetry.metrics import Record
 
 router = APIRouter(route_class=UploadRoute)
 
-REFUSALS = responses(400, 401, 408, 413, 415, 422, 429, 503, 504)
+PROBLEMS = problem_responses(400, 401, 408, 413, 415, 422, 429, 503, 504)
 
 
 @router.post(
-    "/predict", summary="Classify one image", responses=REFUSALS, openapi_extra=OPENAPI_UPLOAD
+    "/predict",
+    summary="Classify one image",
+    responses=PROBLEMS,
+    openapi_extra=upload_body(FILE, "image/*", "application/octet-stream"),
 )
 async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) -> Prediction:
     """Classify an image: JPEG, PNG, WebP, BMP, GIF or TIFF, as a form's file part ``file`` or as the raw body."""
