@@ -6,10 +6,11 @@ it need no key.
 
 from __future__ import annotations
 
+import re
+
 from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.keys import KeyRing
@@ -20,6 +21,9 @@ from service.settings import Settings
 
 HEALTH = "/health"
 WITHOUT_KEY = (HEALTH, "/docs", "/openapi.json")
+
+# A name, or an IP address in brackets, and perhaps a port (RFC 3986, section 3.2).
+HOST = re.compile(r"(?P<name>[\w.~%!$&'()*+,;=-]+|\[[0-9A-Fa-f.:]+\])(:[0-9]+)?", re.ASCII)
 
 # FastAPI's page of documentation is an inline script that loads these two files; nothing else may run or be framed.
 SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5"
@@ -59,38 +63,41 @@ def install(app: FastAPI, settings: Settings) -> None:
             ],
         )
     if settings.allowed_hosts:
-        app.add_middleware(TrustedHosts, allowed_hosts=settings.allowed_hosts)
+        app.add_middleware(AllowedHosts, allowed_hosts=settings.allowed_hosts)
 
 
-class TrustedHosts:
-    """Refuse requests that name a host which is not ours, as Starlette does, but with a problem body."""
+class AllowedHosts:
+    """Reject requests whose ``Host`` header names none of ``allowed_hosts``, except for /health."""
 
     def __init__(self, app: ASGIApp, allowed_hosts: tuple[str, ...]) -> None:
         self.app = app
-        self.allowed_hosts = allowed_hosts
+        self.allowed_hosts = tuple(host.lower() for host in allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        trusted = scope["type"] != "http" or _is_below(scope["path"], HEALTH)
-
-        async def trust(*_: object) -> None:
-            nonlocal trusted
-            trusted = True
-
-        async def discard(_: Message) -> None:
-            pass
-
-        await TrustedHostMiddleware(trust, self.allowed_hosts, www_redirect=False)(
-            scope, receive, discard
-        )
-        if trusted:
+        if scope["type"] != "http" or _is_below(scope["path"], HEALTH):
             await self.app(scope, receive, send)
-        else:
-            host = Headers(scope=scope).get("host", "")
-            error = UnknownHostError(
-                f"the request is for the host {host[:100]!r}; use the name of this service"
-            )
-            await problem_response(scope, error)(scope, receive, send)
+            return
+        host = Headers(scope=scope).get("host", "")
+        if is_allowed_host(host, self.allowed_hosts):
+            await self.app(scope, receive, send)
+            return
+        error = UnknownHostError(
+            f"the Host header {host[:100]!r} is not a name of this service; use one of its names"
+        )
+        await problem_response(scope, error)(scope, receive, send)
+
+
+def is_allowed_host(host: str, patterns: tuple[str, ...]) -> bool:
+    """Say whether a ``Host`` header matches one of ``patterns``, which are in lower case.
+
+    ``*`` matches every header, even an empty one. ``*.example.org`` matches every name below
+    ``example.org``. Case and port do not count. Starlette's TrustedHostMiddleware matches alike.
+    """
+    match = HOST.fullmatch(host)
+    name = match["name"].lower() if match else ""
+    suffixes = tuple(pattern[1:] for pattern in patterns if pattern.startswith("*."))
+    return "*" in patterns or name in patterns or name.endswith(suffixes)
 
 
 class RequireKey:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Message
 
+from service.api.access import is_allowed_host
 from service.api.keys import new_key
 from service.app import create_app
 from service.errors import KeysFileError
@@ -120,6 +126,56 @@ def test_only_our_hosts_are_answered(guarded: TestClient, host: str, status: int
         assert_problem(response, 400, "unknown-host")
         assert_problem(guarded.get("/metrics", headers={"Host": host}), 400, "unknown-host")
     assert guarded.get("/health", headers={"Host": host}).status_code == 200
+
+
+def test_request_without_a_host_is_rejected(guarded: TestClient) -> None:
+    """A request without a Host header, as in HTTP/1.0, is rejected, except for /health."""
+    assert asyncio.run(status_without_host(guarded.app, "/metrics")) == 400
+    assert asyncio.run(status_without_host(guarded.app, "/health/live")) == 200
+
+
+async def status_without_host(app: ASGIApp, path: str) -> int:
+    """GET a path without any header."""
+    statuses: list[int] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+    await app(scope, receive, send)
+    return statuses[0]
+
+
+NAMES = ("example.org", "a.example.org", "*.example.org", "EXAMPLE.org", "[::1]", "[::2]", "*")
+HOSTS = st.one_of(
+    st.lists(
+        st.sampled_from([*NAMES, "evil", ".", ":", "8000", "@", "/", "#", "\xff", "[", "]", " "]),
+        max_size=4,
+    ).map("".join),
+    st.text(st.characters(max_codepoint=255), max_size=12),
+)
+
+
+@given(host=st.none() | HOSTS, allowed=st.lists(st.sampled_from(NAMES), min_size=1, max_size=3))
+def test_hosts_match_as_in_starlette(host: str | None, allowed: list[str]) -> None:
+    """Any Host header, or none, is allowed exactly if Starlette's own middleware allows it."""
+    passed: list[bool] = []
+
+    async def app(*_: object) -> None:
+        passed.append(True)
+
+    async def nothing(*_: object) -> Message:
+        return {}
+
+    headers = [] if host is None else [(b"host", host.encode("latin-1"))]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
+    asyncio.run(TrustedHostMiddleware(app, allowed, www_redirect=False)(scope, nothing, nothing))
+    patterns = tuple(pattern.lower() for pattern in allowed)
+    assert is_allowed_host(host or "", patterns) == bool(passed)
 
 
 def test_pages_of_listed_origins_may_ask(guarded: TestClient) -> None:
