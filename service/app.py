@@ -1,4 +1,4 @@
-"""Own the composition of the application: wire settings, predictor, routes and limits together, and nothing else."""
+"""The composition of the application: settings, predictor, routes and middleware."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def create_app(
     *,
     starts_with_model: bool = False,
 ) -> FastAPI:
-    """Build the application; its model is loaded after it has started, while ``/health`` answers 503.
+    """Build the application. It loads its model after the start; until then /health answers 503.
 
-    ``on_failure`` is called when there is no model to be had, so that a server can stop. With ``starts_with_model`` the
-    start waits for the model instead.
+    ``on_failure`` is called if no model can be loaded, so that the server can stop. With
+    ``starts_with_model`` the start waits until the model is loaded.
     """
     predictor = Predictor(settings, lambda: load_classifier(settings), on_failure)
 
@@ -43,7 +43,7 @@ def create_app(
         await asyncio.gather(*tasks, return_exceptions=True)
         predictor.close()
 
-    # Not by include_router, which would look for the route of each request twice.
+    # include_router would search for the route of each request twice.
     routes = [
         route
         for module in (predict, batch, models, health, metrics)
@@ -56,14 +56,14 @@ def create_app(
         version="0.1.0",
         lifespan=lifespan,
         redoc_url=None,
-        redirect_slashes=False,  # a redirect would be built from the client's Host header
+        redirect_slashes=False,  # a redirect would repeat the client's Host header
         telemetry=tracing.configuration(),
     )
     app.state.predictor = predictor
     app.state.metrics = Metrics(predictor)
     problems.install(app)
     openapi.install(app, with_keys=settings.api_keys_file is not None)
-    # The last added is the outermost.
+    # The middleware added last is the outermost.
     app.add_middleware(UploadLimits, settings=settings, status=lambda: predictor.status)
     access.install(app, settings)
     paths = {route.path for route in routes if isinstance(route, APIRoute)}

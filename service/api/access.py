@@ -1,7 +1,7 @@
-"""Own who may ask, as pure ASGI: host names, API keys, CORS, and what browsers may do with the answers.
+"""Who may send requests: host names, API keys, CORS and the headers that bind browsers.
 
-``/health`` is open to everybody, for a probe knows neither the host name nor a key; ``/docs`` and the document behind
-it need no key.
+Everybody may ask for ``/health``, because a probe knows neither the host name nor a key. ``/docs``
+and ``/openapi.json`` need no key.
 """
 
 from __future__ import annotations
@@ -22,10 +22,16 @@ from service.settings import Settings
 HEALTH = "/health"
 WITHOUT_KEY = (HEALTH, "/docs", "/openapi.json")
 
+CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Shape")
+CORS_RESPONSE_HEADERS = (
+    *("RateLimit", "RateLimit-Policy", "Retry-After", "Server-Timing", "X-Request-ID"),
+)
+
 # A name, or an IP address in brackets, and perhaps a port (RFC 3986, section 3.2).
 HOST = re.compile(r"(?P<name>[\w.~%!$&'()*+,;=-]+|\[[0-9A-Fa-f.:]+\])(:[0-9]+)?", re.ASCII)
 
-# FastAPI's page of documentation is an inline script that loads these two files; nothing else may run or be framed.
+# FastAPI's page at /docs is an inline script that loads two files. A browser may load these two and
+# nothing else, and no other page may put /docs into a frame.
 SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5"
 PAGE_POLICY = (
     f"default-src 'none'; script-src 'unsafe-inline' {SWAGGER}/swagger-ui-bundle.js; "
@@ -38,12 +44,13 @@ PAGE_HEADERS = ((b"content-security-policy", PAGE_POLICY.encode()),)
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Add to ``app`` what ``settings`` ask for; it needs the request id that is set outside of it.
+    """Add the middleware that ``settings`` ask for. It needs the request id of ``Observe``.
 
     Raises:
         KeysFileError: See ``KeyRing``.
     """
-    # The last added is the outermost: a browser asks without a key whether it may ask, and reads refusals too.
+    # The middleware added last is the outermost. CORS is outside of the keys, because a browser's
+    # preflight has no key, and the page must be able to read a rejection.
     if settings.rate_limit_per_minute is not None:
         app.add_middleware(RateLimit, buckets=TokenBuckets(settings.rate_limit_per_minute))
     if settings.api_keys_file is not None:
@@ -53,14 +60,8 @@ def install(app: FastAPI, settings: Settings) -> None:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Shape"],
-            expose_headers=[
-                "RateLimit",
-                "RateLimit-Policy",
-                "Retry-After",
-                "Server-Timing",
-                "X-Request-ID",
-            ],
+            allow_headers=CORS_REQUEST_HEADERS,
+            expose_headers=CORS_RESPONSE_HEADERS,
         )
     if settings.allowed_hosts:
         app.add_middleware(AllowedHosts, allowed_hosts=settings.allowed_hosts)
@@ -101,25 +102,24 @@ def is_allowed_host(host: str, patterns: tuple[str, ...]) -> bool:
 
 
 class RequireKey:
-    """Refuse requests without a known API key, as ``Authorization: Bearer KEY`` or as ``X-API-Key: KEY``."""
+    """Reject requests without a known API key, from ``Authorization`` or ``X-API-Key``."""
 
     def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
         self.app = app
         self.keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI connection; the key's name becomes ``client`` in its state."""
+        """Serve one ASGI connection; the owner's name becomes ``client`` in its state."""
         if scope["type"] != "http" or not needs_key(scope["path"]):
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        key = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
+        key = _read_key(Headers(scope=scope))
         owner = self.keys.owner(key) if key else None
         if owner is None:
-            got = "an unknown API key" if key else "no API key"
+            received = "an unknown API key" if key else "no API key"
             error = UnknownKeyError(
-                f"the request has {got}; send yours as Authorization: Bearer KEY or X-API-Key: KEY"
+                f"the request has {received}; "
+                "send yours as Authorization: Bearer KEY or X-API-Key: KEY"
             )
             await problem_response(scope, error)(scope, receive, send)
             return
@@ -127,8 +127,14 @@ class RequireKey:
         await self.app(scope, receive, send)
 
 
+def _read_key(headers: Headers) -> str:
+    """Return the key that a request sends, or an empty string."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
+
+
 class SecurityHeaders:
-    """Tell browsers to take every answer as what it says it is, and to run nothing else on our pages."""
+    """Forbid browsers to guess the type of an answer, and to run foreign code on our pages."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -138,21 +144,16 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                is_page = (
-                    Headers(raw=message["headers"]).get("content-type", "").startswith("text/html")
-                )
-                message["headers"] = [
-                    *message["headers"],
-                    *SECURITY_HEADERS,
-                    *(PAGE_HEADERS if is_page else ()),
-                ]
+                content_type = Headers(raw=message["headers"]).get("content-type", "")
+                page_headers = PAGE_HEADERS if content_type.startswith("text/html") else ()
+                message["headers"] = [*message["headers"], *SECURITY_HEADERS, *page_headers]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
 
 
 def needs_key(path: str) -> bool:
-    """Say whether requests for ``path`` need an API key where keys are in use."""
+    """Say whether ``path`` needs an API key if the service uses keys."""
     return not _is_below(path, *WITHOUT_KEY)
 
 

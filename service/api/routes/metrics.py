@@ -1,4 +1,4 @@
-"""Own ``GET /metrics``, for Prometheus."""
+"""``GET /metrics``, for Prometheus."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -15,6 +15,6 @@ router = APIRouter()
     responses=text_response("text/plain") | problem_responses(400, 401),
 )
 async def read_metrics(request: Request) -> Response:
-    """Answer all metrics in Prometheus' text format."""
+    """Return all metrics in Prometheus' text format."""
     metrics: Metrics = request.app.state.metrics
     return Response(metrics.render(), media_type=CONTENT_TYPE)

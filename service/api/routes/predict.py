@@ -1,4 +1,4 @@
-"""Own ``POST /predict``: an uploaded image in, its class and probabilities out."""
+"""``POST /predict``: an uploaded image in, its class and probabilities out."""
 
 from base64 import b64encode
 from typing import Annotated, Any
@@ -39,7 +39,7 @@ async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) 
 
 
 def prediction_fields(answer: ImageAnswer, query: PredictionQuery) -> dict[str, Any]:
-    """Return the fields of ``ImagePrediction``, as far as ``query`` asks for them."""
+    """Return the fields of ``ImagePrediction`` that ``query`` asks for."""
     classification = answer.classification
     return {
         "class_id": classification.class_id,
@@ -54,12 +54,12 @@ def prediction_fields(answer: ImageAnswer, query: PredictionQuery) -> dict[str, 
 
 
 def name_model(manifest: Manifest) -> Model:
-    """Name the model that answers."""
+    """Return the name and the version of a model."""
     return Model(name=manifest.name, version=manifest.version)
 
 
 def explain(source: ModelInput) -> Explanation:
-    """Tell what the model saw, and how it was made of the upload."""
+    """Return what the model saw, and how the upload was converted to it."""
     return Explanation(
         image=b64encode(source.to_png()).decode(),
         polarity="negated" if source.negated else "kept",
