@@ -27,7 +27,7 @@ def test_keys_are_documented_where_they_are_needed(tmp_path: Path) -> None:
     path.write_text(new_key("alice")[1])
     document = create_app(Settings(api_keys_file=path)).openapi()
     assert document["components"]["securitySchemes"] == KEY_SCHEMES
-    either = [{"HTTPBearer": []}, {"APIKeyHeader": []}]
+    either: list[dict[str, list[str]]] = [{"HTTPBearer": []}, {"APIKeyHeader": []}]
     for path_of_operation, operation in operations(document):
         is_open = path_of_operation.startswith("/health")
         assert operation.get("security") == (None if is_open else either), path_of_operation
