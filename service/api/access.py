@@ -24,7 +24,11 @@ WITHOUT_KEY = (HEALTH, "/docs", "/openapi.json")
 
 CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Shape")
 CORS_RESPONSE_HEADERS = (
-    *("RateLimit", "RateLimit-Policy", "Retry-After", "Server-Timing", "X-Request-ID"),
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "Server-Timing",
+    "X-Request-ID",
 )
 
 # A name, or an IP address in brackets, and perhaps a port (RFC 3986, section 3.2).
