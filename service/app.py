@@ -1,4 +1,4 @@
-"""Own the composition of the application: wire settings, predictor, routes and limits together, and nothing else."""
+"""The composition of the application: settings, predictor, routes and middleware."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from service.api import access, problems
+from service.api import access, openapi, problems
 from service.api.limits import UploadLimits
 from service.api.routes import batch, health, metrics, models, predict
 from service.inference.predictor import Predictor, load_classifier
@@ -26,11 +26,11 @@ def create_app(
     threads: int | None = None,
     metrics_folder: str | None = None,
 ) -> FastAPI:
-    """Build the application; its model is loaded after it has started, while ``/health`` answers 503.
+    """Build the application. It loads its model after the start; until then /health answers 503.
 
-    ``on_failure`` is called when there is no model to be had, so that a server can stop. With ``starts_with_model`` the
-    start waits for the model instead.
-    A worker has its ``threads`` and its ``metrics_folder`` from its supervisor.
+    ``on_failure`` is called if no model can be loaded, so that the server can stop. With
+    ``starts_with_model`` the start waits until the model is loaded.
+    A supervisor gives its workers their number of ``threads`` and their ``metrics_folder``.
     """
     predictor = Predictor(settings, lambda: load_classifier(settings), on_failure, threads)
 
@@ -46,7 +46,7 @@ def create_app(
         await asyncio.gather(*tasks, return_exceptions=True)
         predictor.close()
 
-    # Not by include_router, which would look for the route of each request twice.
+    # include_router would search for the route of each request twice.
     routes = [
         route
         for module in (predict, batch, models, health, metrics)
@@ -59,13 +59,14 @@ def create_app(
         version="0.1.0",
         lifespan=lifespan,
         redoc_url=None,
-        redirect_slashes=False,  # a redirect would be built from the client's Host header
+        redirect_slashes=False,  # a redirect would repeat the client's Host header
         telemetry=tracing.configuration(),
     )
     app.state.predictor = predictor
     app.state.metrics = Metrics(predictor, metrics_folder)
     problems.install(app)
-    # The last added is the outermost.
+    openapi.install(app, with_keys=settings.api_keys_file is not None)
+    # The middleware added last is the outermost.
     app.add_middleware(UploadLimits, settings=settings, status=lambda: predictor.status)
     access.install(app, settings)
     paths = {route.path for route in routes if isinstance(route, APIRoute)}

@@ -1,31 +1,31 @@
-"""Own the errors that the service raises on purpose; know nothing of HTTP.
+"""The errors that the service raises on purpose. Knows nothing about HTTP.
 
 ServiceError
 ├── BundleError                a model bundle is missing, damaged or contradicts itself
-├── AddressError               the address to listen on cannot be had
-├── DeviceError                the device asked for cannot be had
-├── KeysFileError              the file of API keys cannot be used
-├── TracingError               tracing is asked for, but what it takes is not installed
+├── AddressError               the service cannot listen on the address
+├── DeviceError                the requested device is not available
+├── KeysFileError              the file of API keys is missing or not valid
+├── TracingError               tracing is requested, but its packages are not installed
 ├── NotReadyError              the model is not loaded, or the service is stopping
-├── OverloadedError            more uploads than the service takes on at a time
-├── QuotaExceededError         the client asks more often than it may
+├── OverloadedError            too many uploads are in flight
+├── QuotaExceededError         the client sends too many requests
 ├── DeadlineExceededError      the request was not answered in time
-├── InferenceError             the model failed on an image that it should have answered
+├── InferenceError             the model failed on a valid image
 └── InvalidRequestError        the request cannot be answered as it is
-    ├── UnknownHostError           it names a host that is not ours
-    ├── UnknownKeyError            it carries no API key, or an unknown one
-    ├── InvalidParameterError      a parameter is out of what the model allows
-    ├── UnknownModelError          it names a model that is not served
+    ├── UnknownHostError           the Host header is not a name of this service
+    ├── UnknownKeyError            the API key is missing or unknown
+    ├── InvalidParameterError      a parameter is not in the range that the model allows
+    ├── UnknownModelError          the named model is not served
     ├── MalformedFormError         the form does not hold exactly one file part named "file"
-    ├── UnsupportedTypeError       the body is of a content type that is not accepted
+    ├── UnsupportedTypeError       the content type is not accepted
     ├── UploadTimeoutError         the body did not arrive in time
-    ├── UploadTooLargeError        more bytes than allowed
-    ├── UnreadableTensorError      not the pixels of images of the model's size
-    └── ImageError                 it is an image's own fault; others of the same request are answered
-        ├── ImageTooLargeError         more pixels than allowed
-        └── UnreadableImageError       not an image in an accepted format, or a damaged one
+    ├── UploadTooLargeError        the upload has more bytes than allowed
+    ├── UnreadableTensorError      the upload is not a batch of images of the model's size
+    └── ImageError                 one image is at fault; others of the request are answered
+        ├── ImageTooLargeError         the image has more pixels than allowed
+        └── UnreadableImageError       the upload is damaged or not an image in an accepted format
 
-A message says what was got, what is allowed and what to do; it may be shown to the client.
+A message says what was received, what is allowed and what to do. A client may see it.
 """
 
 
@@ -38,19 +38,19 @@ class BundleError(ServiceError):
 
 
 class AddressError(ServiceError):
-    """The address to listen on cannot be had."""
+    """The service cannot listen on the address."""
 
 
 class DeviceError(ServiceError):
-    """The device asked for cannot be had."""
+    """The requested device is not available."""
 
 
 class KeysFileError(ServiceError):
-    """The file of API keys cannot be used."""
+    """The file of API keys is missing or not valid."""
 
 
 class TracingError(ServiceError):
-    """Tracing is asked for, but what it takes is not installed."""
+    """Tracing is requested, but its packages are not installed."""
 
 
 class NotReadyError(ServiceError):
@@ -58,9 +58,9 @@ class NotReadyError(ServiceError):
 
 
 class OverloadedError(ServiceError):
-    """More uploads are in flight, by number or by bytes, than the service takes on at a time.
+    """Too many uploads are in flight, by number or by bytes.
 
-    ``retry_after_seconds`` is how long those in flight are likely to take.
+    ``retry_after_seconds`` is how long the uploads in flight are likely to take.
     """
 
     def __init__(self, message: str, retry_after_seconds: int) -> None:
@@ -69,7 +69,7 @@ class OverloadedError(ServiceError):
 
 
 class QuotaExceededError(ServiceError):
-    """The client asks more often than it may; ``retry_after_seconds`` is how long it must wait."""
+    """The client sends too many requests; it must wait for ``retry_after_seconds``."""
 
     def __init__(self, message: str, retry_after_seconds: int) -> None:
         super().__init__(message)
@@ -81,23 +81,23 @@ class DeadlineExceededError(ServiceError):
 
 
 class InferenceError(ServiceError):
-    """The model failed on an image that it should have answered."""
+    """The model failed on a valid image."""
 
 
 class InvalidRequestError(ServiceError):
-    """The request cannot be answered as it is; its subclasses say why."""
+    """The request cannot be answered as it is; the subclass says why."""
 
 
 class UnknownHostError(InvalidRequestError):
-    """The request names a host that is not ours."""
+    """The request's Host header is not a name of this service."""
 
 
 class UnknownKeyError(InvalidRequestError):
-    """The request carries no API key, or an unknown one."""
+    """The request's API key is missing or unknown."""
 
 
 class InvalidParameterError(InvalidRequestError):
-    """A parameter is out of what the model allows."""
+    """A parameter is not in the range that the model allows."""
 
 
 class UnknownModelError(InvalidRequestError):
@@ -109,7 +109,7 @@ class MalformedFormError(InvalidRequestError):
 
 
 class UnsupportedTypeError(InvalidRequestError):
-    """The body is of a content type that is not accepted."""
+    """The body's content type is not accepted."""
 
 
 class UploadTimeoutError(InvalidRequestError):
@@ -121,7 +121,7 @@ class UploadTooLargeError(InvalidRequestError):
 
 
 class ImageError(InvalidRequestError):
-    """The image itself cannot be answered; others of the same request can."""
+    """One image is at fault; the others of the request are answered."""
 
 
 class ImageTooLargeError(ImageError):
@@ -129,8 +129,8 @@ class ImageTooLargeError(ImageError):
 
 
 class UnreadableImageError(ImageError):
-    """The upload is not an image in an accepted format, or a damaged one."""
+    """The upload is damaged or not an image in an accepted format."""
 
 
 class UnreadableTensorError(InvalidRequestError):
-    """The upload does not hold the pixels of images of the model's size."""
+    """The upload is not a batch of images of the model's size."""

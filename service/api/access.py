@@ -1,17 +1,16 @@
-"""Own who may ask, as pure ASGI: host names, API keys, CORS, and what browsers may do with the answers.
+"""Who may send requests: host names, API keys, CORS and the headers that bind browsers.
 
-``/health`` is open to everybody, for a probe knows neither the host name nor a key; ``/docs`` and the document behind
-it need no key.
+Everybody may ask for ``/health``, because a probe knows neither the host name nor a key. ``/docs``
+and ``/openapi.json`` need no key.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import re
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.keys import KeyRing
@@ -22,12 +21,21 @@ from service.settings import Settings
 
 HEALTH = "/health"
 WITHOUT_KEY = (HEALTH, "/docs", "/openapi.json")
-KEY_SCHEMES = {
-    "HTTPBearer": {"type": "http", "scheme": "bearer"},
-    "APIKeyHeader": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-}
 
-# FastAPI's page of documentation is an inline script that loads these two files; nothing else may run or be framed.
+CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Shape")
+CORS_RESPONSE_HEADERS = (
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "Server-Timing",
+    "X-Request-ID",
+)
+
+# A name, or an IP address in brackets, and perhaps a port (RFC 3986, section 3.2).
+HOST = re.compile(r"(?P<name>[\w.~%!$&'()*+,;=-]+|\[[0-9A-Fa-f.:]+\])(:[0-9]+)?", re.ASCII)
+
+# FastAPI's page at /docs is an inline script that loads two files. A browser may load these two and
+# nothing else, and no other page may put /docs into a frame.
 SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5"
 PAGE_POLICY = (
     f"default-src 'none'; script-src 'unsafe-inline' {SWAGGER}/swagger-ui-bundle.js; "
@@ -40,102 +48,82 @@ PAGE_HEADERS = ((b"content-security-policy", PAGE_POLICY.encode()),)
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Add to ``app`` what ``settings`` ask for; it needs the request id that is set outside of it.
+    """Add the middleware that ``settings`` ask for. It needs the request id of ``Observe``.
 
     Raises:
         KeysFileError: See ``KeyRing``.
     """
-    # The last added is the outermost: a browser asks without a key whether it may ask, and reads refusals too.
+    # The middleware added last is the outermost. CORS is outside of the keys, because a browser's
+    # preflight has no key, and the page must be able to read a rejection.
     if settings.rate_limit_per_minute is not None:
         app.add_middleware(RateLimit, buckets=TokenBuckets(settings.rate_limit_per_minute))
     if settings.api_keys_file is not None:
         app.add_middleware(RequireKey, keys=KeyRing(settings.api_keys_file))
-        _document_keys(app)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Shape"],
-            expose_headers=[
-                "RateLimit",
-                "RateLimit-Policy",
-                "Retry-After",
-                "Server-Timing",
-                "X-Request-ID",
-            ],
+            allow_headers=CORS_REQUEST_HEADERS,
+            expose_headers=CORS_RESPONSE_HEADERS,
         )
     if settings.allowed_hosts:
-        app.add_middleware(TrustedHosts, allowed_hosts=settings.allowed_hosts)
+        app.add_middleware(AllowedHosts, allowed_hosts=settings.allowed_hosts)
 
 
-def _document_keys(app: FastAPI) -> None:
-    """Tell the OpenAPI document, and its page, where a key goes."""
-    document = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        content = document()
-        content["components"]["securitySchemes"] = KEY_SCHEMES
-        for path, operations in content["paths"].items():
-            if not _is_below({"path": path}, *WITHOUT_KEY):
-                for operation in operations.values():
-                    operation["security"] = [{name: []} for name in KEY_SCHEMES]
-        return content
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
-
-
-class TrustedHosts:
-    """Refuse requests that name a host which is not ours, as Starlette does, but with a problem body."""
+class AllowedHosts:
+    """Reject requests whose ``Host`` header names none of ``allowed_hosts``, except for /health."""
 
     def __init__(self, app: ASGIApp, allowed_hosts: tuple[str, ...]) -> None:
         self.app = app
-        self.allowed_hosts = allowed_hosts
+        self.allowed_hosts = tuple(host.lower() for host in allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        trusted = scope["type"] != "http" or _is_below(scope, HEALTH)
-
-        async def trust(*_: object) -> None:
-            nonlocal trusted
-            trusted = True
-
-        async def discard(_: Message) -> None:
-            pass
-
-        await TrustedHostMiddleware(trust, self.allowed_hosts, www_redirect=False)(
-            scope, receive, discard
-        )
-        if trusted:
+        if scope["type"] != "http" or _is_below(scope["path"], HEALTH):
             await self.app(scope, receive, send)
-        else:
-            host = Headers(scope=scope).get("host", "")
-            error = UnknownHostError(
-                f"the request is for the host {host[:100]!r}; use the name of this service"
-            )
-            await problem_response(scope, error)(scope, receive, send)
+            return
+        host = Headers(scope=scope).get("host", "")
+        if is_allowed_host(host, self.allowed_hosts):
+            await self.app(scope, receive, send)
+            return
+        error = UnknownHostError(
+            f"the Host header {host[:100]!r} is not a name of this service; use one of its names"
+        )
+        await problem_response(scope, error)(scope, receive, send)
+
+
+def is_allowed_host(host: str, patterns: tuple[str, ...]) -> bool:
+    """Say whether a ``Host`` header matches one of ``patterns``, which are in lower case.
+
+    ``*`` matches every header, even an empty one. ``*.example.org`` matches every name below
+    ``example.org``. Case and port do not count. Starlette's TrustedHostMiddleware matches alike.
+    """
+    match = HOST.fullmatch(host)
+    name = match["name"].lower() if match else ""
+    suffixes = tuple(pattern[1:] for pattern in patterns if pattern.startswith("*."))
+    return "*" in patterns or name in patterns or name.endswith(suffixes)
 
 
 class RequireKey:
-    """Refuse requests without a known API key, as ``Authorization: Bearer KEY`` or as ``X-API-Key: KEY``."""
+    """Reject requests without a known API key, from ``Authorization`` or ``X-API-Key``."""
 
     def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
         self.app = app
         self.keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI connection; the key's name becomes ``client`` in its state."""
-        if scope["type"] != "http" or _is_below(scope, *WITHOUT_KEY):
+        """Serve one ASGI connection; the owner's name becomes ``client`` in its state."""
+        if scope["type"] != "http" or not needs_key(scope["path"]):
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        key = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
+        key = _read_key(Headers(scope=scope))
         owner = self.keys.owner(key) if key else None
         if owner is None:
-            got = "an unknown API key" if key else "no API key"
+            received = "an unknown API key" if key else "no API key"
             error = UnknownKeyError(
-                f"the request has {got}; send yours as Authorization: Bearer KEY or X-API-Key: KEY"
+                f"the request has {received}; "
+                "send yours as Authorization: Bearer KEY or X-API-Key: KEY"
             )
             await problem_response(scope, error)(scope, receive, send)
             return
@@ -143,8 +131,14 @@ class RequireKey:
         await self.app(scope, receive, send)
 
 
+def _read_key(headers: Headers) -> str:
+    """Return the key that a request sends, or an empty string."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
+
+
 class SecurityHeaders:
-    """Tell browsers to take every answer as what it says it is, and to run nothing else on our pages."""
+    """Forbid browsers to guess the type of an answer, and to run foreign code on our pages."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -154,19 +148,18 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                is_page = (
-                    Headers(raw=message["headers"]).get("content-type", "").startswith("text/html")
-                )
-                message["headers"] = [
-                    *message["headers"],
-                    *SECURITY_HEADERS,
-                    *(PAGE_HEADERS if is_page else ()),
-                ]
+                content_type = Headers(raw=message["headers"]).get("content-type", "")
+                page_headers = PAGE_HEADERS if content_type.startswith("text/html") else ()
+                message["headers"] = [*message["headers"], *SECURITY_HEADERS, *page_headers]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
 
 
-def _is_below(scope: Scope, *paths: str) -> bool:
-    path: str = scope["path"]
-    return any(path == open_path or path.startswith(open_path + "/") for open_path in paths)
+def needs_key(path: str) -> bool:
+    """Say whether ``path`` needs an API key if the service uses keys."""
+    return not _is_below(path, *WITHOUT_KEY)
+
+
+def _is_below(path: str, *tops: str) -> bool:
+    return any(path == top or path.startswith(top + "/") for top in tops)

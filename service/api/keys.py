@@ -1,7 +1,8 @@
-"""Own the file of API keys: a line a key, hashed, read again when it changes. Knows nothing of HTTP.
+"""The file of API keys, read again when it changes. Knows nothing about HTTP.
 
-A line is ``NAME:SHA256``; blank lines and lines that begin with ``#`` are passed over. A name may have several keys, so
-that one can be put in force before another is withdrawn. A file without keys is a valid one, and lets nobody in.
+A line is ``NAME:SHA256``, the owner and the hash of one key. Blank lines and lines that begin with
+``#`` are ignored. A name may have several keys, so that a new key can be added before the old one
+is removed. A file without keys is valid: then no key is accepted.
 """
 
 from __future__ import annotations
@@ -28,24 +29,28 @@ def new_key(name: str) -> tuple[str, str]:
     """Return a new key for ``name`` and its line for the file.
 
     Raises:
-        KeysFileError: ``name`` cannot stand in the file.
+        KeysFileError: ``name`` has characters that the file cannot hold, or is too long.
     """
     if not NAME.fullmatch(name):
         raise KeysFileError(
-            f"the name {name!r} is not allowed; use 1 to 64 letters, digits, dots, dashes, underscores"
+            f"the name {name!r} is not allowed; "
+            "use 1 to 64 letters, digits, dots, dashes and underscores"
         )
     key = secrets.token_urlsafe(32)
     return key, f"{name}:{_hash(key).hex()}"
 
 
 class KeyRing:
-    """The keys of a file. A file that turns bad later is logged, and the keys read before stay in force."""
+    """The keys of a file.
+
+    If the file changes and is not valid any more, that is logged and the earlier keys stay valid.
+    """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         """Read the keys of ``path``; ``clock`` counts seconds.
 
         Raises:
-            KeysFileError: The file cannot be read, or a line of it is not one of a key.
+            KeysFileError: The file cannot be read, or a line of it is not ``NAME:SHA256``.
         """
         self._path = path
         self._clock = clock
@@ -54,7 +59,7 @@ class KeyRing:
         self._names = _read(path)
 
     def owner(self, key: str) -> str | None:
-        """Return the name that ``key`` belongs to, or None; the time it takes tells nothing of the keys."""
+        """Return the name of the owner of ``key``, or None. The time taken reveals nothing."""
         self._read_if_changed()
         offered = _hash(key)
         names = [name for known, name in self._names.items() if hmac.compare_digest(known, offered)]
@@ -71,13 +76,13 @@ class KeyRing:
         try:
             self._names = _read(self._path)
         except KeysFileError as error:
-            log.error("%s; the keys read before stay in force", error)
+            log.error("%s; the keys that were read before stay valid", error)
         else:
-            log.info("%s was read again: %d keys are in force", self._path, len(self._names))
+            log.info("%s was read again: %d keys are valid", self._path, len(self._names))
 
 
 def _hash(key: str) -> bytes:
-    # No salt and no slow hash: a key is 256 random bits, and none of those can be guessed from its hash.
+    # No salt and no slow hash: nobody can guess a key of 256 random bits from its hash.
     return hashlib.sha256(key.encode()).digest()
 
 
@@ -90,7 +95,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def _read(path: Path) -> dict[bytes, str]:
-    """Return the name of each key by the key's hash."""
+    """Return the owner's name by the hash of each key."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -100,9 +105,10 @@ def _read(path: Path) -> dict[bytes, str]:
         if not line or line.startswith("#"):
             continue
         match = LINE.fullmatch(line)
-        if match is None:  # the line itself is not told: it may be a key in clear
+        if match is None:  # the message does not show the line, because it may be a plain key
             raise KeysFileError(
-                f"{path}, line {number}: not NAME:SHA256; `python -m service key NAME` makes a key and its line"
+                f"{path}, line {number}: the line is not NAME:SHA256; "
+                "make a key and its line with `python -m service key NAME`"
             )
         names[bytes.fromhex(match[2])] = match[1]
     return names

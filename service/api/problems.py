@@ -1,4 +1,7 @@
-"""Own the one table from error class to HTTP status and RFC 9457 body. Must never show an unknown error's text."""
+"""The one table from error to HTTP status, and the bodies of errors by RFC 9457.
+
+A client never sees the text of an error that is not in the table.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from service import errors
 from service.api.schemas import Problem
 
 MEDIA_TYPE = "application/problem+json"
-MAX_DETAIL_CHARACTERS = 1000  # a client may not have us echo more than this
+MAX_DETAIL_CHARACTERS = 1000  # a detail repeats only so much of what a client sent
 RETRIED = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 
 TABLE: dict[type[errors.ServiceError], tuple[int, str]] = {
@@ -41,25 +44,16 @@ TABLE: dict[type[errors.ServiceError], tuple[int, str]] = {
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of ``app``, the framework's own included, with a problem body."""
-    app.add_exception_handler(errors.ServiceError, _answer_service_error)
-    app.add_exception_handler(HTTPException, _answer_http_exception)
-    app.add_exception_handler(RequestValidationError, _answer_validation_error)
-    document = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        # FastAPI adds the schemas of bodies that it renders itself, and the middlewares' problems are none of them.
-        document()["components"]["schemas"][Problem.__name__] = Problem.model_json_schema()
-        return document()
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+    """Answer the service's errors and the framework's own with a problem body."""
+    for kind in (errors.ServiceError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _handle)
 
 
 def problem_response(scope: Scope, error: errors.ServiceError) -> Response:
-    """Return the answer to an error of the table.
+    """Return the response to an error of the table.
 
     Raises:
-        ServiceError: ``error`` itself, if it is none that a client may see.
+        ServiceError: ``error`` itself if it is not in the table.
     """
     if type(error) not in TABLE:
         raise error
@@ -69,28 +63,31 @@ def problem_response(scope: Scope, error: errors.ServiceError) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if status in RETRIED:
         headers["Retry-After"] = str(getattr(error, "retry_after_seconds", 1))
-    return _problem(scope, status, name, str(error), headers)
+    return _response(scope, status, name, str(error), headers)
 
 
 def problem_body(scope: Scope, error: errors.ServiceError) -> Problem:
-    """Return the body that ``problem_response`` would give an error of the table, for one that is a part of an answer."""
+    """Return the problem of an error of the table, to be put into a larger answer."""
     status, name = TABLE[type(error)]
-    return _describe(status, name, str(error), scope["state"]["request_id"])
+    return _problem(status, name, str(error), scope["state"]["request_id"])
 
 
 def internal_error(scope: Scope) -> Response:
-    """Return the opaque answer to an error that nobody foresaw; its traceback belongs in the log."""
-    return _problem(
+    """Return the response to an unknown error: it reveals nothing but the request id."""
+    return _response(
         scope,
         500,
         "internal-error",
-        "the service failed on this request; quote the request id to its operator",
+        "the service failed on this request; send the request id to its operator",
     )
 
 
 def refuse_connection(status: int, name: str, detail: str) -> bytes:
-    """Return the whole answer, head and body, to what is no request yet; the connection is closed after it."""
-    body = _body(status, name, detail, uuid.uuid4().hex).encode()
+    """Return a whole response, head and body, for a connection that has no valid request yet.
+
+    The response tells the client that the connection is closed after it.
+    """
+    body = _problem(status, name, detail, uuid.uuid4().hex).model_dump_json().encode()
     head = (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
         f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
@@ -98,58 +95,39 @@ def refuse_connection(status: int, name: str, detail: str) -> bytes:
     return head.encode() + body
 
 
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI entry of each error status that a route can answer with."""
-    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
-    entries: dict[int | str, dict[str, Any]] = {
-        status: {
-            "description": HTTPStatus(status).phrase,
-            "content": {MEDIA_TYPE: {"schema": schema}},
-        }
-        for status in statuses
-    }
-    for status in RETRIED & entries.keys():
-        entries[status]["headers"] = {
-            "Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}}
-        }
-    return entries
+async def _handle(request: Request, error: Exception) -> Response:
+    match error:
+        case errors.ServiceError():
+            return problem_response(request.scope, error)
+        case HTTPException():
+            return _framework_response(request, error)
+        case RequestValidationError():
+            detail = "; ".join(map(_describe_fault, error.errors()))
+            return _response(request.scope, 422, "invalid-parameter", detail)
+    raise error
 
 
-async def _answer_service_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, errors.ServiceError)  # noqa: S101  what the handler is registered for
-    return problem_response(request.scope, error)
-
-
-async def _answer_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101  what the handler is registered for
+def _framework_response(request: Request, error: HTTPException) -> Response:
     status = HTTPStatus(error.status_code)
     name = status.phrase.lower().replace(" ", "-")
-    detail = f"{request.method} {request.url.path}: {status.description or status.phrase}; GET /docs lists the routes"
-    return _problem(request.scope, status, name, detail, error.headers)
+    reason = status.description or status.phrase
+    detail = f"{request.method} {request.url.path}: {reason}; GET /docs lists the routes"
+    return _response(request.scope, status, name, detail, error.headers)
 
 
-async def _answer_validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101  what the handler is registered for
-    faults = "; ".join(f"{e['loc'][-1]}={e['input']!r:.80}: {_expected(e)}" for e in error.errors())
-    return _problem(request.scope, 422, "invalid-parameter", faults)
+def _describe_fault(fault: dict[str, Any]) -> str:
+    is_unknown = fault["type"] == "extra_forbidden"
+    message = "this path has no such parameter" if is_unknown else fault["msg"]
+    return f"{fault['loc'][-1]}={fault['input']!r:.80}: {message}"
 
 
-def _expected(fault: dict[str, Any]) -> str:
-    return "not a parameter of this path" if fault["type"] == "extra_forbidden" else fault["msg"]
-
-
-def _problem(scope: Scope, status: int, name: str, detail: str, headers: Any = None) -> Response:
+def _response(scope: Scope, status: int, name: str, detail: str, headers: Any = None) -> Response:
     scope["state"]["problem"] = name
-    return Response(
-        _body(status, name, detail, scope["state"]["request_id"]), status, headers, MEDIA_TYPE
-    )
+    body = _problem(status, name, detail, scope["state"]["request_id"]).model_dump_json()
+    return Response(body, status, headers, MEDIA_TYPE)
 
 
-def _body(status: int, name: str, detail: str, request_id: str) -> str:
-    return _describe(status, name, detail, request_id).model_dump_json()
-
-
-def _describe(status: int, name: str, detail: str, request_id: str) -> Problem:
+def _problem(status: int, name: str, detail: str, request_id: str) -> Problem:
     return Problem(
         type=f"urn:problem-type:fashion-classifier:{name}",
         title=name.replace("-", " ").capitalize(),

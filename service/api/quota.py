@@ -1,4 +1,4 @@
-"""Own how often a client may ask: token buckets, and the answers that tell of them, as pure ASGI."""
+"""How many uploads a client may send: token buckets, and the middleware that applies them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from service.api.problems import problem_response
 from service.errors import QuotaExceededError
 
 MINUTE_NS = 60 * 10**9
-MAX_BUCKETS = 20_000  # about 5 MB
+MAX_BUCKETS = 20_000  # take about 5 MB
 
 
 @dataclass(frozen=True)
 class Quota:
-    """What a bucket said: whether the request is admitted, how many more are, and when there is one more."""
+    """Whether a request is admitted, how many more are, and when the next token comes."""
 
     admitted: bool
     remaining: int
@@ -28,43 +28,44 @@ class Quota:
 
 
 class TokenBuckets:
-    """A token bucket a client: it holds ``per_minute`` requests at most, and gains as many a minute.
+    """One token bucket for each client. It holds at most ``per_minute`` tokens, one a request.
 
-    A bucket is kept as the time when it is full again, in units of ``1 / per_minute`` ns, so that one request is
-    exactly ``MINUTE_NS`` of them. One that is full is as good as none, so it is dropped: those of the last minute
-    remain, and of those ``MAX_BUCKETS``. Who owns more addresses than that needs no refilled bucket to be a nuisance.
+    An empty bucket is full again after a minute. A bucket is stored as the time when it is full, in
+    units of ``1 / per_minute`` ns, so that one token is exactly ``MINUTE_NS`` units. A full bucket
+    carries no information and is dropped. At most ``MAX_BUCKETS`` are kept.
     """
 
     def __init__(self, per_minute: int, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self.per_minute = per_minute
         self._clock_ns = clock_ns
-        self._full_at: OrderedDict[str, int] = OrderedDict()  # the least recently used first
+        self._full_at: OrderedDict[str, int] = OrderedDict()  # least recently used first
 
     def __len__(self) -> int:
         return len(self._full_at)
 
     def take(self, client: str) -> Quota:
-        """Take one request of the bucket of ``client``, if there is one."""
+        """Take one token out of the bucket of ``client``, if it has one."""
         now = self._clock_ns() * self.per_minute
-        level = self.per_minute * MINUTE_NS - max(self._full_at.pop(client, now) - now, 0)
-        admitted = level >= MINUTE_NS
+        missing = max(self._full_at.pop(client, now) - now, 0)
+        admitted = missing <= (self.per_minute - 1) * MINUTE_NS
         if admitted:
-            level -= MINUTE_NS
-        self._full_at[client] = now + self.per_minute * MINUTE_NS - level
+            missing += MINUTE_NS
+        self._full_at[client] = now + missing
         self._drop_full(now)
-        remaining, part = divmod(level, MINUTE_NS)
-        return Quota(admitted, remaining, -((part - MINUTE_NS) // (self.per_minute * 10**9)))
+        remaining, part = divmod(self.per_minute * MINUTE_NS - missing, MINUTE_NS)
+        seconds_to_next = -(-(MINUTE_NS - part) // (self.per_minute * 10**9))  # rounded up
+        return Quota(admitted, remaining, seconds_to_next)
 
     def _drop_full(self, now: int) -> None:
-        # The one that was used just now is not full, so this ends.
+        # The loop ends, because the bucket that was just used is not full.
         while next(iter(self._full_at.values())) <= now or len(self._full_at) > MAX_BUCKETS:
             self._full_at.popitem(last=False)
 
 
 class RateLimit:
-    """Limit the POST requests of each API key, or of each address where there are no keys.
+    """Limit the POST requests of each API key, or of each address if the service uses no keys.
 
-    The headers are those of draft-ietf-httpapi-ratelimit-headers-11.
+    Every response to a POST has the headers of draft-ietf-httpapi-ratelimit-headers-11.
     """
 
     def __init__(self, app: ASGIApp, buckets: TokenBuckets) -> None:
@@ -90,14 +91,15 @@ class RateLimit:
         else:
             seconds = quota.seconds_to_next
             error = QuotaExceededError(
-                f"more than {self.buckets.per_minute} requests a minute; try again in {seconds} s",
+                f"the limit of {self.buckets.per_minute} uploads a minute is reached; "
+                f"try again in {seconds} s",
                 seconds,
             )
             await problem_response(scope, error)(scope, receive, send_with_quota)
 
 
 def _network(scope: Scope) -> str:
-    """Return the client's address; of IPv6 its first 64 bits, for one client has all addresses below."""
+    """Return the client's IPv4 address, or its IPv6 network of 64 bits, which one client owns."""
     host: str = scope["client"][0] if scope.get("client") else ""
     try:
         address = ipaddress.IPv6Address(host)

@@ -1,111 +1,87 @@
-"""Own the wire types: what goes over HTTP as JSON, and the query of a prediction."""
+"""The JSON bodies that go over HTTP, and the query of a prediction.
+
+The string below a field is its description in the OpenAPI document.
+"""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class PredictionQuery(BaseModel):
-    """The query of ``POST /predict``; a parameter that is not listed is an error, so that a typo is not ignored."""
+class Schema(BaseModel):
+    """Base of all bodies and queries."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class PredictionQuery(Schema):
+    """The query of an upload. An unknown parameter is an error, so that a typo is noticed."""
 
     model_config = ConfigDict(extra="forbid")
 
-    top_k: Annotated[
-        int | None,
-        Field(ge=1, description="Return the k most likely classes only, most likely first."),
-    ] = None
-    explain: Annotated[
-        bool, Field(description="Return `explanation` too: what the model saw of the image.")
-    ] = False
-    coverage: Annotated[
-        float | None,
-        Field(
-            gt=0,
-            lt=1,
-            description="Return `prediction_set` too, which holds the truth with at least this probability.",
-        ),
-    ] = None
+    top_k: Annotated[int | None, Field(ge=1)] = None
+    """Return only the k most likely classes, most likely first."""
+    explain: bool = False
+    """Add `explanation`: what the model saw of the image."""
+    coverage: Annotated[float | None, Field(gt=0, lt=1)] = None
+    """Add `prediction_set`, which contains the right class with at least this probability."""
 
 
-class Model(BaseModel):
-    """The model that answers."""
+class Model(Schema):
+    """Name and version of a model."""
 
     name: str
     version: str
 
 
-class Explanation(BaseModel):
-    """What the model saw of an image. Of one that was taken as it is, background, box and quality are absent."""
+class Explanation(Schema):
+    """What the model saw of an image.
 
-    image: Annotated[
-        str, Field(description="What the model saw: a grey PNG of the model's size, in base64.")
-    ]
-    polarity: Annotated[
-        Literal["negated", "kept"],
-        Field(
-            description="Whether dark and light were exchanged; the models know a bright item on black."
-        ),
-    ]
-    mirrored: Annotated[
-        bool,
-        Field(
-            description="Whether the item was mirrored, which is done to what is heavier on its left."
-        ),
-    ]
-    background: Annotated[str | None, Field(description="Colour of the ground, #rrggbb.")] = None
-    item_box: Annotated[
-        tuple[float, float, float, float] | None,
-        Field(
-            description="Left, top, right and bottom of the item, in shares of the upright image's width and height."
-        ),
-    ] = None
-    mask_quality: Annotated[
-        float | None,
-        Field(
-            description="0 to 1: how clearly the colours part item and ground; at 0 no item was found, and the whole "
-            "image was taken."
-        ),
-    ] = None
-    warnings: Annotated[
-        list[Literal["no item", "cut off", "cluttered", "worn"]],
-        Field(description="What speaks against a right answer."),
-    ]
+    `background`, `item_box` and `mask_quality` are absent if the image was used unchanged.
+    """
+
+    image: str
+    """What the model saw: a grey PNG of the model's input size, in base64."""
+    polarity: Literal["negated", "kept"]
+    """`negated` if dark and light were swapped: the model expects a bright item on black."""
+    mirrored: bool
+    """Whether the item was mirrored because its left half is the heavier one."""
+    background: str | None = None
+    """Colour of the background, as #rrggbb."""
+    item_box: tuple[float, float, float, float] | None = None
+    """Left, top, right and bottom of the item, as fractions of the upright image's size."""
+    mask_quality: float | None = None
+    """How clearly the colours separate item and background, 0 to 1. At 0 no item was found."""
+    warnings: list[Literal["no item", "cut off", "cluttered", "worn"]]
+    """Reasons to doubt the answer."""
 
 
-class ImagePrediction(BaseModel):
-    """What the model says of one image. ``probabilities`` are a softmax: over all classes they sum to 1."""
+class ImagePrediction(Schema):
+    """The answer for one image. The probabilities of all classes sum to 1."""
 
-    class_id: Annotated[int, Field(description="Index of the most likely class.")]
-    class_name: Annotated[str, Field(description="Name of the most likely class.")]
-    probability: Annotated[float, Field(description="Probability of the most likely class.")]
-    probabilities: Annotated[
-        dict[str, float],
-        Field(
-            description="Probability by class name, in label order; with `top_k` the k most likely, best first."
-        ),
-    ]
-    explanation: Annotated[Explanation | None, Field(description="With `explain`.")] = None
-    distance: Annotated[
-        float | None,
-        Field(
-            description="How far the image is from the nearest class, of a model that tells; only its order counts."
-        ),
-    ] = None
-    in_distribution: Annotated[
-        bool | None,
-        Field(description="Whether the distance is one that images of the classes have."),
-    ] = None
-    prediction_set: Annotated[
-        list[str] | None,
-        Field(
-            description="With `coverage`, the classes that hold the truth with that probability, best first. "
-            "It is empty if none is likely enough."
-        ),
-    ] = None
+    class_id: int
+    """Index of the most likely class."""
+    class_name: str
+    """Name of the most likely class."""
+    probability: float
+    """Probability of the most likely class."""
+    probabilities: dict[str, float]
+    """Probability by class name, in label order; with `top_k`, most likely first."""
+    explanation: Explanation | None = None
+    """Only with `explain`."""
+    distance: float | None = None
+    """How unlike the training images the image is, on an arbitrary scale that can be negative.
+
+    Absent if the model does not measure it.
+    """
+    in_distribution: bool | None = None
+    """Whether `distance` is small enough for an image of the model's classes."""
+    prediction_set: list[str] | None = None
+    """Only with `coverage`. Most likely class first; empty if no class is likely enough."""
 
 
 class Prediction(ImagePrediction):
-    """The answer to one image."""
+    """The answer to an upload of one image."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -122,73 +98,76 @@ class Prediction(ImagePrediction):
     model: Model
 
 
-class Problem(BaseModel):
+class Problem(Schema):
     """An error, in the form of RFC 9457 (``application/problem+json``)."""
 
-    type: Annotated[str, Field(description="Stable name of this kind of error.")]
+    type: str
+    """Stable identifier of this kind of error."""
     title: str
     status: int
-    detail: Annotated[str, Field(description="What was got, what is allowed, what to do.")]
-    request_id: Annotated[
-        str, Field(description="Also in the header X-Request-ID and in the service's log.")
-    ]
+    detail: str
+    """What was received, what is allowed, what to do."""
+    request_id: str
+    """Also in the header X-Request-ID and in the service's log."""
 
 
-class Failure(BaseModel):
+class Failure(Schema):
     """Why one image of a batch has no prediction."""
 
-    index: Annotated[int, Field(description="Place of the image in the batch, from 0.")]
+    index: int
+    """Position of the image in the batch, from 0."""
     problem: Problem
 
 
-class BatchPrediction(BaseModel):
-    """The answer to a batch: for each image, in the order that they came in, a prediction or a failure."""
+class BatchPrediction(Schema):
+    """The answer to a batch: a prediction or a failure for each image, in the order sent."""
 
     model: Model
     predictions: list[ImagePrediction | Failure]
 
 
-class InputFormat(BaseModel):
-    """What the model itself takes; any image that is uploaded is brought into this form."""
+class InputFormat(Schema):
+    """The format of the model's own input. The service converts every uploaded image to it."""
 
-    height: Annotated[int, Field(description="In pixels.")]
-    width: Annotated[int, Field(description="In pixels.")]
-    preprocessing: Annotated[
-        str, Field(description="Name of the rule that brings other images into this form.")
-    ]
+    height: int
+    """In pixels."""
+    width: int
+    """In pixels."""
+    preprocessing: str
+    """Name of the rule by which uploaded images are converted."""
 
 
 class ModelDetails(Model):
-    """The model that answers, and what was measured of it."""
+    """A model that is served, with its classes, input and metrics."""
 
-    class_names: Annotated[list[str], Field(description="In label order.")]
+    class_names: list[str]
+    """In label order."""
     input: InputFormat
-    metrics: Annotated[dict[str, Any], Field(description="The figures of the model's card.")]
+    metrics: dict[str, Any]
+    """The figures of the model card."""
 
 
-class Models(BaseModel):
-    """The models that answer."""
+class Models(Schema):
+    """The models that are served."""
 
     models: list[ModelDetails]
 
 
-class Health(BaseModel):
-    """Whether the service takes traffic, and what it really runs on."""
+class Health(Schema):
+    """Whether the service accepts uploads, and what it runs on."""
 
     status: Literal["starting", "ready", "draining", "failed"]
-    model: Annotated[Model | None, Field(description="Absent until the model is loaded.")] = None
-    device: Annotated[Literal["cuda", "cpu"] | None, Field(description="Where inference runs.")] = (
-        None
-    )
-    providers: Annotated[
-        list[str], Field(description="ONNX Runtime's execution providers as the session has them.")
-    ]
-    uptime_seconds: Annotated[
-        float, Field(description="Seconds since the process started to serve.")
-    ]
+    model: Model | None = None
+    """Null until the model is loaded."""
+    device: Literal["cuda", "cpu"] | None = None
+    """Where inference runs; null until the model is loaded."""
+    providers: list[str]
+    """ONNX Runtime's execution providers, as the session reports them."""
+    uptime_seconds: float
+    """Seconds since this process began to serve."""
 
 
-class Liveness(BaseModel):
+class Liveness(Schema):
     """The process runs."""
 
     status: Literal["alive"] = "alive"

@@ -1,9 +1,11 @@
-"""Own the way from a request's body to the bytes of the files in it, in memory: a file name never meets the disk."""
+"""From a request's body to the bytes of the uploaded files, in memory.
+
+No file is written to disk, and no file name is used.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
@@ -16,27 +18,17 @@ FIELD = "file"
 MAX_PARTS = 8
 MAX_PART_HEAD_BYTES = 4096
 MAX_PART_LINES = 16
-MAX_OPTIONS = 256  # of a header, counting what is in quotes: browsers write "&#1078;" for what a form's charset lacks
-
-_BINARY = {"type": "string", "format": "binary"}
-
-
-def _request_body(file: dict[str, Any], *types: str) -> dict[str, Any]:
-    form = {"type": "object", "required": [FIELD], "properties": {FIELD: file}}
-    content = {name: {"schema": _BINARY} for name in types}
-    return {"requestBody": {"required": True, "content": {FORM: {"schema": form}} | content}}
-
-
-OPENAPI_UPLOAD = _request_body(_BINARY, "image/*", "application/octet-stream")
-OPENAPI_BATCH = _request_body({"type": "array", "items": _BINARY}, "application/octet-stream")
+# Semicolons in a header. Those in quotes count too: where a form's charset lacks a character of a
+# file name, browsers write "&#1078;".
+MAX_OPTIONS = 256
 
 
 async def read_upload(request: Request) -> bytes:
-    """Return the bytes of the uploaded file: the form's one part named ``file``, or the whole raw body.
+    """Return the bytes of the uploaded file: the form's one part named ``file``, or the raw body.
 
     Raises:
-        UnsupportedTypeError: The content type is none of those accepted.
-        MalformedFormError: The form is damaged, or does not hold exactly one part named ``file``.
+        UnsupportedTypeError: The content type is not accepted.
+        MalformedFormError: The form is damaged or does not hold exactly one part named ``file``.
         UploadTooLargeError: See ``limits.UploadLimits``.
     """
     boundary = _read_boundary(request, "image/", "application/octet-stream")
@@ -52,7 +44,7 @@ async def read_upload(request: Request) -> bytes:
 
 
 async def read_batch(request: Request) -> list[bytes] | bytes:
-    """Return the bytes of each file in a form, its parts named ``file``, in order; or the whole raw body.
+    """Return the bytes of each of the form's parts named ``file``, in order; or the raw body.
 
     Raises:
         UnsupportedTypeError, MalformedFormError, UploadTooLargeError: As ``read_upload``.
@@ -64,60 +56,65 @@ async def read_batch(request: Request) -> list[bytes] | bytes:
     files = _read_files(body, boundary, MAX_BATCH_IMAGES + MAX_PARTS - 1)
     if not 1 <= len(files) <= MAX_BATCH_IMAGES:
         raise MalformedFormError(
-            f"the form has {len(files)} file parts named {FIELD!r}; send at least one and at most {MAX_BATCH_IMAGES}"
+            f"the form has {len(files)} file parts named {FIELD!r}; send 1 to {MAX_BATCH_IMAGES}"
         )
     return files
 
 
 async def _read_body(request: Request) -> bytes:
-    # ``Request.body`` would keep it beside the files in it.
+    # Request.body() would keep the body in memory beside the files cut out of it.
     return b"".join([chunk async for chunk in request.stream()])
 
 
-def _read_boundary(request: Request, *types: str) -> bytes | None:
-    """Return the boundary of the form that the request's head announces; None for a raw body of one of ``types``."""
+def _read_boundary(request: Request, *raw_types: str) -> bytes | None:
+    """Return the boundary of a form, or None for a raw body of one of ``raw_types``.
+
+    Reads only the request's headers, so a wrong type is rejected before its body arrives.
+    """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise UnsupportedTypeError(
-            f"the content encoding is {encoding[:100]!r}; send the image as it is"
+            f"the Content-Encoding is {encoding[:100]!r}; no encoding is accepted; "
+            "send the image without one"
         )
     header = request.headers.get("content-type", "")
-    content_type, options = _read_options(header.encode("latin-1"), "the content type")
+    content_type, options = _read_options(header.encode("latin-1"), "the Content-Type")
     if content_type == FORM.encode():
         if options.get(b"boundary"):
             return options[b"boundary"]
         raise MalformedFormError(
-            f"the content type {header[:100]!r} names no boundary; let the client library set it"
+            f"the Content-Type {header[:100]!r} has no boundary; "
+            "let your HTTP library set this header"
         )
-    if content_type.startswith(tuple(name.encode() for name in types)):
+    if content_type.startswith(tuple(name.encode() for name in raw_types)):
         return None
-    accepted = " or ".join(f"{name}*" if name.endswith("/") else name for name in types)
+    accepted = " or ".join(f"{name}*" if name.endswith("/") else name for name in raw_types)
     raise UnsupportedTypeError(
-        f"the content type is {header[:100]!r}; send multipart/form-data with a file part named {FIELD!r}, "
-        f"or the bytes themselves as {accepted}"
+        f"the Content-Type is {header[:100]!r}; send {FORM} with a file part named {FIELD!r}, "
+        f"or the bytes alone as {accepted}"
     )
 
 
-def _read_files(body: bytes, boundary: bytes, most: int) -> list[bytes]:
-    # What a part holds is all up to the next delimiter (RFC 2046, section 5.1.1), so there is nothing to be parsed byte
-    # by byte; a parser that does takes five times as long for a small image.
-    delimiter = b"\r\n--" + boundary
-    first, *segments = body.split(delimiter, most + 2)
-    if first:
-        if not first.startswith(delimiter[2:]):
-            raise _damaged("it does not begin with its boundary")
-        segments.insert(0, first[len(delimiter) - 2 :])
-    if len(segments) > most + 1:
+def _read_files(body: bytes, boundary: bytes, max_parts: int) -> list[bytes]:
+    # A part's content is everything up to the next delimiter (RFC 2046, section 5.1.1), so the
+    # form is split at its delimiters. A parser that reads byte by byte takes five times as long
+    # for a small image.
+    first_delimiter = b"--" + boundary
+    start, *segments = body.split(b"\r\n" + first_delimiter, max_parts + 2)
+    if start.startswith(first_delimiter):
+        segments.insert(0, start.removeprefix(first_delimiter))
+    elif start:
+        raise _damaged("it does not begin with its boundary")
+    if len(segments) > max_parts + 1:
         raise MalformedFormError(
-            f"the form has more than {most} parts, which is all that this path takes; send fewer"
+            f"the form has more than {max_parts} parts; at most {max_parts} are allowed; send fewer"
         )
     if not segments or not segments.pop().startswith(b"--"):
         raise _damaged("it ends before its closing boundary")
     files = [part for part in map(_read_part, segments) if part.is_file or part.name == FIELD]
-    if strays := [part.name[:40] for part in files if part.name != FIELD]:
-        raise MalformedFormError(
-            f"the form has file parts named {', '.join(map(repr, strays[:8]))}; name them {FIELD!r}"
-        )
+    if others := [part.name[:40] for part in files if part.name != FIELD]:
+        names = ", ".join(map(repr, others[:8]))
+        raise MalformedFormError(f"the form has file parts named {names}; name them {FIELD!r}")
     return [part.content for part in files]
 
 
@@ -130,32 +127,30 @@ class _Part:
 
 def _read_part(segment: bytes) -> _Part:
     head, blank_line, content = segment.partition(b"\r\n\r\n")
-    if not blank_line or not segment.startswith(b"\r\n"):
-        raise _damaged(
-            "a line in it begins like its boundary"
-            if blank_line
-            else "a part of it has no end of its head"
-        )
-    lines = head.split(b"\r\n", MAX_PART_LINES + 1)
-    if len(head) > MAX_PART_HEAD_BYTES or len(lines) > MAX_PART_LINES:
+    if not blank_line:
+        raise _damaged("no blank line ends the headers of a part")
+    if not segment.startswith(b"\r\n"):
+        raise _damaged("a line in it begins like its boundary")
+    line_count = head.count(b"\r\n")
+    if len(head) > MAX_PART_HEAD_BYTES or line_count > MAX_PART_LINES:
         raise MalformedFormError(
-            f"the form has a part with a head of {len(head)} bytes in {len(lines)} lines or more; at most "
-            f"{MAX_PART_HEAD_BYTES} bytes in {MAX_PART_LINES} lines are read"
+            f"a part of the form has {len(head)} bytes of headers in {line_count} lines; at most "
+            f"{MAX_PART_HEAD_BYTES} bytes in {MAX_PART_LINES} lines are allowed; send fewer"
         )
-    headers = {name.lower(): value for name, _, value in (line.partition(b":") for line in lines)}
+    lines = (line.partition(b":") for line in head.split(b"\r\n"))
+    headers = {name.lower(): value for name, _, value in lines}
     _, options = _read_options(headers.get(b"content-disposition", b""), "a part of the form")
-    return _Part(
-        options.get(b"name", b"").decode("utf-8", "replace"), b"filename" in options, content
-    )
+    name = options.get(b"name", b"").decode("utf-8", "replace")
+    return _Part(name, b"filename" in options, content)
 
 
 def _read_options(header: bytes, whose: str) -> tuple[bytes, dict[bytes, bytes]]:
-    if header.count(b";") > MAX_OPTIONS:  # the parser takes long over many
+    if header.count(b";") > MAX_OPTIONS:  # the parser is slow on many
         raise MalformedFormError(
-            f"{whose} has more than {MAX_OPTIONS} options; let the client library set them"
+            f"{whose} has more than {MAX_OPTIONS} options; let your HTTP library set them"
         )
     return parse_options_header(header)
 
 
 def _damaged(how: str) -> MalformedFormError:
-    return MalformedFormError(f"the multipart form is damaged: {how}; send it again, whole")
+    return MalformedFormError(f"the multipart form is damaged: {how}; send the whole form again")

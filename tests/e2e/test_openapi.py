@@ -1,4 +1,4 @@
-"""What the OpenAPI document promises, put to a real server."""
+"""A real server keeps the promises of its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from pathlib import Path
 from service.api.keys import new_key
 from tests.e2e.server import serving
 
-# An image is more than the "string of binary" that a schema can ask for.
-COMMAND = "--max-examples 50 --exclude-checks positive_data_acceptance --generation-deterministic --no-color"
+# A schema can only ask for a "binary string", and most binary strings are not images: valid data by
+# the schema is rejected.
+COMMAND = (
+    "--max-examples 50 --exclude-checks positive_data_acceptance --generation-deterministic "
+    "--no-color"
+)
 
-# Most bytes are no tensor. One file of a form cannot be told from a list of one, so what breaks the schema is answered.
+# A form with one file looks like a form with a list of one file, so the server accepts some data
+# that is not valid by the schema.
 CONFIG = """
 [[operations]]
 include-path = "/predict/batch"
@@ -23,8 +28,9 @@ enabled = false
 
 
 def test_server_keeps_what_its_document_promises(tmp_path: Path, linear_folder: Path) -> None:
-    """Of hundreds of good and bad requests none gets a 5xx, an undocumented status, type, header or body, and none
-    comes in without a key; every error that the document lists is a problem body.
+    """Hundreds of valid and invalid requests get only documented statuses, types and bodies.
+
+    No request gets a 5xx, and none is answered without a key.
     """
     key, line = new_key("schemathesis")
     (tmp_path / "keys").write_text(line)

@@ -1,7 +1,8 @@
-"""Fuzz target: any body under any content type gives bytes that are in it, or one of our errors, within seconds.
+"""Fuzz target: any body of any content type gives a part of the body, or one of our errors.
 
-Run by ``make fuzz``; see libFuzzer's manual for the arguments. An input is a content type, a line feed and a body.
-``python -m tests.fuzz.form --seed FOLDER FILE...`` writes a good form with each file to a folder, to begin with.
+``make fuzz`` runs it. libFuzzer's manual explains the arguments. An input is a content type, a line
+feed and a body. ``python -m tests.fuzz.form --seed FOLDER FILE...`` writes a valid form with each
+file into a folder; the fuzzer starts from these.
 """
 
 import asyncio
@@ -17,12 +18,15 @@ with atheris.instrument_imports():
     from service.api.uploads import read_upload
     from service.errors import MalformedFormError, UnsupportedTypeError
 
-HEAD = b'multipart/form-data; boundary=b\n--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+HEAD = (
+    b"multipart/form-data; boundary=b\n"
+    b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+)
 TAIL = b"\r\n--b--\r\n"
 
 
 def parse(data: bytes) -> None:
-    """Read the upload from a request that ``data`` describes."""
+    """Read the upload of the request that ``data`` describes."""
     content_type, _, body = data.partition(b"\n")
 
     async def receive() -> dict[str, object]:
@@ -37,7 +41,7 @@ def parse(data: bytes) -> None:
 
 
 def write_seeds(folder: Path, files: list[Path]) -> None:
-    """Write a form with each of ``files`` to ``folder``."""
+    """Write a form with each of ``files`` into ``folder``."""
     for path in files:
         (folder / path.name).write_bytes(HEAD + path.read_bytes() + TAIL)
 
@@ -46,6 +50,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "--seed":
         write_seeds(Path(sys.argv[2]), [Path(name) for name in sys.argv[3:]])
     else:
-        logging.disable()  # the parser warns of every damaged form
+        logging.disable()  # the parser logs a warning for every damaged form
         atheris.Setup(sys.argv, parse)
         atheris.Fuzz()

@@ -1,1 +1,1 @@
-"""HTTP in, domain call, HTTP out."""
+"""The routes, one file for each path of the API."""

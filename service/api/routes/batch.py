@@ -1,15 +1,18 @@
-"""Own ``POST /predict/batch``: many images in one request, each answered, or failing, by itself."""
+"""``POST /predict/batch``: many images in one request, each with its own answer or failure."""
 
 import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from starlette.types import Scope
 
+from service.api.openapi import FILE, upload_body
 from service.api.problems import problem_body
-from service.api.routes.predict import REFUSALS, name_model, prediction_fields
+from service.api.routes.predict import PROBLEMS, name_model, prediction_fields
 from service.api.schemas import BatchPrediction, Failure, ImagePrediction, PredictionQuery
 from service.api.upload_route import UploadRoute
-from service.api.uploads import OPENAPI_BATCH, read_batch
+from service.api.uploads import read_batch
+from service.errors import ImageError
 from service.inference.predictor import ImageAnswer, Predictor
 from service.telemetry.metrics import Record
 
@@ -19,21 +22,25 @@ SHAPE = {
     "name": "X-Shape",
     "in": "header",
     "schema": {"type": "string"},
-    "description": "Of a raw tensor: N,28,28.",
+    "description": "The shape of raw pixels: N,28,28.",
 }
 
 
 @router.post(
     "/predict/batch",
     summary="Classify many images",
-    responses=REFUSALS,
-    openapi_extra=OPENAPI_BATCH | {"parameters": [SHAPE]},
+    responses=PROBLEMS,
+    openapi_extra=upload_body({"type": "array", "items": FILE}, "application/octet-stream")
+    | {"parameters": [SHAPE]},
 )
 async def predict_batch(
     request: Request, query: Annotated[PredictionQuery, Query()]
 ) -> BatchPrediction:
-    """Classify up to 1024 images: a form's file parts ``file``; or, as ``application/octet-stream``, uint8 pixels of
-    images in the model's form, ``[N, height, width]``, as a file in NumPy's format or with their shape in ``X-Shape``.
+    """Classify up to 1024 images.
+
+    Send a form with file parts named ``file``, or a tensor as ``application/octet-stream``: uint8
+    pixels of images that the model takes unchanged, ``[N, height, width]``, in a file saved by
+    ``numpy.save``, or the pixels alone with their shape in ``X-Shape``.
     """
     predictor: Predictor = request.app.state.predictor
     record: Record = request.state.record
@@ -48,12 +55,16 @@ async def predict_batch(
     record.failures += batch.failures
     predictions: list[ImagePrediction | Failure] = []
     for index, item in enumerate(batch.items):
-        if isinstance(item, ImageAnswer):
-            predictions.append(ImagePrediction(**prediction_fields(item, query)))
-        else:
-            predictions.append(Failure(index=index, problem=problem_body(request.scope, item)))
+        predictions.append(_describe(index, item, query, request.scope))
         if query.explain:
-            await asyncio.sleep(
-                0
-            )  # a thousand explanations take a good part of a second, and others wait
+            # 1,000 explanations take a good part of a second: let other requests run in between.
+            await asyncio.sleep(0)
     return BatchPrediction(model=name_model(batch.manifest), predictions=predictions)
+
+
+def _describe(
+    index: int, item: ImageAnswer | ImageError, query: PredictionQuery, scope: Scope
+) -> ImagePrediction | Failure:
+    if isinstance(item, ImageAnswer):
+        return ImagePrediction(**prediction_fields(item, query))
+    return Failure(index=index, problem=problem_body(scope, item))

@@ -1,43 +1,41 @@
-"""Own ``GET /health`` and what is below it: whether the service takes traffic, and on what it runs."""
+"""``GET /health`` and the paths below it: whether the service is ready, and what it runs on."""
 
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from service.api.schemas import Health, Liveness, Model
+from service.api.routes.predict import name_model
+from service.api.schemas import Health, Liveness
 from service.inference.predictor import Predictor
 
 router = APIRouter(prefix="/health")
 
 NOT_READY: dict[int | str, dict[str, Any]] = {
-    503: {"model": Health, "description": "The service takes no traffic now."}
+    503: {"model": Health, "description": "The service accepts no uploads now."}
 }
 
 
 @router.head("", include_in_schema=False)
 @router.head("/ready", include_in_schema=False)
-@router.get("", summary="Whether the service takes traffic", responses=NOT_READY)
+@router.get("", summary="Whether the service accepts uploads", responses=NOT_READY)
 @router.get("/ready", summary="The same, for probes", responses=NOT_READY)
 async def health(request: Request, response: Response) -> Health:
-    """Answer 200 when an inference has succeeded and the service takes traffic, else 503."""
+    """Answer 200 if an inference has succeeded and the service accepts uploads, else 503."""
     predictor: Predictor = request.app.state.predictor
     if predictor.status != "ready":
         response.status_code = 503
-    body = Health(status=predictor.status, providers=[], uptime_seconds=predictor.uptime_seconds)
-    if predictor.classifier is None:
-        return body
-    manifest = predictor.classifier.manifest
-    return body.model_copy(
-        update={
-            "model": Model(name=manifest.name, version=manifest.version),
-            "device": predictor.classifier.device,
-            "providers": list(predictor.classifier.providers),
-        }
+    classifier = predictor.classifier
+    return Health(
+        status=predictor.status,
+        model=name_model(classifier.manifest) if classifier else None,
+        device=classifier.device if classifier else None,
+        providers=list(classifier.providers) if classifier else [],
+        uptime_seconds=predictor.uptime_seconds,
     )
 
 
 @router.head("/live", include_in_schema=False)
 @router.get("/live", summary="Whether the process runs")
 async def live() -> Liveness:
-    """Answer as long as the process runs, while the model loads too."""
+    """Answer 200 as long as the process runs, even while the model loads."""
     return Liveness()

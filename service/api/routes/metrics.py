@@ -1,26 +1,20 @@
-"""Own ``GET /metrics``, for Prometheus."""
-
-from typing import Any
+"""``GET /metrics``, for Prometheus."""
 
 from fastapi import APIRouter, Request, Response
 
-from service.api.problems import responses
+from service.api.openapi import problem_responses, text_response
 from service.telemetry.metrics import CONTENT_TYPE, Metrics
 
 router = APIRouter()
-
-TEXT: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/plain": {"schema": {"type": "string"}}}}
-}
 
 
 @router.get(
     "/metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses=TEXT | responses(400, 401),
+    responses=text_response("text/plain") | problem_responses(400, 401),
 )
 async def read_metrics(request: Request) -> Response:
-    """Answer all metrics in Prometheus' text format."""
+    """Return all metrics in Prometheus' text format."""
     metrics: Metrics = request.app.state.metrics
     return Response(metrics.render(), media_type=CONTENT_TYPE)

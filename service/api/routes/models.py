@@ -1,10 +1,8 @@
-"""Own ``GET /models`` and what is below it: what the model that answers is, and how good."""
-
-from typing import Any
+"""``GET /models`` and the paths below it: what the served model is, and how good."""
 
 from fastapi import APIRouter, Request, Response
 
-from service.api.problems import responses
+from service.api.openapi import problem_responses, text_response
 from service.api.schemas import InputFormat, ModelDetails, Models
 from service.errors import NotReadyError, UnknownModelError
 from service.imaging.model_input import PREPROCESSING
@@ -13,14 +11,10 @@ from service.inference.predictor import Predictor
 
 router = APIRouter(prefix="/models")
 
-MARKDOWN: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}
-}
 
-
-@router.get("", summary="The models that answer", responses=responses(400, 401, 503))
+@router.get("", summary="The models that are served", responses=problem_responses(400, 401, 503))
 async def list_models(request: Request) -> Models:
-    """List the model that answers, with its classes, its input and its figures."""
+    """List the model that is served, with its classes, its input and its metrics."""
     manifest = _serving(request).manifest
     height, width = manifest.input_size
     details = ModelDetails(
@@ -37,14 +31,14 @@ async def list_models(request: Request) -> Models:
     "/{name}/card",
     summary="A model's card",
     response_class=Response,
-    responses=MARKDOWN | responses(400, 401, 404, 422, 503),
+    responses=text_response("text/markdown") | problem_responses(400, 401, 404, 422, 503),
 )
 async def read_card(request: Request, name: str) -> Response:
-    """Answer the card of the model that answers, in Markdown."""
+    """Return the card of the model that is served, in Markdown."""
     classifier = _serving(request)
     if name != classifier.manifest.name:
         raise UnknownModelError(
-            f"no model {name[:100]!r} is served; the one that is: {classifier.manifest.name!r}"
+            f"the model {name[:100]!r} is not served; use {classifier.manifest.name!r}"
         )
     return Response(classifier.card, media_type="text/markdown")
 

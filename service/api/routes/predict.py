@@ -1,14 +1,14 @@
-"""Own ``POST /predict``: an uploaded image in, its class and probabilities out."""
+"""``POST /predict``: an uploaded image in, its class and probabilities out."""
 
 from base64 import b64encode
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from service.api.problems import responses
+from service.api.openapi import FILE, problem_responses, upload_body
 from service.api.schemas import Explanation, Model, Prediction, PredictionQuery
 from service.api.upload_route import UploadRoute
-from service.api.uploads import OPENAPI_UPLOAD, read_upload
+from service.api.uploads import read_upload
 from service.bundle import Manifest
 from service.imaging.model_input import ModelInput
 from service.inference.predictor import ImageAnswer, Predictor
@@ -16,11 +16,14 @@ from service.telemetry.metrics import Record
 
 router = APIRouter(route_class=UploadRoute)
 
-REFUSALS = responses(400, 401, 408, 413, 415, 422, 429, 503, 504)
+PROBLEMS = problem_responses(400, 401, 408, 413, 415, 422, 429, 503, 504)
 
 
 @router.post(
-    "/predict", summary="Classify one image", responses=REFUSALS, openapi_extra=OPENAPI_UPLOAD
+    "/predict",
+    summary="Classify one image",
+    responses=PROBLEMS,
+    openapi_extra=upload_body(FILE, "image/*", "application/octet-stream"),
 )
 async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) -> Prediction:
     """Classify an image: JPEG, PNG, WebP, BMP, GIF or TIFF, as a form's file part ``file`` or as the raw body."""
@@ -36,7 +39,7 @@ async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) 
 
 
 def prediction_fields(answer: ImageAnswer, query: PredictionQuery) -> dict[str, Any]:
-    """Return the fields of ``ImagePrediction``, as far as ``query`` asks for them."""
+    """Return the fields of ``ImagePrediction`` that ``query`` asks for."""
     classification = answer.classification
     return {
         "class_id": classification.class_id,
@@ -51,12 +54,12 @@ def prediction_fields(answer: ImageAnswer, query: PredictionQuery) -> dict[str, 
 
 
 def name_model(manifest: Manifest) -> Model:
-    """Name the model that answers."""
+    """Return the name and the version of a model."""
     return Model(name=manifest.name, version=manifest.version)
 
 
 def explain(source: ModelInput) -> Explanation:
-    """Tell what the model saw, and how it was made of the upload."""
+    """Return what the model saw, and how the upload was converted to it."""
     return Explanation(
         image=b64encode(source.to_png()).decode(),
         polarity="negated" if source.negated else "kept",

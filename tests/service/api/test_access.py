@@ -1,15 +1,21 @@
-"""Who may ask: host names, API keys, CORS, and what browsers may do with the answers."""
+"""Who may send requests: host names, API keys, CORS and the headers for browsers."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Message
 
+from service.api.access import is_allowed_host
 from service.api.keys import new_key
 from service.app import create_app
 from service.errors import KeysFileError
@@ -22,7 +28,7 @@ KEY, LINE = new_key("alice")
 
 @pytest.fixture
 def guarded(tmp_path: Path, linear_folder: Path) -> Iterator[TestClient]:
-    """Client, without a key, of an application that wants one, for one host and one origin."""
+    """Client without a key of an application that needs a key, and has hosts and an origin."""
     path = tmp_path / "keys"
     path.write_text(LINE)
     settings = Settings(
@@ -43,7 +49,7 @@ def guarded(tmp_path: Path, linear_folder: Path) -> Iterator[TestClient]:
     [{"Authorization": f"Bearer {KEY}"}, {"authorization": f"bearer  {KEY}"}, {"X-API-Key": KEY}],
 )
 def test_key_opens_everything(guarded: TestClient, headers: dict[str, str]) -> None:
-    """A known key is accepted in either header, for uploads and for metrics."""
+    """A known key is accepted in both headers, for uploads and for metrics."""
     assert guarded.post("/predict", files={"file": IMAGE}, headers=headers).status_code == 200
     assert guarded.get("/metrics", headers=headers).status_code == 200
 
@@ -63,7 +69,7 @@ def test_key_opens_everything(guarded: TestClient, headers: dict[str, str]) -> N
     ],
 )
 def test_nothing_is_answered_without_a_key(guarded: TestClient, headers: dict[str, str]) -> None:
-    """Without a known key every path but the open ones is refused, whether it exists or not; no key is repeated."""
+    """Without a known key every path that needs one is rejected, and no detail shows a key."""
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     for method, path in (
         ("POST", "/predict"),
@@ -81,19 +87,19 @@ def test_nothing_is_answered_without_a_key(guarded: TestClient, headers: dict[st
     "path", ["/health", "/health/ready", "/health/live", "/docs", "/openapi.json"]
 )
 def test_health_and_documentation_need_no_key(guarded: TestClient, path: str) -> None:
-    """Probes, and people who want to know how to ask, are answered without a key."""
+    """Health and documentation are answered without a key."""
     assert guarded.get(path).status_code == 200
 
 
-def test_quota_is_the_keys_and_not_wasted_on_strangers(guarded: TestClient) -> None:
-    """A request without a key takes nothing from a key's quota, and tells nothing of it."""
+def test_request_without_a_key_uses_no_quota(guarded: TestClient) -> None:
+    """A request without a key takes nothing from a key's quota, and does not show it."""
     assert "ratelimit" not in post(guarded, IMAGE).headers
     answer = guarded.post("/predict", files={"file": IMAGE}, headers={"X-API-Key": KEY})
     assert answer.headers["ratelimit"].startswith('"default";r=99;')
 
 
-def test_broken_file_of_keys_refuses_to_start(tmp_path: Path) -> None:
-    """An application whose file of keys is missing or broken is not made, rather than left open."""
+def test_broken_file_of_keys_prevents_the_start(tmp_path: Path) -> None:
+    """An application does not start without its file of keys: it would be open to everybody."""
     with pytest.raises(KeysFileError, match="keys"):
         create_app(Settings(api_keys_file=tmp_path / "keys"))
 
@@ -113,7 +119,7 @@ def test_broken_file_of_keys_refuses_to_start(tmp_path: Path) -> None:
     ],
 )
 def test_only_our_hosts_are_answered(guarded: TestClient, host: str, status: int) -> None:
-    """A request for a host that is not ours is refused before its key is looked at; probes may use any."""
+    """A request for another host is rejected, even without a key; /health accepts any host."""
     response = guarded.get("/metrics", headers={"Host": host, "X-API-Key": KEY})
     assert response.status_code == status
     if status == 400:
@@ -122,21 +128,74 @@ def test_only_our_hosts_are_answered(guarded: TestClient, host: str, status: int
     assert guarded.get("/health", headers={"Host": host}).status_code == 200
 
 
-def test_pages_of_listed_origins_may_ask(guarded: TestClient) -> None:
-    """A browser may send a key from a listed origin and read every answer, refusals too; from others it may not."""
+def test_request_without_a_host_is_rejected(guarded: TestClient) -> None:
+    """A request without a Host header, as in HTTP/1.0, is rejected, except for /health."""
+    assert asyncio.run(status_without_host(guarded.app, "/metrics")) == 400
+    assert asyncio.run(status_without_host(guarded.app, "/health/live")) == 200
+
+
+async def status_without_host(app: ASGIApp, path: str) -> int:
+    """GET a path without any header."""
+    statuses: list[int] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+    await app(scope, receive, send)
+    return statuses[0]
+
+
+NAMES = ("example.org", "a.example.org", "*.example.org", "EXAMPLE.org", "[::1]", "[::2]", "*")
+HOSTS = st.one_of(
+    st.lists(
+        st.sampled_from([*NAMES, "evil", ".", ":", "8000", "@", "/", "#", "\xff", "[", "]", " "]),
+        max_size=4,
+    ).map("".join),
+    st.text(st.characters(max_codepoint=255), max_size=12),
+)
+
+
+@given(host=st.none() | HOSTS, allowed=st.lists(st.sampled_from(NAMES), min_size=1, max_size=3))
+def test_hosts_match_as_in_starlette(host: str | None, allowed: list[str]) -> None:
+    """Any Host header, or none, is allowed exactly if Starlette's own middleware allows it."""
+    passed: list[bool] = []
+
+    async def app(*_: object) -> None:
+        passed.append(True)
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(_: Message) -> None:
+        pass
+
+    headers = [] if host is None else [(b"host", host.encode("latin-1"))]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
+    asyncio.run(TrustedHostMiddleware(app, allowed, www_redirect=False)(scope, receive, send))
+    patterns = tuple(pattern.lower() for pattern in allowed)
+    assert is_allowed_host(host or "", patterns) == bool(passed)
+
+
+def test_pages_of_listed_origins_may_send_requests(guarded: TestClient) -> None:
+    """Pages of a listed origin may send a key and read every answer, even a rejection."""
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
     for origin, allowed in (
         ("https://shop.example", "https://shop.example"),
         ("https://evil.example", None),
     ):
         preflight = guarded.options("/predict", headers={"Origin": origin, **asked})
-        refused = guarded.post("/predict", headers={"Origin": origin})
+        rejected = guarded.post("/predict", headers={"Origin": origin})
         assert preflight.status_code == (200 if allowed else 400)
-        for response in (preflight, refused):
+        for response in (preflight, rejected):
             assert response.headers.get("access-control-allow-origin") == allowed
 
 
-def test_no_origin_may_ask_by_default(linear: TestClient) -> None:
+def test_no_origin_may_send_requests_by_default(linear: TestClient) -> None:
     """Without origins in the settings no answer has a CORS header."""
     for response in (
         linear.get("/health", headers={"Origin": "https://a.example"}),
@@ -147,12 +206,12 @@ def test_no_origin_may_ask_by_default(linear: TestClient) -> None:
 
 @pytest.mark.parametrize("path", ["/health", "/docs", "/nowhere", "/metrics"])
 def test_browsers_do_not_guess_types(linear: TestClient, path: str) -> None:
-    """Every answer, errors too, is to be taken as the type that it claims."""
+    """Every answer, even an error, forbids browsers to guess its type."""
     assert linear.get(path).headers["x-content-type-options"] == "nosniff"
 
 
-def test_page_may_load_what_it_loads_and_nothing_else(linear: TestClient) -> None:
-    """The policy of /docs names each file that the page loads, in full, and forbids frames; data has no policy."""
+def test_page_may_load_its_own_files_alone(linear: TestClient) -> None:
+    """The policy of /docs lists exactly the files that the page loads, and forbids frames."""
     page = linear.get("/docs")
     policy = dict(
         part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";")
@@ -170,7 +229,7 @@ def test_page_may_load_what_it_loads_and_nothing_else(linear: TestClient) -> Non
 
 
 def test_lists_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list is separated by commas, and may be empty."""
+    """Commas separate the items of a list; a list may be empty."""
     monkeypatch.setenv("SERVICE_CORS_ORIGINS", "https://a.example, http://localhost:3000,")
     monkeypatch.setenv("SERVICE_ALLOWED_HOSTS", "")
     settings = Settings()
@@ -186,10 +245,10 @@ def test_lists_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
         ("ALLOWED_HOSTS", "*a"),
     ],
 )
-def test_list_that_could_never_match_is_refused(
+def test_list_that_could_never_match_is_rejected(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    """An origin with a path or without a scheme, and a half of a wildcard, are errors at the start."""
+    """An origin with a path or without a scheme, or a wrong wildcard, is an error at the start."""
     monkeypatch.setenv(f"SERVICE_{name}", value)
     with pytest.raises(ValidationError, match="pattern"):
         Settings()

@@ -1,4 +1,4 @@
-"""Many images in one request."""
+"""POST /predict/batch: many images in one request."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ SIZE = 20, 30  # of the linear model
 
 
 def images(count: int) -> list[NDArray[np.uint8]]:
-    """Make images of the model's size, no two alike."""
+    """Draw ``count`` different images of the model's size."""
     return [noise(*SIZE, seed) for seed in range(count)]
 
 
 def form(uploads: list[bytes]) -> list[tuple[str, bytes]]:
-    """Put uploads into a form, each as a file part of the same name."""
+    """Put uploads into a form, each as a file part named `file`."""
     return [("file", upload) for upload in uploads]
 
 
 def in_numpy_format(array: NDArray[np.generic]) -> bytes:
-    """Save an array to a .npy file's bytes."""
+    """Return the bytes of a .npy file that holds ``array``."""
     buffer = BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()
 
 
 def test_batch_answers_each_image_as_alone(linear: TestClient) -> None:
-    """Each image of a form gets, in order, the answer that it gets by itself."""
-    uploads = [encode(image) for image in images(70)]  # more than go through the model together
+    """Each image of a form gets the same answer as in a request of its own, in order."""
+    uploads = [encode(image) for image in images(70)]  # more than one model run takes
     body = linear.post("/predict/batch", files=form(uploads), params={"top_k": 2}).json()
     alone = [
         linear.post("/predict", files={"file": upload}, params={"top_k": 2}).json()
@@ -49,7 +49,7 @@ def test_batch_answers_each_image_as_alone(linear: TestClient) -> None:
 
 
 def test_bad_image_fails_alone_with_its_index(linear: TestClient) -> None:
-    """What is no image gets a problem with its place; its neighbours get their answers."""
+    """A file that is not an image gets a problem with its index; the others get their answers."""
     good = encode(images(1)[0])
     response = linear.post("/predict/batch", files=form([good, b"no image", good, b""]))
     assert response.status_code == 200
@@ -64,7 +64,7 @@ def test_bad_image_fails_alone_with_its_index(linear: TestClient) -> None:
 
 @pytest.mark.parametrize("saved", [True, False])
 def test_tensor_gives_the_answers_of_its_images(linear: TestClient, saved: bool) -> None:
-    """A tensor, in NumPy's format or as pixels with their shape, is answered like the files of its images."""
+    """A tensor, saved by NumPy or as plain pixels, gets the answers of its images as files."""
     tensor = np.stack(images(40))
     headers = {"Content-Type": "application/octet-stream"} | (
         {} if saved else {"X-Shape": "40, 20, 30"}
@@ -80,7 +80,7 @@ def test_tensor_gives_the_answers_of_its_images(linear: TestClient, saved: bool)
 def test_failures_are_counted_and_logged(
     linear: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What failed in a batch is counted by its reason, and the log tells how many failed of how many."""
+    """Failed images are counted by reason; the log line has the numbers of images and failures."""
     series = 'service_rejections_total{reason="unreadable-image"}'
 
     def counted() -> float:
@@ -136,10 +136,10 @@ def test_metrics_count_each_image(linear: TestClient) -> None:
         (in_numpy_format(np.zeros((2, 20, 30), np.uint8))[:-1], None, "1199 bytes"),
     ],
 )
-def test_wrong_tensor_is_refused(
+def test_wrong_tensor_is_rejected(
     linear: TestClient, content: bytes, shape: str | None, said: str
 ) -> None:
-    """A tensor of another type or shape, or that is none, is refused, and what was got is told."""
+    """A tensor of a wrong type or shape is rejected; the detail says what was received."""
     headers = {"Content-Type": "application/octet-stream"} | (
         {} if shape is None else {"X-Shape": shape}
     )
@@ -150,7 +150,7 @@ def test_wrong_tensor_is_refused(
 
 
 def test_batch_has_a_limit(linear: TestClient) -> None:
-    """More images than a request may hold are refused, as tensor and as form."""
+    """A request with too many images is rejected, as a tensor and as a form."""
     many = MAX_BATCH_IMAGES + 1
     headers = {"Content-Type": "application/octet-stream", "X-Shape": f"{many},20,30"}
     assert_problem(
@@ -172,8 +172,8 @@ def test_batch_has_a_limit(linear: TestClient) -> None:
     )
 )
 @settings(deadline=None)
-def test_any_bytes_are_a_tensor_or_refused(data: bytes) -> None:
-    """Whatever the bytes, they are refused or give images of the model's size."""
+def test_any_bytes_are_a_tensor_or_rejected(data: bytes) -> None:
+    """Any bytes are rejected or give images of the model's size."""
     with contextlib.suppress(UnreadableTensorError):
         assert read_tensor(data, None, (2, 3)).shape[1:] == (2, 3)
 
@@ -181,6 +181,6 @@ def test_any_bytes_are_a_tensor_or_refused(data: bytes) -> None:
 @given(count=st.integers(1, 5), height=st.integers(1, 9), width=st.integers(1, 9))
 @settings(deadline=None)
 def test_saved_tensor_is_read_as_it_was(count: int, height: int, width: int) -> None:
-    """What numpy.save wrote is read back value for value."""
+    """A tensor saved by numpy.save is read back value for value."""
     array = np.random.default_rng(count).integers(0, 256, (count, height, width), np.uint8)
     assert (read_tensor(in_numpy_format(array), None, (height, width)) == array).all()

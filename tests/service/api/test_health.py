@@ -1,4 +1,4 @@
-"""GET /health and what is below it."""
+"""GET /health and the paths below it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.service.images import encode, noise
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/ready"])
-def test_ready_service_says_what_it_runs(linear: TestClient, path: str) -> None:
-    """A ready service answers 200 with its model and the providers of its session."""
+def test_ready_service_says_what_it_runs_on(linear: TestClient, path: str) -> None:
+    """A ready service answers 200 with its model and its session's providers."""
     response = linear.get(path)
     assert response.status_code == 200
     body = response.json()
@@ -33,10 +33,10 @@ def test_ready_service_says_what_it_runs(linear: TestClient, path: str) -> None:
 
 
 def test_service_that_has_not_loaded_is_alive_but_not_ready(linear_folder: Path) -> None:
-    """Before the model is loaded, /health and /predict answer 503, and /health/live 200."""
+    """Until the model is loaded, /health and /predict answer 503, and /health/live 200."""
 
     async def ask() -> tuple[httpx2.Response, httpx2.Response, httpx2.Response]:
-        # This transport does not start the application, so its model is never loaded.
+        # This transport does not start the application, so the model is never loaded.
         transport = httpx2.ASGITransport(create_app(Settings(model=linear_folder)))
         async with httpx2.AsyncClient(transport=transport, base_url="http://service") as client:
             upload = client.post("/predict", files={"file": encode(noise(20, 30))})
@@ -55,8 +55,8 @@ def test_service_that_has_not_loaded_is_alive_but_not_ready(linear_folder: Path)
 
 
 @pytest.mark.parametrize("damage", ["missing", "preprocessing"])
-def test_service_that_cannot_load_says_failed_and_asks_to_stop(tmp_path: Path, damage: str) -> None:
-    """A bundle that cannot be served makes /health say failed and the server stop."""
+def test_service_without_a_model_says_failed_and_stops(tmp_path: Path, damage: str) -> None:
+    """If no bundle can be served, /health says `failed` and the server is asked to stop."""
     folder = tmp_path / "linear"
     if damage == "preprocessing":
         write_linear_bundle(folder, preprocessing="another")
@@ -71,8 +71,8 @@ def test_service_that_cannot_load_says_failed_and_asks_to_stop(tmp_path: Path, d
     assert stops == ["stop"]
 
 
-def test_cuda_is_refused_where_there_is_none(linear_folder: Path) -> None:
-    """Asked for CUDA, a session that runs on the CPU alone is an error, never a silent change of device."""
+def test_cuda_is_an_error_without_a_gpu(linear_folder: Path) -> None:
+    """With device `cuda`, a session that only runs on the CPU is an error, not a fallback."""
     from service.bundle import read_bundle
 
     bundle = read_bundle(linear_folder)
@@ -94,10 +94,10 @@ def test_cuda_is_refused_where_there_is_none(linear_folder: Path) -> None:
         (None, {"class_names": ("one", "two"), "self_test": (0.5, 0.5)}, "2 classes"),
     ],
 )
-def test_model_that_contradicts_its_manifest_is_refused(
+def test_model_that_contradicts_its_manifest_is_rejected(
     tmp_path: Path, model: bytes | None, manifest: dict[str, object], message: str
 ) -> None:
-    """A model whose input, size or class count is not the manifest's is refused, with both values."""
+    """A model with another input, size or class count than its manifest is rejected."""
     bundle = write_linear_bundle(tmp_path / "linear", model=model, **manifest)
     with pytest.raises(BundleError, match=message):
         Classifier(bundle, "cpu")

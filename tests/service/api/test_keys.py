@@ -19,22 +19,22 @@ ROOT = Path(__file__).parents[3]
 
 
 class Clock:
-    """A clock that is moved past the next look at the file whenever it is asked to."""
+    """A clock that only moves when a test moves it."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
     def __call__(self) -> float:
-        """Tell the time."""
+        """Return the seconds."""
         return self.now
 
     def move(self) -> None:
-        """Let enough time pass that the file is looked at again."""
+        """Move on so far that the file is checked again."""
         self.now += CHECK_INTERVAL_SECONDS
 
 
 def test_each_key_has_its_owner(tmp_path: Path) -> None:
-    """Comments and blank lines are passed over, a name may have several keys, and no key is in the file."""
+    """Comments and blank lines are ignored, a name may have several keys, no key is in the file."""
     (alice, alice_line), (second, second_line), (bob, bob_line) = (
         new_key("alice"),
         new_key("alice"),
@@ -49,8 +49,8 @@ def test_each_key_has_its_owner(tmp_path: Path) -> None:
 
 
 @given(key=st.text())
-def test_any_other_key_has_none(tmp_path_factory: pytest.TempPathFactory, key: str) -> None:
-    """No text but the key itself is one: not a part of it, not its hash, not its line."""
+def test_any_other_text_has_no_owner(tmp_path_factory: pytest.TempPathFactory, key: str) -> None:
+    """Only the key itself is accepted: no part of it, not its hash, not its line."""
     alice, line = new_key("alice")
     path = tmp_path_factory.getbasetemp() / "some-keys"
     path.write_text(line)
@@ -60,7 +60,7 @@ def test_any_other_key_has_none(tmp_path_factory: pytest.TempPathFactory, key: s
 
 
 def test_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
-    """A key that is added is in force after a second, one that is withdrawn is not; the file is not read before."""
+    """After a second, an added key is valid and a removed key is not; before, nothing changes."""
     (alice, alice_line), (bob, bob_line) = new_key("alice"), new_key("bob")
     path, clock = tmp_path / "keys", Clock()
     path.write_text(alice_line)
@@ -74,8 +74,8 @@ def test_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     assert (keys.owner(alice), keys.owner(bob)) == (None, None)
 
 
-def test_file_that_is_replaced_by_one_of_the_same_size_and_time_is_read(tmp_path: Path) -> None:
-    """A file moved over the old one, as an editor or an orchestrator does it, is seen even if size and time agree."""
+def test_file_replaced_by_one_of_the_same_size_and_time_is_read(tmp_path: Path) -> None:
+    """A file that is moved over the old one is read, even with the same size and time."""
     (alice, alice_line), (_, other_line) = new_key("alice"), new_key("alice")
     path, new, clock = tmp_path / "keys", tmp_path / "new", Clock()
     for file, line in ((path, other_line), (new, alice_line)):
@@ -90,10 +90,10 @@ def test_file_that_is_replaced_by_one_of_the_same_size_and_time_is_read(tmp_path
 @pytest.mark.parametrize(
     "damage", ["alice:abc", "no colon", "alice:" + "g" * 64, ":" + "0" * 64, "missing", "binary"]
 )
-def test_broken_file_is_refused_at_the_start_and_passed_over_later(
+def test_broken_file_prevents_the_start_but_not_the_service(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
-    """A broken line is named by its number but not shown; a running service keeps the keys that it had."""
+    """The error names a broken line by number alone; a running service keeps its keys."""
     alice, line = new_key("alice")
     path, clock = tmp_path / "keys", Clock()
     path.write_text(line)
@@ -117,7 +117,7 @@ def test_broken_file_is_refused_at_the_start_and_passed_over_later(
 
 
 def test_command_makes_a_key_that_works(tmp_path: Path) -> None:
-    """`python -m service key NAME` writes the line to standard output alone, so that it can be appended to the file."""
+    """`python -m service key NAME` writes only the line to standard output, to append to a file."""
     command = [sys.executable, "-m", "service", "key"]
     run = subprocess.run([*command, "alice"], cwd=ROOT, capture_output=True, text=True, check=True)
     path = tmp_path / "keys"

@@ -1,4 +1,4 @@
-"""GET /models and what is below it."""
+"""GET /models and the paths below it."""
 
 from starlette.testclient import TestClient
 
@@ -6,7 +6,7 @@ from service.settings import Settings
 
 
 def test_served_model_is_described(linear: TestClient) -> None:
-    """The model that answers is listed with its classes and its input, and its card can be read."""
+    """The served model is listed with its classes and its input, and its card can be read."""
     (model,) = linear.get("/models").json()["models"]
     assert model == {
         "name": "linear",
@@ -21,7 +21,7 @@ def test_served_model_is_described(linear: TestClient) -> None:
 
 
 def test_card_of_another_model_is_not_found(linear: TestClient) -> None:
-    """A model that is not served is named, with the one that is."""
+    """The detail of the 404 names the model that is served."""
     response = linear.get("/models/other/card")
     assert response.status_code == 404
     assert response.json()["type"].endswith(":unknown-model")
@@ -29,7 +29,7 @@ def test_card_of_another_model_is_not_found(linear: TestClient) -> None:
 
 
 def test_shipped_figures_are_those_of_the_manifest(shipped: TestClient) -> None:
-    """The shipped model's figures and card are served as its bundle holds them."""
+    """The shipped model's metrics and card are served as they are in its bundle."""
     (model,) = shipped.get("/models").json()["models"]
     card = (Settings().model / "MODEL_CARD.md").read_text()
     assert shipped.get(f"/models/{model['name']}/card").text == card

@@ -1,4 +1,4 @@
-"""From a request's body to the bytes of the file in it."""
+"""From a request's body to the bytes of the uploaded file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.errors import MalformedFormError
 
 
 def upload(body: bytes, content_type: str) -> bytes:
-    """Read the upload of a request that has this body."""
+    """Read the upload of a request with this body."""
 
     async def receive() -> dict[str, object]:
         return {"type": "http.request", "body": body, "more_body": False}
@@ -31,23 +31,23 @@ def upload(body: bytes, content_type: str) -> bytes:
 @given(content=st.binary(max_size=3000), name=st.text(min_size=1, max_size=50))
 @settings(deadline=None)
 def test_file_comes_out_of_the_form_byte_for_byte(content: bytes, name: str) -> None:
-    """Whatever the bytes and the name of a file, a form carries it unchanged."""
+    """A form carries a file of any bytes and any name unchanged."""
     request = httpx2.Request("POST", "http://service", files={"file": (name, content)})
     assert upload(request.read(), request.headers["content-type"]) == content
 
 
 @given(body=st.binary(max_size=300), boundary=st.binary(max_size=20))
 @settings(deadline=None)
-def test_arbitrary_form_is_read_or_refused(body: bytes, boundary: bytes) -> None:
-    """Any body under any boundary is refused as malformed; nothing else happens."""
+def test_arbitrary_form_is_rejected(body: bytes, boundary: bytes) -> None:
+    """Random bytes with any boundary are rejected as malformed; nothing else happens."""
     with pytest.raises(MalformedFormError):
         upload(body, f"multipart/form-data; boundary={boundary.hex()}")
 
 
 @given(cut=st.integers(0, 160), position=st.integers(0, 160), value=st.integers(0, 255))
 @settings(deadline=None)
-def test_damaged_form_is_read_or_refused(cut: int, position: int, value: int) -> None:
-    """A good form with a byte changed and its end cut off gives bytes or a malformed form; nothing else."""
+def test_damaged_form_is_read_or_rejected(cut: int, position: int, value: int) -> None:
+    """A form with one byte changed and its end cut off gives bytes or a malformed form."""
     head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
     form = head + b"content" * 8 + b"\r\n--b--\r\n"
     damaged = bytearray(form)
@@ -63,7 +63,7 @@ def test_damaged_form_is_read_or_refused(cut: int, position: int, value: int) ->
 
 @pytest.mark.parametrize("fields", [7, 8])
 def test_form_has_eight_parts_at_most(fields: int) -> None:
-    """Seven fields may come with the file, eight may not."""
+    """A form may hold the file and seven fields, but not eight."""
     data = {f"field{number}": "x" for number in range(fields)}
     request = httpx2.Request("POST", "http://service", files={"file": b"content"}, data=data)
     if fields == 7:
@@ -73,8 +73,8 @@ def test_form_has_eight_parts_at_most(fields: int) -> None:
             upload(request.read(), request.headers["content-type"])
 
 
-def test_options_of_a_part_are_few() -> None:
-    """A header with so many options that they would keep the parser busy is refused, a part's and the request's."""
+def test_header_with_many_options_is_rejected() -> None:
+    """A header with too many options for the slow parser is rejected, a part's or the request's."""
     head = b'--b\r\nContent-Disposition: form-data; name="file"' + b";" * 300
     with pytest.raises(MalformedFormError, match="more than 256 options"):
         upload(head + b"\r\n\r\nx\r\n--b--\r\n", "multipart/form-data; boundary=b")
@@ -82,15 +82,15 @@ def test_options_of_a_part_are_few() -> None:
         upload(b"", "multipart/form-data; boundary=b" + ";" * 60_000)
 
 
-def test_name_in_an_alphabet_that_the_form_lacks_is_read() -> None:
-    """A file's name as browsers escape it, where a page's charset has no Cyrillic, is no header of many options."""
+def test_file_name_with_many_semicolons_is_accepted() -> None:
+    """A Cyrillic file name, escaped by a browser with many semicolons, is accepted."""
     name = "&#1092;&#1086;&#1090;&#1086;" * 10
     head = f'--b\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
     assert upload(head.encode() + b"x\r\n--b--\r\n", "multipart/form-data; boundary=b") == b"x"
 
 
-def test_lines_like_delimiters_are_refused_unparsed() -> None:
-    """A file all of whose lines begin like the boundary, which the parser is slow on, is refused before."""
+def test_lines_like_delimiters_are_rejected_unparsed() -> None:
+    """A file whose lines all begin like the boundary is rejected before its parts are parsed."""
     head = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
     with pytest.raises(MalformedFormError, match="more than 8 parts"):
         upload(head + b"\r\n--bX" * 1_000_000 + b"\r\n--b--\r\n", "multipart/form-data; boundary=b")

@@ -1,0 +1,75 @@
+"""The OpenAPI document: what FastAPI cannot read off the routes by itself."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+
+from service.api.access import needs_key
+from service.api.problems import MEDIA_TYPE, RETRIED
+from service.api.schemas import Problem
+from service.api.uploads import FIELD, FORM
+
+Responses = dict[int | str, dict[str, Any]]
+
+KEY_SCHEMES = {
+    "HTTPBearer": {"type": "http", "scheme": "bearer"},
+    "APIKeyHeader": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+FILE = {"type": "string", "format": "binary"}
+
+
+def install(app: FastAPI, *, with_keys: bool) -> None:
+    """Add the problem's schema and, ``with_keys``, the API keys to the document of ``app``.
+
+    FastAPI documents this override under "Extending OpenAPI".
+    """
+    document = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        content = document()
+        content["components"]["schemas"][Problem.__name__] = Problem.model_json_schema()
+        if with_keys:
+            _add_keys(content)
+        return content
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _add_keys(content: dict[str, Any]) -> None:
+    content["components"]["securitySchemes"] = KEY_SCHEMES
+    for path, operations in content["paths"].items():
+        if needs_key(path):
+            for operation in operations.values():
+                operation["security"] = [{name: []} for name in KEY_SCHEMES]
+
+
+def problem_responses(*statuses: int) -> Responses:
+    """Return the entry of each error status that a route answers with."""
+    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+    entries: Responses = {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status in statuses
+    }
+    for status in RETRIED & entries.keys():
+        entries[status]["headers"] = {
+            "Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}}
+        }
+    return entries
+
+
+def text_response(media_type: str) -> Responses:
+    """Return the entry of a 200 that is text and not JSON."""
+    return {200: {"content": {media_type: {"schema": {"type": "string"}}}}}
+
+
+def upload_body(file: dict[str, Any], *raw_types: str) -> dict[str, Any]:
+    """Return the entry of a request body: a form with ``file``, or raw bytes of ``raw_types``."""
+    form = {"type": "object", "required": [FIELD], "properties": {FIELD: file}}
+    content = {FORM: {"schema": form}} | {name: {"schema": FILE} for name in raw_types}
+    return {"requestBody": {"required": True, "content": content}}

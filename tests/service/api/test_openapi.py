@@ -1,0 +1,75 @@
+"""The OpenAPI document: problems, API keys and request bodies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from service.api.keys import new_key
+from service.api.openapi import KEY_SCHEMES
+from service.api.problems import MEDIA_TYPE, RETRIED
+from service.app import create_app
+from service.settings import Settings
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each operation of a document with its path."""
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            yield path, operation
+
+
+def test_keys_are_documented_where_they_are_needed(tmp_path: Path) -> None:
+    """With a file of keys, every path but /health and those below it names both key schemes."""
+    path = tmp_path / "keys"
+    path.write_text(new_key("alice")[1])
+    document = create_app(Settings(api_keys_file=path)).openapi()
+    assert document["components"]["securitySchemes"] == KEY_SCHEMES
+    either: list[dict[str, list[str]]] = [{"HTTPBearer": []}, {"APIKeyHeader": []}]
+    for path_of_operation, operation in operations(document):
+        is_open = path_of_operation.startswith("/health")
+        assert operation.get("security") == (None if is_open else either), path_of_operation
+
+
+def test_without_keys_no_key_is_documented() -> None:
+    """Without a file of keys, the document does not mention keys."""
+    document = create_app(Settings()).openapi()
+    assert "securitySchemes" not in document["components"]
+    assert not [path for path, operation in operations(document) if "security" in operation]
+
+
+def test_every_error_is_a_problem() -> None:
+    """Every error status has the problem schema, except 503 of /health, which is a health body."""
+    document = create_app(Settings()).openapi()
+    assert "Problem" in document["components"]["schemas"]
+    for path, operation in operations(document):
+        for status, response in operation["responses"].items():
+            if int(status) < 400 or path.startswith("/health"):
+                continue
+            assert response["content"].keys() == {MEDIA_TYPE}, (path, status)
+            schema = response["content"][MEDIA_TYPE]["schema"]
+            assert schema == {"$ref": "#/components/schemas/Problem"}
+            assert ("Retry-After" in response.get("headers", {})) == (int(status) in RETRIED)
+
+
+def test_upload_paths_take_a_form_or_the_raw_file() -> None:
+    """The request body of both upload paths is a form with the part `file`, or raw bytes."""
+    document = create_app(Settings()).openapi()
+    for path, raw_types in (
+        ("/predict", {"image/*", "application/octet-stream"}),
+        ("/predict/batch", {"application/octet-stream"}),
+    ):
+        body = document["paths"][path]["post"]["requestBody"]
+        assert body["required"]
+        assert body["content"].keys() == {"multipart/form-data"} | raw_types
+        form = body["content"]["multipart/form-data"]["schema"]
+        assert form["required"] == list(form["properties"]) == ["file"]
+
+
+def test_document_does_not_grow_when_it_is_read_again() -> None:
+    """A second reading returns the same document."""
+    app = create_app(Settings())
+    first = json.dumps(app.openapi())
+    assert json.dumps(app.openapi()) == first
