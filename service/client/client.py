@@ -22,6 +22,7 @@ import glob
 import io
 import json
 import random
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,7 +51,8 @@ try:
     from rich.text import Text
 except ModuleNotFoundError as error:
     _message = f"the client needs {error.name}, which is not installed: pip install 'fashion-classifier[client]'"
-    raise (SystemExit if __name__ == "__main__" else ModuleNotFoundError)(_message) from error
+    # `python -m` imports the package first, with "-m" as argv[0]
+    raise (SystemExit if sys.argv[0] == "-m" else ModuleNotFoundError)(_message) from error
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 RETRIED_STATUSES = frozenset(
@@ -676,7 +678,3 @@ def main() -> None:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(_run)
     app()
-
-
-if __name__ == "__main__":
-    main()
