@@ -6,7 +6,7 @@ from pathlib import Path
 
 from service.client.errors import UsageError
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # what browsers show
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:
