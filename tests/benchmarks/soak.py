@@ -52,7 +52,7 @@ async def soak(rate: float, seconds: float) -> str:
         names = " | ".join(f"worker {number}" for number in range(1, len(workers) + 1))
         rows = [f"| minutes | {names} |", "|---:" * (len(workers) + 1) + "|", _row(0, workers)]
         requests = mixed_requests(server)
-        # With the warm-up of open_loop, a quarter of its time, this lasts ``seconds``.
+        # open_loop adds a quarter of its time as warm-up, so all of it lasts ``seconds``.
         loop = open_loop(port_of(server), requests, rate, CONNECTIONS, seconds * 0.8)
         load = asyncio.create_task(loop)
         for number in range(1, SAMPLES + 1):

@@ -429,7 +429,7 @@ with the server.
 
 
 async def torture(seconds: float) -> list[Row]:
-    """Run all attacks: the load for ``seconds``, the others as many times as fits that."""
+    """Run all attacks: the load for ``seconds``, each other attack ``seconds / 15`` times."""
     uploads = golden_uploads()
     rounds = max(1, round(seconds / 15))
     return [
