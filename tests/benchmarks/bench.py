@@ -1,6 +1,6 @@
-"""Measure the service beside a tutorial's and beside the ceilings, and write ``docs/performance.md``.
+"""The service's speed beside a tutorial's app, for ``docs/performance.md``; see ``make bench``.
 
-Run by ``make bench`` on a machine with nothing else to do. Each cell is measured between two of the tutorial app.
+The machine must be idle. Each cell is measured between two measurements of the tutorial's app.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
@@ -29,12 +29,10 @@ from PIL import Image
 
 from service.bundle import read_bundle
 from service.imaging.model_input import read_image
-from service.inference.classifier import MAX_CORES
-from service.machine.resources import available_cores
 from service.machine.sizing import count_workers
 from service.settings import Settings
 from tests import golden
-from tests.benchmarks.pace import HOST, Request, Result, closed_loop, open_loop
+from tests.benchmarks.pace import HOST, Request, Result, closed_loop, open_loop, port_of
 from tests.e2e.server import ROOT, Server, free_port, serving
 from tests.service.images import encode
 
@@ -49,7 +47,7 @@ BATCH_FILES, TENSOR_IMAGES = 100, 1000
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement of the service between two of the tutorial app."""
+    """A measurement of the service between two of the tutorial's app."""
 
     work: str
     connections: int
@@ -60,19 +58,22 @@ class Cell:
 
     def __str__(self) -> str:
         reference = (self.before.rate + self.after.rate) / 2
+        p50, p99 = (
+            f"{self.ours.percentile_ms(percent):.1f} / {self.before.percentile_ms(percent):.1f}"
+            for percent in (50, 99)
+        )
         return (
             f"| {self.work} | {self.connections} | {reference:,.0f} | {self.ours.rate:,.0f} | "
-            f"**{self.ours.rate / reference:.2f}** | {self.ours.percentile_ms(50):.1f} / "
-            f"{self.before.percentile_ms(50):.1f} | {self.ours.percentile_ms(99):.1f} / "
-            f"{self.before.percentile_ms(99):.1f} | {self.ceiling.rate:,.0f} | {self.ours.wrong} |"
+            f"**{self.ours.rate / reference:.2f}** | {p50} | {p99} | "
+            f"{self.ceiling.rate:,.0f} | {self.ours.wrong} |"
         )
 
 
-# ---- what is sent -------------------------------------------------------------------------------------------------
+# ---- requests and servers ------------------------------------------------------------------------
 
 
 def photo(image: NDArray[np.uint8], generator: np.random.Generator, width: int = 800) -> bytes:
-    """Make a JPEG of 4 to 3 of an item on a light, noisy ground."""
+    """Draw an item on a light, noisy background; return a 4:3 JPEG, ``width`` pixels wide."""
     unit = width // 40
     side = 28 * unit
     item = 255 - np.asarray(
@@ -85,18 +86,22 @@ def photo(image: NDArray[np.uint8], generator: np.random.Generator, width: int =
 
 
 def request(path: str, upload: bytes, content_type: str, expected: bytes) -> Request:
-    """Put an upload into a form and that into a request."""
-    part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="x"\r\nContent-Type: {content_type}'
-    body = part.encode() + b"\r\n\r\n" + upload + f"\r\n--{BOUNDARY}--\r\n".encode()
+    """Return a request with an upload in a form."""
+    part = (
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n'
+        f"Content-Type: {content_type}\r\n\r\n"
+    )
+    body = part.encode() + upload + f"\r\n--{BOUNDARY}--\r\n".encode()
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\n"
+        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return Request(head.encode() + body, expected)
 
 
 def png_requests(bundle: Path = BUNDLE) -> list[Request]:
-    """Make requests for the golden set; an answer must name the class that the session itself names."""
+    """Return requests for the golden set; ONNX Runtime's own session gives the right class."""
     images, names = golden.images(), read_bundle(bundle).manifest.class_names
     answers = open_session(bundle).run(["probabilities"], {"image": images})[0].argmax(axis=1)
     return [
@@ -128,7 +133,7 @@ def app(name: str, **environment: str) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class Spent:
-    """What the service has spent since it started: its processes' CPU, and what its metrics sum up, over all images."""
+    """What the service has used since its start, over all images."""
 
     cpu_seconds: float
     images: float
@@ -137,39 +142,45 @@ class Spent:
 
     @classmethod
     def of(cls, server: Server) -> Spent:
-        """Read it."""
-        lines = (line.rpartition(" ") for line in server.get("/metrics").text.splitlines())
-        values = {
-            name: float(value)
-            for name, _, value in lines
-            if name.startswith("service_") and "{" not in name
-        }
-        process = psutil.Process(server.process.pid)
+        """Read the CPU time of the service's processes and the sums of its metrics."""
+        lines = server.get("/metrics").text.splitlines()
+        values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return cls(
-            sum(sum(member.cpu_times()[:2]) for member in (process, *process.children())),
-            values["service_batch_size_count"],
-            values["service_decode_seconds_sum"],
-            values["service_inference_seconds_sum"],
+            cpu_seconds=cpu_seconds(family_of(server)),
+            images=float(values["service_batch_size_count"]),
+            decode_seconds=float(values["service_decode_seconds_sum"]),
+            inference_seconds=float(values["service_inference_seconds_sum"]),
         )
 
     def since(self, before: Spent) -> str:
-        """Render an image's share of what was spent since ``before`` as columns of a table, in microseconds."""
+        """Return the microseconds an image since ``before``, as columns of a table."""
         cpu, images, decode, inference = (
             now - then for now, then in zip(astuple(self), astuple(before), strict=True)
         )
-        parts = [1e6 * each / images for each in (cpu, decode, inference)]
-        return " | ".join(f"{each:,.0f}" for each in (*parts, parts[0] - parts[1] - parts[2]))
+        parts = (cpu, decode, inference, cpu - decode - inference)
+        return " | ".join(f"{1e6 * seconds / images:,.0f}" for seconds in parts)
 
 
-# ---- what is measured ---------------------------------------------------------------------------------------------
+def family_of(server: Server) -> list[psutil.Process]:
+    """Return the service's processes, the supervisor first."""
+    process = psutil.Process(server.process.pid)
+    return [process, *process.children()]
+
+
+def cpu_seconds(processes: Iterable[psutil.Process]) -> float:
+    """Return the user and system time of processes."""
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+# ---- measurements --------------------------------------------------------------------------------
 
 
 class Bench:
-    """The servers side by side, and what is sent to them."""
+    """The servers side by side, and the requests for them."""
 
     def __init__(self, server: Server, tutorial: int, ceiling: int, seconds: float) -> None:
         self.server = server
-        self.port = int(server.url.rsplit(":", 1)[1])
+        self.port = port_of(server)
         self.tutorial = tutorial
         self.ceiling = ceiling
         self.seconds = seconds
@@ -178,50 +189,43 @@ class Bench:
         self.pngs = png_requests()
         generator = np.random.default_rng(0)
         self.photos = [photo(image, generator) for image in self.images[:24]]
-        # What the tutorial makes of a photo is another thing than what the service does: any answer is right.
+        # The tutorial's app squashes a photo, so it may give another class: any class counts.
         self.jpegs = [
             request("/predict", upload, "image/jpeg", b'"class_name":') for upload in self.photos
         ]
 
     async def compare(self, work: str, requests: list[Request], connections: int) -> Cell:
-        """Measure one cell: the tutorial app, the service, the tutorial app again, the ceiling."""
+        """Measure a cell: tutorial's app, service, tutorial's app again, ceiling."""
         ports = self.tutorial, self.port, self.tutorial
         results = [await closed_loop(port, requests, connections, self.seconds) for port in ports]
-        answered = [
-            Request(each.message, b'"class_name":') for each in requests
-        ]  # one answer fits all
-        results.append(await closed_loop(self.ceiling, answered, connections, self.seconds))
-        for result in results:
-            assert result.statuses.keys() == {200}, result.statuses
+        any_class = [Request(each.message, b'"class_name":') for each in requests]
+        results.append(await closed_loop(self.ceiling, any_class, connections, self.seconds))
+        check_all_answered(results)
         before, ours, after, ceiling = results
         return Cell(work, connections, ours, before, after, ceiling)
 
     async def profile(self, work: str, requests: list[Request]) -> str:
-        """Tell what an answer costs, and which part of it; a row of a table.
+        """Measure the cost of an answer and of its parts; return a row of a table.
 
-        One connection: beside others, a step would also wait for a core, and its time would not be its cost.
+        One connection only: with more, the time of a step includes its wait for a core.
         """
         before = Spent.of(self.server)
         await closed_loop(self.port, requests, 1, self.seconds)
         return f"| {work} | {Spent.of(self.server).since(before)} |"
 
-    async def overload(self, capacity: float) -> str:
-        """Send small images at twice ``capacity``, whatever becomes of them."""
+    async def overload(self, capacity: float) -> list[str]:
+        """Send small images at twice ``capacity``; return rows of a table."""
         result = await open_loop(self.port, self.pngs, 2 * capacity, 512, 2 * self.seconds)
-        refused = (
-            np.percentile(result.refusal_seconds, 99) * 1000
-            if result.refusal_seconds
-            else float("nan")
-        )
-        return (
-            f"At twice that rate in an open loop of 512 connections: {result.rate:,.0f} right answers a second "
-            f"({result.rate / capacity:.0%} of {capacity:,.0f}), p99 {result.percentile_ms(99):.0f} ms; "
-            f"{result.statuses[503] / result.duration_seconds:,.0f} a second refused with 503, p99 {refused:.0f} ms; "
-            f"wrong or other: {result.wrong}."
-        )
+        rejected = result.statuses[503] / result.duration_seconds
+        return [
+            f"| right | {result.rate:,.0f} ({result.rate / capacity:.0%} of {capacity:,.0f}) | "
+            f"{result.percentile_ms(99):.0f} |",
+            f"| rejected with 503 | {rejected:,.0f} | {result.rejection_percentile_ms(99):.0f} |",
+            f"| wrong, or another status | {result.wrong} in all | |",
+        ]
 
     def batches(self) -> list[str]:
-        """Time batches in one request against the session itself, on as many cores, in turns; rows of a table."""
+        """Time batches in one request against the session itself, in turns; rows of a table."""
         url = self.server.url + "/predict/batch"
         tensor = np.resize(self.images, (TENSOR_IMAGES, *SIZE))
         headers = {
@@ -229,7 +233,7 @@ class Bench:
             "X-Shape": ",".join(map(str, tensor.shape)),
         }
         files = [("file", encode(image)) for image in self.images[:BATCH_FILES]]
-        session = open_session(threads=min(MAX_CORES, available_cores()))
+        session = open_session()
         with httpx2.Client() as client:
             sent = client.build_request("POST", url, files=files)
             body, form = sent.read(), dict(sent.headers)
@@ -247,7 +251,7 @@ class Bench:
             )
         ]
         labels = (
-            "`session.run` in this process on as many cores, batches of 32",
+            "`session.run` in this process, batches of 32",
             f"{BATCH_FILES} PNGs in a form",
             f"tensor of {TENSOR_IMAGES} images",
         )
@@ -257,7 +261,7 @@ class Bench:
         ]
 
     def ceilings(self) -> list[str]:
-        """Time the parts of the work in this process, on one thread; rows of a table."""
+        """Time the parts of the work in this process, on one thread; return rows of a table."""
         png, jpeg, generator = encode(self.images[0]), self.photos[0], np.random.default_rng(0)
 
         def infer(size: int) -> Callable[[], object]:
@@ -287,24 +291,23 @@ class Bench:
         ]
 
 
-def open_session(bundle: Path = BUNDLE, threads: int = 1) -> onnxruntime.InferenceSession:
-    """Open the model as the service does; its threads leave the cores to the service between two runs."""
+def open_session(bundle: Path = BUNDLE) -> onnxruntime.InferenceSession:
+    """Open the model as the service does."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(
         bundle / "model.onnx", options, providers=["CPUExecutionProvider"]
     )
 
 
 def run_in_batches(session: onnxruntime.InferenceSession, tensor: NDArray[np.uint8]) -> None:
-    """Infer a tensor by 32 images at a time."""
+    """Run the model on a tensor, 32 images at a time."""
     for start in range(0, len(tensor), 32):
         session.run(["probabilities"], {"image": tensor[start : start + 32]})
 
 
 def interleave(*calls: Callable[[], object], rounds: int = 7) -> list[float]:
-    """Return the median seconds of each call; they take turns, so that noise hits all alike."""
+    """Return the median seconds of each call. They take turns: noise affects all equally."""
     for call in calls:
         call()
     times: list[list[float]] = [[] for _ in calls]
@@ -320,58 +323,59 @@ def interleave(*calls: Callable[[], object], rounds: int = 7) -> list[float]:
 
 
 async def workers(seconds: float, pngs: list[Request], jpegs: list[Request]) -> list[str]:
-    """Measure the service with several numbers of workers, of one thread each; rows of a table."""
+    """Measure the service with 1, 2 and 4 workers of one thread; return rows of a table."""
     rows = []
     for count in (1, 2, 4):
         with serving(**SERVED | {"workers": count, "threads": 1}) as server:
-            port = int(server.url.rsplit(":", 1)[1])
             results = [
-                await closed_loop(port, requests, CONNECTIONS[-1], seconds)
+                await closed_loop(port_of(server), requests, CONNECTIONS[-1], seconds)
                 for requests in (pngs, jpegs)
             ]
-        for result in results:
-            assert result.statuses.keys() == {200}, result.statuses
-        rows.append(
-            f"| {count} | " + " | ".join(f"{result.rate:,.0f}" for result in results) + " |"
-        )
+        check_all_answered(results)
+        rows.append(f"| {count} | {' | '.join(f'{result.rate:,.0f}' for result in results)} |")
     return rows
 
 
+def check_all_answered(results: Iterable[Result]) -> None:
+    """Raise AssertionError unless every answer was a 200."""
+    for result in results:
+        assert result.statuses.keys() == {200}, result.statuses
+
+
 def start_and_idle() -> list[str]:
-    """Start the service as it is by default, and let it do nothing; rows of a table."""
+    """Start the service with its defaults and leave it idle; return rows of a table."""
     importing = min(timed([sys.executable, "-c", "import service.server.worker"]) for _ in range(3))
     nothing = min(timed([sys.executable, "-c", "pass"]) for _ in range(3))
     bare = resident_mib([sys.executable, "-c", "import onnxruntime; print(flush=True); input()"])
     started = time.perf_counter()
     with serving(**SERVED) as server:
         ready = time.perf_counter() - started
-        family = [process := psutil.Process(server.process.pid), *process.children()]
+        family = family_of(server)
         time.sleep(2)
-        before = sum(sum(member.cpu_times()[:2]) for member in family)
+        before = cpu_seconds(family)
         time.sleep(10)
-        share = (sum(sum(member.cpu_times()[:2]) for member in family) - before) / 10
+        share = (cpu_seconds(family) - before) / 10
         sizes = [member.memory_info().rss / 2**20 for member in family]
-    return [
+    rows = [
         f"| from the command to ready | {ready:.1f} s |",
-        f"| `import service.server.worker`, less the bare interpreter | {importing - nothing:.2f} s |",
+        f"| `import service.server.worker` alone | {importing - nothing:.2f} s |",
         f"| CPU when idle, all processes | {share:.1%} of a core |",
-        f"| memory of a worker with `convnet-tf1`, idle | {max(sizes):.0f} MiB; "
-        f"the interpreter with onnxruntime has {bare:.0f} MiB |",
-        f"| processes | {len(family)}, of which the supervisor has {sizes[0]:.0f} MiB |"
-        if len(family) > 1
-        else "",
+        f"| memory of an idle worker with `convnet-tf1` | {max(sizes):.0f} MiB |",
+        f"| memory of Python with onnxruntime alone | {bare:.0f} MiB |",
+        f"| processes | {len(family)} |",
     ]
+    return rows + [f"| memory of the supervisor | {sizes[0]:.0f} MiB |"] * (len(family) > 1)
 
 
 def timed(command: list[str]) -> float:
-    """Time a command, in seconds."""
+    """Return the seconds that a command takes."""
     started = time.perf_counter()
     subprocess.run(command, cwd=ROOT, check=True)
     return time.perf_counter() - started
 
 
 def resident_mib(command: list[str]) -> float:
-    """Return the resident size of a process that has printed a line and waits for another."""
+    """Return the resident memory of a process that prints a line and then waits for input."""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -384,7 +388,7 @@ SERVED = {"device": "cpu", "model": BUNDLE, "workers": count_workers(Settings(de
 
 
 async def measure(seconds: float) -> dict[str, str]:
-    """Measure everything; return the parts of the document by name."""
+    """Measure everything; return the parts of the page by name."""
     with (
         serving(**SERVED) as server,
         app("tutorial", MODEL=str(BUNDLE / "model.onnx")) as tutorial,
@@ -394,40 +398,41 @@ async def measure(seconds: float) -> dict[str, str]:
         cells = [await bench.compare("28x28 PNG", bench.pngs, count) for count in CONNECTIONS]
         cells += [await bench.compare("800x600 JPEG", bench.jpegs, count) for count in CONNECTIONS]
         overload = await bench.overload(cells[2].ours.rate)
-        await asyncio.sleep(1)  # for what the service still has of that
+        await asyncio.sleep(1)  # until the service has answered the rest
         works = {"28x28 PNG": bench.pngs, "800x600 JPEG": bench.jpegs}
         profile = [await bench.profile(work, requests) for work, requests in works.items()]
         batches = bench.batches()
         ceilings = bench.ceilings()
         with serving(**SERVED | {"model": DEFAULT}) as default:
-            bench.port = int(default.url.rsplit(":", 1)[1])
+            bench.port = port_of(default)
             work, requests = f"28x28 PNG, `{DEFAULT.parent.name}`", png_requests(DEFAULT)
             cells += [await bench.compare(work, requests, count) for count in CONNECTIONS]
-    rows = await workers(seconds, bench.pngs, bench.jpegs)
-    return {
-        "cells": "\n".join(map(str, cells)),
+    parts = {
+        "cells": [str(cell) for cell in cells],
         "overload": overload,
-        "profile": "\n".join(profile),
-        "workers": "\n".join(rows),
-        "batches": "\n".join(batches),
-        "ceilings": "\n".join(ceilings),
-        "start": "\n".join(filter(None, start_and_idle())),
+        "profile": profile,
+        "workers": await workers(seconds, bench.pngs, bench.jpegs),
+        "batches": batches,
+        "ceilings": ceilings,
+        "start": start_and_idle(),
     }
+    return {name: "\n".join(rows) for name, rows in parts.items()}
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.bench", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=4, help="how long each cell is measured")
+    parser.add_argument("--seconds", type=float, default=4, help="duration of each cell")
     parser.add_argument(
-        "--output", type=Path, help="the document whose figures to replace; printed without"
+        "--output", type=Path, help="the document to update; without it, print only"
     )
     arguments = parser.parse_args()
     parts = uvloop.run(measure(arguments.seconds))
     parts["machine"] = (
-        f"Measured on {datetime.now(UTC).date()} with {os.cpu_count()} cores of {platform.system()} "
-        f"{platform.machine()}, Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}; the load "
-        "generator shared the cores with the servers."
+        f"Measured on {datetime.now(UTC).date()} with {os.cpu_count()} cores of "
+        f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, "
+        f"onnxruntime {onnxruntime.__version__}. The load generator shared the cores with the "
+        "servers."
     )
     for name, text in parts.items():
         print(f"{name}\n{text}\n")
@@ -436,7 +441,11 @@ def main() -> None:
 
 
 def replace_part(path: Path, name: str, text: str) -> None:
-    """Put ``text`` between the document's marks of a part; a document without them is an error (ValueError)."""
+    """Replace the text between a part's two marks in a document.
+
+    Raises:
+        ValueError: The document lacks the marks.
+    """
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     before, rest = path.read_text(encoding="utf-8").split(begin)
     _, after = rest.split(end)

@@ -1,4 +1,4 @@
-"""The ceiling of HTTP in Python: a plain ASGI app that reads the body and answers a constant; run by ``make bench``."""
+"""A plain ASGI app that reads the body and answers a constant: the ceiling of HTTP in Python."""
 
 from starlette.types import Receive, Scope, Send
 

@@ -1,4 +1,4 @@
-"""Closed-loop load on a real server over plain sockets: every request is accounted for, by its id, to the last."""
+"""Closed-loop load on a real server over plain sockets; it accounts for every request by its id."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,24 +27,24 @@ LOSSLESS: dict[str, dict[str, bool]] = {
     "WEBP": {"lossless": True},
 }
 BROKEN = (ConnectionError, asyncio.IncompleteReadError)
-MAX_PAUSE_SECONDS = 0.3  # of a slow but honest client, in the middle of its body
+MAX_PAUSE_SECONDS = 0.3  # of a slow client, in the middle of its body
 
 
 @dataclass(frozen=True)
 class Upload:
-    """An image in a file, and the probabilities, float32 ``[classes]``, that belong to it."""
+    """An image file and its probabilities, float32 ``[classes]``."""
 
     content: bytes
     answer: NDArray[np.float32]
 
     def is_answered_by(self, body: bytes) -> bool:
-        """Say whether a response is the answer to this image and not to another."""
+        """Return whether a response is the answer to this image."""
         probabilities = list(json.loads(body)["probabilities"].values())
         return np.allclose(probabilities, self.answer, atol=golden.TOLERANCE)
 
 
 def golden_uploads() -> list[Upload]:
-    """Encode the golden set, in turns in each of the lossless formats."""
+    """Encode the golden set, each image in the next lossless format."""
     formats = list(LOSSLESS.items())
     pairs = zip(golden.images(), golden.probabilities(), strict=True)
     return [
@@ -57,7 +58,7 @@ def golden_uploads() -> list[Upload]:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server answered."""
+    """An answer of the server."""
 
     status: int
     closes: bool
@@ -65,7 +66,7 @@ class Reply:
 
 
 class Connection:
-    """A connection to the server, for one request after the other."""
+    """A connection to the server, for one request at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -73,7 +74,7 @@ class Connection:
 
     @property
     def local_port(self) -> int:
-        """By which the server's side of this connection can be told."""
+        """This side's port, by which the server's side identifies the connection."""
         port: int = self.writer.get_extra_info("sockname")[1]
         return port
 
@@ -83,7 +84,7 @@ class Connection:
         await self.writer.drain()
 
     async def receive(self) -> Reply:
-        """Wait for a whole answer."""
+        """Wait for an answer and return it."""
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = re.search(r"content-length: (\d+)", head)
         body = await self.reader.readexactly(int(length[1])) if length else await self.reader.read()
@@ -92,7 +93,7 @@ class Connection:
 
 @asynccontextmanager
 async def connected(port: int) -> AsyncIterator[Connection]:
-    """Connect, and hang up in the end, whatever is still under way."""
+    """Connect, and abort the connection at the end of the block."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
         yield Connection(reader, writer)
@@ -114,23 +115,23 @@ def head(length: int, content_type: str = "image/png", **headers: str) -> bytes:
 
 @dataclass
 class Tally:
-    """What became of good requests: each is in one of these, by its id or its seconds."""
+    """The valid requests by their outcome: each is in one list or dictionary."""
 
     seconds: list[float] = field(default_factory=list)
-    """Of those that were answered with what belongs to their image."""
+    """Of each request with the answer to its own image."""
     versions: set[str] = field(default_factory=set)
     wrong: dict[str, Reply] = field(default_factory=dict)
-    refused: list[str] = field(default_factory=list)
-    """Answered 503."""
+    rejected: list[str] = field(default_factory=list)
+    """Ids of the requests answered 503."""
     unanswered: dict[str, int] = field(default_factory=dict)
     """Local port by id."""
     in_flight: dict[str, int] = field(default_factory=dict)
-    """Local port by id of the requests that wait for their answer now."""
+    """Local port by id, of the requests that wait for their answer now."""
 
     @property
     def asked(self) -> int:
-        """How many requests have come to an end."""
-        return len(self.seconds) + len(self.wrong) + len(self.refused) + len(self.unanswered)
+        """The number of requests that have ended."""
+        return len(self.seconds) + len(self.wrong) + len(self.rejected) + len(self.unanswered)
 
     async def answers(self, count: int) -> None:
         """Wait for ``count`` more right answers."""
@@ -138,12 +139,12 @@ class Tally:
         await until(lambda: len(self.seconds) >= enough)
 
     def percentile_ms(self, percent: float) -> float:
-        """Return the time that ``percent`` of the right answers did not exceed."""
+        """Return a percentile of the right answers' times."""
         return float(np.percentile(self.seconds, percent)) * 1000
 
 
 class Load:
-    """``users`` that each upload an image of the golden set, wait for its answer, and upload the next."""
+    """Users who each upload an image, wait for its answer and upload the next."""
 
     def __init__(self, port: int, uploads: list[Upload], users: int) -> None:
         self.tally = Tally()
@@ -154,7 +155,7 @@ class Load:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Tally]:
-        """Let all users ask; in the end, wait for the answers to what they have asked."""
+        """Start all users; at the end of the block, wait for their last answers."""
         users = [asyncio.create_task(self._use(number)) for number in range(self._users)]
         try:
             yield self.tally
@@ -163,21 +164,20 @@ class Load:
             await asyncio.gather(*users)
 
     async def _use(self, user: int) -> None:
-        numbers = iter(range(10**9))
+        numbers = count()
         while not self._stopped:
             try:
                 async with connected(self._port) as connection:
-                    while not self._stopped and await self._ask(
-                        connection, f"torture-{user}-{next(numbers)}"
-                    ):
-                        pass
+                    again = True
+                    while again and not self._stopped:
+                        again = await self._ask(connection, f"torture-{user}-{next(numbers)}")
             except ConnectionRefusedError:
-                return  # the server has gone
+                return  # the server has stopped
             except ConnectionError:
-                continue  # it went before anything was asked
+                continue  # the connection broke before a request was sent
 
     async def _ask(self, connection: Connection, request_id: str) -> bool:
-        """Upload an image; return whether the connection may be used again."""
+        """Upload an image; return whether to use the connection again."""
         upload = random.choice(self._uploads)
         started = time.perf_counter()
         self.tally.in_flight[request_id] = connection.local_port
@@ -193,14 +193,14 @@ class Load:
             self.tally.seconds.append(time.perf_counter() - started)
             self.tally.versions.add(json.loads(reply.body)["model"]["version"])
         elif reply.status == 503:
-            self.tally.refused.append(request_id)
+            self.tally.rejected.append(request_id)
         else:
             self.tally.wrong[request_id] = reply
-        return not reply.closes and random.random() < 0.9  # every tenth connects anew
+        return not reply.closes and random.random() < 0.9  # every tenth opens a new connection
 
     async def _send(self, connection: Connection, content: bytes, request_id: str) -> None:
         message = head(len(content), X_Request_ID=request_id) + content
-        if random.random() < 0.1:  # every tenth is slow
+        if random.random() < 0.1:  # every tenth upload is slow
             await connection.send(message[: -len(content) // 2])
             await asyncio.sleep(random.uniform(0, MAX_PAUSE_SECONDS))
             await connection.send(message[-len(content) // 2 :])
@@ -211,5 +211,5 @@ class Load:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until ``condition()`` holds."""
     async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110  what is waited for is in another process
+        while not condition():  # noqa: ASYNC110 - the condition is in another process
             await asyncio.sleep(0.02)

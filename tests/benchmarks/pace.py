@@ -1,7 +1,8 @@
-"""A load generator that costs little beside what it measures: closed loop, or open loop at a steady rate.
+"""A cheap load generator, closed loop or open loop at a steady rate.
 
-In the open loop a request's time begins when it was due, not when a connection was free to send it, so that a server
-which stops for a while is charged for all that came meanwhile (no coordinated omission).
+In the open loop a request's time starts when the request is due, not when a connection is free to
+send it. So a pause of the server counts for all requests that were due in it (no coordinated
+omission).
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import cycle
+from urllib.parse import urlsplit
 
 import numpy as np
+
+from tests.e2e.server import Server
 
 HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True)
 class Request:
-    """A whole request as it goes over the wire, and what its answer must contain."""
+    """The bytes of a request, and bytes that its answer must contain."""
 
     message: bytes
     expected: bytes
@@ -28,10 +32,11 @@ class Request:
 
 @dataclass
 class Result:
-    """What was answered: seconds by right answer, how many by status, and how many 200s were not what was expected."""
+    """The answers: seconds of each right one, counts by status, and the number of wrong ones."""
 
     seconds: list[float] = field(default_factory=list)
-    refusal_seconds: list[float] = field(default_factory=list)
+    rejection_seconds: list[float] = field(default_factory=list)
+    """Of the answers 503."""
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: int = 0
     duration_seconds: float = 0.0
@@ -42,12 +47,20 @@ class Result:
         return len(self.seconds) / self.duration_seconds
 
     def percentile_ms(self, percent: float) -> float:
-        """Return the time that ``percent`` of the right answers did not exceed."""
-        return float(np.percentile(self.seconds, percent)) * 1000 if self.seconds else float("nan")
+        """Return a percentile of the right answers' times."""
+        return _percentile_ms(self.seconds, percent)
+
+    def rejection_percentile_ms(self, percent: float) -> float:
+        """Return a percentile of the rejections' times."""
+        return _percentile_ms(self.rejection_seconds, percent)
+
+
+def _percentile_ms(seconds: list[float], percent: float) -> float:
+    return float(np.percentile(seconds, percent)) * 1000 if seconds else float("nan")
 
 
 class _Connection(asyncio.Protocol):
-    """One connection to the server; ``on_answer`` is called with it, a status and a body for each answer."""
+    """A connection to the server. It calls ``on_answer`` with itself, a status and a body."""
 
     transport: asyncio.Transport
 
@@ -65,10 +78,8 @@ class _Connection(asyncio.Protocol):
         end = self._received.find(b"\r\n\r\n") + 4
         if end < 4:
             return
-        length = self._received.index(b"content-length: ") + 16
-        if len(self._received) < end + int(
-            self._received[length : self._received.index(b"\r", length)]
-        ):
+        _, _, length = self._received[:end].partition(b"content-length: ")
+        if len(self._received) < end + int(length.partition(b"\r")[0]):
             return
         received, self._received = self._received, b""
         self._on_answer(self, int(received[9:12]), received[end:])
@@ -97,7 +108,7 @@ class _Load:
         if self.measures:
             self.result.statuses[status] += 1
             if status == 503:
-                self.result.refusal_seconds.append(now - connection.due)
+                self.result.rejection_seconds.append(now - connection.due)
             elif status == 200 and connection.request.expected in body:
                 self.result.seconds.append(now - connection.due)
             else:
@@ -128,7 +139,7 @@ class _OpenLoad(_Load):
             self.free.append(connection)
 
     async def keep_due(self, rate: float) -> None:
-        """Let requests fall due at ``rate`` a second, for ever."""
+        """Make ``rate`` requests due every second, without an end."""
         due = time.perf_counter()
         while True:
             now = time.perf_counter()
@@ -144,7 +155,10 @@ class _OpenLoad(_Load):
 async def closed_loop(
     port: int, requests: list[Request], connections: int, seconds: float
 ) -> Result:
-    """Let each connection send a request as soon as its last one is answered; a quarter of the time is warm-up."""
+    """Let each connection send a request when its last one is answered.
+
+    A warm-up of ``seconds / 4`` comes first and does not count.
+    """
     load = _Load(cycle(requests))
     opened = await load.connect(port, connections)
     for connection in opened:
@@ -158,7 +172,10 @@ async def closed_loop(
 async def open_loop(
     port: int, requests: list[Request], rate: float, connections: int, seconds: float
 ) -> Result:
-    """Send requests at ``rate`` a second, whatever becomes of them, over at most ``connections``."""
+    """Send requests at ``rate`` a second, however many are answered, over ``connections``.
+
+    A warm-up of ``seconds / 4`` comes first and does not count.
+    """
     load = _OpenLoad(cycle(requests))
     opened = await load.connect(port, connections)
     load.free.extend(opened)
@@ -173,3 +190,8 @@ async def open_loop(
 def _close(connections: list[_Connection]) -> None:
     for connection in connections:
         connection.transport.abort()
+
+
+def port_of(server: Server) -> int:
+    """Return a server's port."""
+    return urlsplit(server.url).port or 0

@@ -1,6 +1,6 @@
-"""Load the service steadily for an hour, see what its workers' memory does, and write it into ``docs/performance.md``.
+"""An hour of steady load and the workers' memory, for ``docs/performance.md``; see ``make soak``.
 
-Run by ``make soak``. The load is in an open loop, so that a busy machine makes it no lighter.
+The load is an open loop: a busy machine does not make it lighter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import uvloop
 
 from tests import golden
 from tests.benchmarks.bench import DEFAULT, SERVED, photo, png_requests, replace_part, request
-from tests.benchmarks.pace import Request, open_loop
+from tests.benchmarks.pace import Request, open_loop, port_of
 from tests.benchmarks.torture import LARGE_IMAGE
 from tests.e2e.server import Server, serving
 
@@ -26,9 +26,9 @@ SAMPLES = 60
 
 
 def mixed_requests(server: Server) -> list[Request]:
-    """Take small images and photos of several sizes in turns, one of them as large as is allowed.
+    """Return small images and photos of several sizes in turns, one of the largest size allowed.
 
-    Their class is what the server said of them first.
+    A photo's right class is the server's first answer.
     """
     generator = np.random.default_rng(0)
     photos = [
@@ -36,41 +36,35 @@ def mixed_requests(server: Server) -> list[Request]:
         for image, width in zip(golden.images(), WIDTHS * 8, strict=False)
     ]
     photo_requests = []
-    for upload in [
-        *photos,
-        LARGE_IMAGE,
-    ]:  # a request that takes long is watched by a task of its own
+    for upload in [*photos, LARGE_IMAGE]:
         name = server.predict(upload).json()["class_name"]
-        photo_requests.append(
-            request("/predict", upload, "image/*", f'"class_name":"{name}"'.encode())
-        )
+        expected = f'"class_name":"{name}"'.encode()
+        photo_requests.append(request("/predict", upload, "image/*", expected))
     pngs = png_requests(DEFAULT)
     return list(chain.from_iterable(zip(pngs, cycle(photo_requests), strict=False)))
 
 
 async def soak(rate: float, seconds: float) -> str:
-    """Load the default model at ``rate`` requests a second; return a table and a line on the answers."""
+    """Load the default model at ``rate`` requests a second; return tables of memory and answers."""
     with serving(**SERVED | {"model": DEFAULT}) as server:
-        workers = psutil.Process(server.process.pid).children() or [
-            psutil.Process(server.process.pid)
-        ]
+        process = psutil.Process(server.process.pid)
+        workers = process.children() or [process]
         names = " | ".join(f"worker {number}" for number in range(1, len(workers) + 1))
         rows = [f"| minutes | {names} |", "|---:" * (len(workers) + 1) + "|", _row(0, workers)]
-        port, requests = int(server.url.rsplit(":", 1)[1]), mixed_requests(server)
-        # A quarter of its time is warm-up, which counts here.
-        load = asyncio.create_task(open_loop(port, requests, rate, CONNECTIONS, seconds * 0.8))
+        requests = mixed_requests(server)
+        # open_loop adds a quarter of its time as warm-up, so all of it lasts ``seconds``.
+        loop = open_loop(port_of(server), requests, rate, CONNECTIONS, seconds * 0.8)
+        load = asyncio.create_task(loop)
         for number in range(1, SAMPLES + 1):
             await asyncio.sleep(seconds / SAMPLES)
             if number in {1, 5, 10, 20, 30, 40, 50, SAMPLES}:
                 rows.append(_row(number * seconds / SAMPLES, workers))
         result = await load
-    answers = ", ".join(
-        f"{count:,} were answered {status}" for status, count in sorted(result.statuses.items())
-    )
-    due = (
-        f"At {rate:g} requests a second; of {rate * result.duration_seconds:,.0f} after the warm-up"
-    )
-    return "\n".join(rows) + f"\n\n{due} {answers}; wrong: {result.wrong}."
+    due = rate * result.duration_seconds
+    answers = [f"| sent after the warm-up, {rate:g} a second | {due:,.0f} |"]
+    answers += [f"| answered {status} | {n:,} |" for status, n in sorted(result.statuses.items())]
+    table = ["| requests | |", "|---|---:|", *answers, f"| wrong answers | {result.wrong} |"]
+    return "\n".join([*rows, "", *table])
 
 
 def _row(seconds: float, workers: list[psutil.Process]) -> str:
@@ -90,7 +84,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--rate", type=float, default=50, help="requests a second")
     parser.add_argument(
-        "--output", type=Path, help="the document whose figures to replace; printed without"
+        "--output", type=Path, help="the document to update; without it, print only"
     )
     arguments = parser.parse_args()
     text = uvloop.run(soak(arguments.rate, arguments.seconds))

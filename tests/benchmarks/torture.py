@@ -1,6 +1,6 @@
-"""Torture a real server on loopback, count what is lost, and write ``docs/reliability.md``.
+"""Attacks on a real server and the count of what it loses, for ``docs/reliability.md``.
 
-Run by ``make torture``; it ends by itself and exits 1 if anything was lost that must not be.
+See ``make torture``. The exit code is 1 if anything was lost.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
@@ -44,20 +43,21 @@ from tests.benchmarks.load import (
     head,
     until,
 )
+from tests.benchmarks.pace import port_of
 from tests.e2e.server import Server, serving
 from tests.service.images import encode, fault, noise
 from tests.service.imaging.test_screening import tiled
 
-BUNDLE = Settings().model  # whose answers the golden set has
+BUNDLE = Settings().model  # the golden set has its answers
 UPLOADS_IN_FLIGHT = 16
 USERS = 2 * UPLOADS_IN_FLIGHT
 UPLOAD_TIMEOUT_SECONDS = 2
-REFUSALS = {400, 408, 413, 415, 422, 503}
+REJECTIONS = {400, 408, 413, 415, 422, 503}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table."""
+    """A row of the page's table."""
 
     fault: str
     done: str
@@ -69,11 +69,11 @@ class Row:
         return f"| {self.fault} | {self.done} | {self.times} | {self.seen} | {self.lost} |"
 
 
-# ---- load with faults mixed in ------------------------------------------------------------------------------------
+# ---- load with faults ----------------------------------------------------------------------------
 
 
 async def storm(seconds: float, uploads: list[Upload]) -> list[Row]:
-    """Load a server twice as much as it holds, with hostile clients mixed in, and watch its memory."""
+    """Load a server with twice its capacity and with hostile clients, and watch its memory."""
     with serving(
         device="cpu",
         max_uploads_in_flight=UPLOADS_IN_FLIGHT,
@@ -81,27 +81,29 @@ async def storm(seconds: float, uploads: list[Upload]) -> list[Row]:
     ) as server:
         faults = [Fault(*kind) for kind in FAULTS]
         async with (
-            Load(_port(server), uploads, USERS).running() as tally,
+            Load(port_of(server), uploads, USERS).running() as tally,
             AsyncExitStack() as stack,
         ):
             for kind in faults:
-                await stack.enter_async_context(kind.going_on(_port(server)))
+                await stack.enter_async_context(kind.going_on(port_of(server)))
             memory = await _watch_memory(psutil.Process(server.process.pid), seconds)
         assert server.process.poll() is None
         tracebacks = server.read_log().count("Traceback")
-    good = Row(
-        "twice the load that it holds",
-        f"{USERS} clients, {UPLOADS_IN_FLIGHT} uploads admitted at a time, {seconds:g} s, all of the below mixed in",
+    p50, p99 = tally.percentile_ms(50), tally.percentile_ms(99)
+    overloaded = Row(
+        "twice the capacity",
+        f"{USERS} clients for {seconds:g} s beside the attackers of the next {len(faults)} rows; "
+        f"{UPLOADS_IN_FLIGHT} uploads are allowed at a time",
         tally.asked,
-        f"{len(tally.seconds)} right answers (p50 {tally.percentile_ms(50):.0f} ms, p99 {tally.percentile_ms(99):.0f} "
-        f"ms), {len(tally.refused)} refused with 503, {tracebacks} tracebacks in the log",
+        f"{len(tally.seconds)} right answers (p50 {p50:.0f} ms, p99 {p99:.0f} ms), "
+        f"{len(tally.rejected)} rejected with 503, {tracebacks} tracebacks in the log",
         len(tally.wrong) + len(tally.unanswered) + tracebacks,
     )
-    return [good, *(kind.row() for kind in faults), memory]
+    return [overloaded, *(kind.row() for kind in faults), memory]
 
 
 class Fault:
-    """Hostile clients of one kind, a few at a time; ``attack`` returns the status that one of them got, or None."""
+    """Hostile clients of one kind, two at a time; ``attack`` returns a status, or None."""
 
     def __init__(
         self, name: str, done: str, attack: Callable[[int], Awaitable[int | None]]
@@ -113,7 +115,7 @@ class Fault:
 
     @asynccontextmanager
     async def going_on(self, port: int) -> AsyncIterator[None]:
-        """Attack the server without a pause."""
+        """Attack the server until the block ends."""
         attackers = [asyncio.create_task(self._go_on(port)) for _ in range(2)]
         try:
             yield
@@ -129,11 +131,11 @@ class Fault:
             await asyncio.sleep(0.01)
 
     def row(self) -> Row:
-        """Tell what they got; what they must not get counts as lost."""
+        """Return the statuses by count; a status that is not allowed counts as lost."""
         got = ", ".join(
             f"{status or 'no answer'}: {count}" for status, count in self.statuses.most_common()
         )
-        expected = {200, 503} if self.attack is overload else REFUSALS | {None}
+        expected = {200, 503} if self.attack is overload else REJECTIONS | {None}
         lost = sum(count for status, count in self.statuses.items() if status not in expected)
         return Row(self.name, self.done, self.statuses.total(), got, lost)
 
@@ -148,7 +150,7 @@ async def vanish(port: int) -> None:
 
 
 async def dribble(port: int) -> int | None:
-    """Send a body byte by byte, much slower than allowed."""
+    """Send a body byte by byte, slower than the service allows."""
     async with connected(port) as connection:
         await connection.send(head(1_000_000))
         answer = asyncio.ensure_future(_status(connection))
@@ -159,25 +161,25 @@ async def dribble(port: int) -> int | None:
 
 
 async def fall_silent(port: int) -> int | None:
-    """Send a part of a request's head, and wait to be hung up on."""
+    """Send a part of a request's head, and wait until the server closes the connection."""
     async with connected(port) as connection:
         await connection.send(head(1000)[:40])
         return await _status(connection)
 
 
 async def bomb(port: int) -> int | None:
-    """Upload a small file that is huge once decompressed."""
+    """Upload a small file that is huge after decompression."""
     return await _send(port, _message(random.choice(BOMBS)))
 
 
 async def overload(port: int) -> int | None:
-    """Upload an image that is as large as is allowed, so that memory has soon seen the most that it will."""
+    """Upload an image of the largest size allowed, so that memory soon reaches its peak."""
     await asyncio.sleep(random.uniform(0, 5))
     return await _send(port, _message(LARGE_IMAGE))
 
 
 async def garbage(port: int) -> int | None:
-    """Upload what is no image, or the beginning of one, or a damaged form; or send what is no HTTP."""
+    """Upload random bytes, a part of an image or a damaged form, or send what is not HTTP."""
     photo = fault("cmyk.jpg")
     messages = (
         _message(random.randbytes(random.randrange(5000))),
@@ -212,17 +214,17 @@ BOMBS = (
 FAULTS = (
     (
         "client vanishes",
-        "hung up at a random byte of the upload, or while it waited for the answer",
+        "hangs up at a random byte of the upload, or while it waits for the answer",
         vanish,
     ),
     (
         "slowloris",
-        f"body sent at 10 bytes a second; {UPLOAD_TIMEOUT_SECONDS} s are allowed",
+        f"sends a body at 10 bytes a second; {UPLOAD_TIMEOUT_SECONDS} s are allowed",
         dribble,
     ),
     (
         "silent client",
-        f"a part of a request's head, and nothing more; {HEAD_TIMEOUT_SECONDS:g} s are allowed",
+        f"sends a part of a request's head, then nothing; {HEAD_TIMEOUT_SECONDS:g} s are allowed",
         fall_silent,
     ),
     (
@@ -232,7 +234,7 @@ FAULTS = (
     ),
     (
         "large image",
-        f"49 Mpixel in {len(LARGE_IMAGE) // 1000} kB of PNG, which is allowed",
+        f"49 Mpixel in {len(LARGE_IMAGE) // 1000} kB of PNG, within the limits",
         overload,
     ),
     (
@@ -261,7 +263,7 @@ async def _status(connection: Connection) -> int | None:
 
 
 async def _watch_memory(process: psutil.Process, seconds: float) -> Row:
-    """Sample the memory of ``process``; the slope is a least-squares fit to what follows the first fifth."""
+    """Sample the memory of ``process``; fit a line to the samples after the first fifth."""
     started = time.monotonic()
     samples: list[tuple[float, float]] = []
     while (now := time.monotonic() - started) < seconds:
@@ -273,38 +275,38 @@ async def _watch_memory(process: psutil.Process, seconds: float) -> Row:
     drift = slope * (times[-1] - times[0])
     return Row(
         "memory",
-        f"resident size under all of the above, sampled for {seconds:g} s, the first fifth left out",
+        f"resident size during all rows above, sampled for {seconds:g} s, without the first fifth",
         len(sizes),
-        f"{sizes.min():.0f} to {sizes.max():.0f} MiB; slope {slope * 60:+.2f} MiB/min, {drift:+.1f} MiB in all; "
-        f"standard deviation about it {noise_mib:.1f} MiB",
+        f"{sizes.min():.0f} to {sizes.max():.0f} MiB; slope {slope * 60:+.2f} MiB/min, "
+        f"{drift:+.1f} MiB in all; standard deviation from the fit {noise_mib:.1f} MiB",
         int(drift > 3 * max(noise_mib, 1)),
     )
 
 
-# ---- processes that are stopped and killed ------------------------------------------------------------------------
+# ---- processes that stop or are killed -----------------------------------------------------------
 
 
 async def terminate(rounds: int, uploads: list[Upload]) -> Row:
-    """Stop servers by SIGTERM under load; lost is what a server has taken on, by its own log, and not answered."""
-    taken_on = in_flight = right = refused = lost = 0
+    """Stop servers under load; an accepted request, by the server's own log, needs its answer."""
+    accepted = in_flight = right = rejected = lost = 0
     for _ in range(rounds):
         with serving(device="cpu", max_uploads_in_flight=UPLOADS_IN_FLIGHT) as server:
-            async with Load(_port(server), uploads, USERS).running() as tally:
+            async with Load(port_of(server), uploads, USERS).running() as tally:
                 await tally.answers(10 * USERS)
                 in_flight += len(tally.in_flight)
                 server.process.send_signal(signal.SIGTERM)
                 code = await asyncio.to_thread(server.process.wait, 60)
             logged = _logged_requests(server)
-            taken_on += len(logged)
+            accepted += len(logged)
             right += len(tally.seconds)
-            refused += len(tally.refused)
+            rejected += len(tally.rejected)
             lost += len(tally.wrong) + len(logged & tally.unanswered.keys()) + abs(code)
     return Row(
         "SIGTERM",
-        f"in the middle of the load of {USERS} clients; the server's log says what it had taken on",
+        f"sent under the load of {USERS} clients; the server's log names the requests it accepted",
         rounds,
-        f"{in_flight} requests in flight at the signal; of {taken_on} taken on in all, {right} answered right and "
-        f"{refused} refused with 503",
+        f"{in_flight} requests in flight at the signal; of {accepted} accepted in all, "
+        f"{right} answered right and {rejected} rejected with 503",
         lost,
     )
 
@@ -315,16 +317,16 @@ def _logged_requests(server: Server) -> set[str]:
 
 
 async def kill_worker(rounds: int, uploads: list[Upload]) -> Row:
-    """Kill one of two workers, time and again; only what it had in flight may fail."""
+    """Kill one of two workers, again and again; only the requests on its connections may fail."""
     in_flight = lost = 0
     with serving(device="cpu", workers=2) as server:
         supervisor = psutil.Process(server.process.pid)
         await asyncio.to_thread(_wait_for_two_ready, server)
-        async with Load(_port(server), uploads, USERS).running() as tally:
+        async with Load(port_of(server), uploads, USERS).running() as tally:
             for _ in range(rounds):
                 before = set(tally.unanswered)
                 victim = random.choice(supervisor.children())
-                # Nothing is awaited from here to the kill, so that no client sends anything meanwhile.
+                # No await from here to the kill: no client sends anything meanwhile.
                 victim.suspend()
                 doomed = {
                     connection.raddr.port
@@ -341,13 +343,14 @@ async def kill_worker(rounds: int, uploads: list[Upload]) -> Row:
                     port for request, port in tally.unanswered.items() if request not in before
                 ]
                 lost += len(set(failed) - doomed) + len(failed) - len(set(failed))
-        lost += len(tally.wrong) + len(tally.refused)
+        lost += len(tally.wrong) + len(tally.rejected)
     return Row(
         "kill -9 of one of two workers",
-        f"under the load of {USERS} clients; only what was on that worker's connections may fail",
+        f"under the load of {USERS} clients; only requests on that worker's connections may fail",
         rounds,
-        f"{in_flight} requests in flight in the killed workers, {len(tally.unanswered)} unanswered; "
-        f"{len(tally.seconds)} others answered right, {len(tally.refused)} refused",
+        f"{in_flight} requests in flight in the killed workers, "
+        f"{len(tally.unanswered)} unanswered; {len(tally.seconds)} others answered right, "
+        f"{len(tally.rejected)} rejected",
         lost,
     )
 
@@ -359,16 +362,16 @@ def _wait_for_two_ready(server: Server) -> None:
         time.sleep(0.05)
 
 
-# ---- models that are swapped under load ---------------------------------------------------------------------------
+# ---- models that are swapped under load ----------------------------------------------------------
 
 
 async def swap(rounds: int, uploads: list[Upload], *, corrupt: bool) -> Row:
-    """Publish one version after the other under load; no request fails, and a corrupt version answers none."""
+    """Publish new versions under load: no request fails, and no corrupt version answers."""
     with TemporaryDirectory() as temporary:
         folder, staging = Path(temporary) / "models", Path(temporary) / "staging"
         _publish(staging, folder, "0")
         with serving(device="cpu", model=folder, check_interval_seconds=0.2) as server:
-            async with Load(_port(server), uploads, USERS // 4).running() as tally:
+            async with Load(port_of(server), uploads, USERS // 4).running() as tally:
                 for version in map(str, range(1, rounds + 1)):
                     _publish(staging, folder, version, corrupt=corrupt)
                     await until(partial(_is_decided, server, tally, version, corrupt=corrupt))
@@ -378,8 +381,9 @@ async def swap(rounds: int, uploads: list[Upload], *, corrupt: bool) -> Row:
         "corrupt model" if corrupt else "new model",
         f"published as the newest version under the load of {USERS // 4} clients",
         rounds,
-        f"{'refused' if corrupt else 'took over'} each time; {len(tally.seconds)} requests answered right",
-        len(tally.wrong) + len(tally.refused) + len(tally.unanswered) + strays,
+        f"{'rejected' if corrupt else 'took over'} each time; "
+        f"{len(tally.seconds)} requests answered right",
+        len(tally.wrong) + len(tally.rejected) + len(tally.unanswered) + strays,
     )
 
 
@@ -401,30 +405,31 @@ def _publish(staging: Path, folder: Path, version: str, *, corrupt: bool = False
     shutil.move(staging, folder / version)
 
 
-def _port(server: Server) -> int:
-    return urlsplit(server.url).port or 0
-
-
-# ---- the document -------------------------------------------------------------------------------------------------
+# ---- the page ------------------------------------------------------------------------------------
 
 DOCUMENT = """\
 # Reliability
 
-`make torture SECONDS={seconds:g}` does all of this to a real server on loopback, counts, and writes this page; a short
-form of it is part of the test suite. The images are the golden set: an answer is right if it holds the probabilities
-that belong to its own image. *Lost* is what must not be: a wrong answer, no answer to a request that was taken on, a
-5xx other than 503, a traceback in the log, memory that grows.
+## What does the service lose under attack?
 
-| fault | what was done | times | what was seen | lost |
+In this run: {lost}. `make torture SECONDS={seconds:g}` attacks a real server on loopback, counts
+the answers and writes this page. The test suite runs a short form.
+
+*Lost* counts what must not happen: a wrong answer, no answer to an accepted request, a 5xx other
+than 503, a traceback in the log, growing memory. The images are the golden set. An answer is right
+if it holds the probabilities of its own image.
+
+| fault | what happens | times | result | lost |
 |---|---|---:|---|---:|
 {rows}
 
-Measured on {day} with {cores} cores of {machine}, Python {python}; the clients shared the cores with the server.
+Measured on {day} with {cores} cores of {machine}, Python {python}. The clients shared the cores
+with the server.
 """
 
 
 async def torture(seconds: float) -> list[Row]:
-    """Do everything; the load goes on for ``seconds``, and the rest is repeated in proportion."""
+    """Run all attacks: the load for ``seconds``, each other attack ``seconds / 15`` times."""
     uploads = golden_uploads()
     rounds = max(1, round(seconds / 15))
     return [
@@ -437,8 +442,9 @@ async def torture(seconds: float) -> list[Row]:
 
 
 def write_document(path: Path, rows: Sequence[Row], seconds: float) -> None:
-    """Render the table to ``path``."""
+    """Write the page to ``path``."""
     text = DOCUMENT.format(
+        lost=sum(row.lost for row in rows) or "nothing",
         seconds=seconds,
         rows="\n".join(map(str, rows)),
         day=datetime.now(UTC).date(),
@@ -453,11 +459,9 @@ def main() -> int:
     """Run the command line; return 1 if anything was lost."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.torture", description=__doc__)
     parser.add_argument(
-        "--seconds", type=float, default=300, help="how long the load with faults goes on"
+        "--seconds", type=float, default=300, help="duration of the load with faults"
     )
-    parser.add_argument(
-        "--output", type=Path, help="the document to write; none is written without"
-    )
+    parser.add_argument("--output", type=Path, help="the document to write; without it, print only")
     arguments = parser.parse_args()
     rows = asyncio.run(torture(arguments.seconds))
     print(*rows, sep="\n")

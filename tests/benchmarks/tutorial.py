@@ -1,4 +1,4 @@
-"""What is compared with: the service as tutorials write it. ``MODEL`` names the model.onnx; run by ``make bench``."""
+"""The application that tutorials write, for comparison; ``MODEL`` is the path of its model.onnx."""
 
 import os
 from io import BytesIO

@@ -1,0 +1,151 @@
+"""The command line: classifies many files and writes a row for each."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import stamina.instrumentation
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+from typer import Argument, Option
+
+from service.client.client import MAX_CONNECTIONS, AsyncClient
+from service.client.errors import ClientError, UnreachableError, UsageError
+from service.client.files import find_images
+from service.client.rows import Row, RowFile, read_kept_rows
+from service.client.summary import Summary
+
+
+async def classify_files(
+    client: AsyncClient, images: Iterable[Path], concurrency: int, on_row: Callable[[Row], None]
+) -> None:
+    """Classify images, ``concurrency`` at a time, and pass each row to ``on_row`` when it is known.
+
+    Raises:
+        UnreachableError: The server cannot be reached any more. The other images are not tried.
+    """
+    queue = iter(images)
+
+    async def work() -> None:
+        for path in queue:
+            try:
+                row = Row.answered(path, await client.predict(path))
+            except UnreachableError:
+                raise
+            except ClientError as error:
+                row = Row.failed(path, error)
+            on_row(row)
+
+    try:
+        async with client, asyncio.TaskGroup() as workers:
+            for _ in range(concurrency):
+                workers.create_task(work())
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from group  # all workers fail for the same reason
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.finished_speed or task.speed or 0:.1f} images/s")
+
+
+def _classify_into_file(
+    client: AsyncClient, images: list[Path], concurrency: int, file: RowFile, summary: Summary
+) -> int:
+    """Return the exit code: 0 at the end, 1 after an error that stops the run, 130 after Ctrl-C."""
+    columns = BarColumn(), MofNCompleteColumn(), _RateColumn(), TimeRemainingColumn()
+    try:
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            bar = progress.add_task("", total=len(images))
+
+            def record(row: Row) -> None:
+                file.append(row)
+                summary.add(row)
+                progress.advance(bar)
+
+            asyncio.run(classify_files(client, images, concurrency, record))
+        return 0
+    except (ClientError, OSError) as error:
+        reason, exit_code = f"error: {error}", 1
+    except KeyboardInterrupt:
+        reason, exit_code = "interrupted", 130
+    typer.echo(f"{reason}\n{file.path} has the rows so far. Continue with --resume", err=True)
+    return exit_code
+
+
+def _run(
+    paths: Annotated[
+        list[str], Argument(help="Files, folders (searched recursively) and quoted globs.")
+    ],
+    output: Annotated[Path, Option("--output", "-o", help="The .csv or .jsonl file to write.")],
+    url: Annotated[str, Option(help="The service's base URL.")] = "http://127.0.0.1:8000",
+    concurrency: Annotated[int, Option(min=1, max=MAX_CONNECTIONS, help="Requests in flight.")] = 8,
+    retries: Annotated[int, Option(min=0, help="Retries for each image.")] = 5,
+    timeout: Annotated[
+        float, Option(min=0.001, help="Seconds to wait for each step of a request.")
+    ] = 30.0,
+    api_key: Annotated[
+        str, Option(envvar="FASHION_CLASSIFIER_API_KEY", help="Sent as a bearer token.")
+    ] = "",
+    resume: Annotated[
+        bool, Option("--resume", help="Skip the images that the output has an answer for.")
+    ] = False,
+    overwrite: Annotated[
+        bool, Option("--overwrite", help="Replace an output that exists.")
+    ] = False,
+    explain: Annotated[
+        bool, Option("--explain", help="Add what the model saw of each image, and warnings.")
+    ] = False,
+    labels_from_folders: Annotated[
+        bool,
+        Option(
+            "--labels-from-folders",
+            help="Print the accuracy. Each folder's name is a class's name or id.",
+        ),
+    ] = False,
+) -> None:
+    """Classify images, write a row for each, and print a summary.
+
+    Exit code: 0 if all rows are answers, 1 if not, 2 for a wrong argument, 130 after Ctrl-C.
+    """
+    images = find_images(paths)
+    kept = read_kept_rows(output, images, resume=resume, overwrite=overwrite)
+    client = AsyncClient(url, api_key, timeout_s=timeout, retries=retries, explain=explain)
+    summary = Summary(labels_from_folders)
+    for row in kept:
+        summary.add(row)
+    done = {row.path for row in kept}
+    left = [image for image in images if str(image) not in done]
+    with closing(RowFile(output, kept)) as file:
+        exit_code = _classify_into_file(client, left, concurrency, file, summary)
+    Console().print(summary.table())
+    typer.echo("\n".join(summary.lines()))
+    raise typer.Exit(exit_code or int(summary.failed.total() > 0))
+
+
+def main() -> None:
+    """Run the command line."""
+    stamina.instrumentation.set_on_retry_hooks(())  # structlog's would print on stdout
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(_run)
+    try:
+        app()
+    except UsageError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

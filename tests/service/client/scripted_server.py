@@ -1,0 +1,129 @@
+"""An HTTP server that answers each upload as the upload itself says."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+CLASSES = ("T-shirt/top", "Trouser", "Bag")
+
+
+class ScriptedServer(ThreadingHTTPServer):
+    """Answers an "image" by the script in its bytes, one step a request, the last step for ever.
+
+    ``503 after 1; 200 2`` is a 503 with ``Retry-After: 1``, then class 2. The steps:
+    ``200 CLASS_ID``, ``STATUS``, ``STATUS after VALUE``, ``garbage`` (a 200 without a prediction),
+    ``page`` (a 500 with HTML), ``drop`` (closes without an answer), ``hang`` (never answers).
+    """
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), ScriptedHandler)
+        self.arrivals: dict[bytes, list[float]] = defaultdict(list)  # monotonic seconds by body
+        self.headers: list[Any] = []
+        self.in_flight = self.most_in_flight = 0
+        self.lock, self.stopping = threading.Lock(), threading.Event()
+
+    @property
+    def url(self) -> str:
+        """Base URL."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class ScriptedHandler(BaseHTTPRequestHandler):
+    """One connection of the ScriptedServer."""
+
+    server: ScriptedServer
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        """Do the next step of the script in the body."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with self.server.lock:
+            arrivals = self.server.arrivals[body]
+            arrivals.append(time.monotonic())
+            steps = body.decode().split(";")
+            step = steps[min(len(arrivals), len(steps)) - 1].split(maxsplit=2)
+            self.server.headers.append(self.headers)
+            self.server.in_flight += 1
+            self.server.most_in_flight = max(self.server.most_in_flight, self.server.in_flight)
+        time.sleep(0.01)  # lets requests overlap, if the client sends them together
+        with self.server.lock:
+            self.server.in_flight -= 1
+        self.follow(step)
+
+    def follow(self, step: list[str]) -> None:
+        """Answer, or fail, as one step says."""
+        if step[0] == "hang":
+            self.server.stopping.wait()
+        if step[0] in ("hang", "drop"):
+            self.close_connection = True
+        elif step[0] == "garbage":
+            self.answer(200, b'{"hello": "world"}')
+        elif step[0] == "page":
+            self.answer(500, b"<h1>Oh no</h1>")
+        elif step[0] == "200":
+            self.answer(200, json.dumps(prediction(int(step[1]))).encode())
+        else:
+            retry_after = step[2] if len(step) > 1 else None
+            self.answer(int(step[0]), json.dumps(problem(step[0])).encode(), retry_after)
+
+    def answer(self, status: int, body: bytes, retry_after: str | None = None) -> None:
+        """Send one response."""
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        if retry_after is not None:
+            self.send_header("Retry-After", retry_after)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        """Log nothing."""
+
+
+def prediction(class_id: int) -> dict[str, Any]:
+    """Return the body of a 200."""
+    return {
+        "class_id": class_id,
+        "class_name": CLASSES[class_id],
+        "probability": 0.9,
+        "probabilities": {name: 0.9 if name == CLASSES[class_id] else 0.05 for name in CLASSES},
+        "model": {"name": "scripted", "version": "7"},
+    }
+
+
+def problem(status: str) -> dict[str, Any]:
+    """Return the body of an error."""
+    return {
+        "type": f"/problems/{status}",
+        "title": f"Title {status}",
+        "status": int(status),
+        "detail": "the\ndetail",
+        "request_id": "r-1",
+    }
+
+
+@contextmanager
+def running() -> Iterator[ScriptedServer]:
+    """Run a ScriptedServer until the block ends."""
+    with ScriptedServer() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.stopping.set()
+        server.shutdown()
+        thread.join()
+
+
+def unused_url() -> str:
+    """Return a URL without a listener."""
+    with ScriptedServer() as server:
+        return server.url

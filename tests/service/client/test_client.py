@@ -1,0 +1,203 @@
+"""Client and AsyncClient against a scripted HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import sys
+import time
+from email.utils import formatdate
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from service.client import (
+    AsyncClient,
+    Client,
+    ClientError,
+    NoAnswerError,
+    Prediction,
+    ProblemError,
+    UnexpectedAnswerError,
+    UnreachableError,
+    UnreadableFileError,
+    UsageError,
+)
+from tests.service.client.scripted_server import CLASSES, ScriptedServer, unused_url
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_bytes_and_paths_give_a_prediction(server: ScriptedServer, images: Path) -> None:
+    """Bytes, Path and str give the whole answer of the server, sync and async."""
+    expected = Prediction(
+        class_id=0,
+        class_name=CLASSES[0],
+        probability=0.9,
+        probabilities={CLASSES[0]: 0.9, CLASSES[1]: 0.05, CLASSES[2]: 0.05},
+        model_name="scripted",
+        model_version="7",
+    )
+    inputs = (b"200 0", images / "a.png", str(images / "a.png"))
+
+    async def predict_all() -> list[Prediction]:
+        async with AsyncClient(server.url) as client:
+            return [await client.predict(image) for image in inputs]
+
+    with Client(server.url + "/predict") as client:  # the endpoint's URL works too
+        assert [client.predict(image) for image in inputs] == [expected] * 3
+    assert asyncio.run(predict_all()) == [expected] * 3
+
+
+def test_api_key_is_a_bearer_token(server: ScriptedServer) -> None:
+    """The key is sent as a bearer token and is not in the repr; no key, no header."""
+    with Client(server.url, "secret") as client:
+        client.predict(b"200 0")
+        assert "secret" not in repr(client)
+    with Client(server.url) as client:
+        client.predict(b"200 0")
+    assert [headers["Authorization"] for headers in server.headers] == ["Bearer secret", None]
+
+
+@pytest.mark.parametrize("first", ["429", "502", "503", "504", "drop"])
+def test_passing_failures_are_retried(server: ScriptedServer, first: str) -> None:
+    """Overload, a gateway's error and a broken connection are retried, sync and async."""
+
+    async def predict() -> Prediction:
+        async with AsyncClient(server.url, backoff_s=0.01) as client:
+            return await client.predict(f"{first};{first};200 1".encode())
+
+    with Client(server.url, backoff_s=0.01) as client:
+        assert client.predict(f"{first};200 2".encode()).class_id == 2
+    assert asyncio.run(predict()).class_id == 1
+    assert sorted(map(len, server.arrivals.values())) == [2, 3]
+
+
+def test_backoff_doubles(server: ScriptedServer) -> None:
+    """Without Retry-After, the pause before each retry is at least twice the pause before."""
+    with Client(server.url, backoff_s=0.05) as client:
+        client.predict(b"503;503;503;200 1")
+    times = server.arrivals[b"503;503;503;200 1"]
+    pauses = [after - before for before, after in pairwise(times)]
+    assert all(pause >= least for pause, least in zip(pauses, (0.05, 0.1, 0.2), strict=True))
+
+
+@pytest.mark.parametrize("asked", ["1", "date"])
+def test_retry_after_is_honoured(server: ScriptedServer, asked: str) -> None:
+    """The retry does not come before Retry-After, seconds or a date, sync and async."""
+    moment = int(time.time()) + 2
+    value = formatdate(moment, usegmt=True) if asked == "date" else asked
+    body, other = f"503 after {value};200 1".encode(), f"503 after {value};200 2".encode()
+
+    async def predict() -> None:
+        async with AsyncClient(server.url, backoff_s=0.001) as client:
+            await client.predict(other)
+
+    with Client(server.url, backoff_s=0.001) as client:
+        client.predict(body)
+    ended = time.time()
+    asyncio.run(predict())
+    if asked == "date":
+        assert ended >= moment
+    else:
+        for first, second in (server.arrivals[body], server.arrivals[other]):
+            assert second - first >= 1.0
+
+
+def test_endless_retry_after_is_an_error(server: ScriptedServer) -> None:
+    """The client gives up at once if the server asks for a day."""
+    with Client(server.url) as client, pytest.raises(ProblemError) as caught:
+        client.predict(b"503 after 86400")
+    assert caught.value.retry_after_s == 86400
+    assert len(server.arrivals[b"503 after 86400"]) == 1
+
+
+@pytest.mark.parametrize(
+    "asked", ["soon", "Wed, 21 Oct 2015 07:28:00 GMT", "-1", "Wed, 21 Oct 2015 07:28:00 -0000"]
+)
+def test_senseless_retry_after_is_retried(server: ScriptedServer, asked: str) -> None:
+    """A Retry-After that is no number, or is in the past, leads to a retry."""
+    with Client(server.url, backoff_s=0.001) as client:
+        assert client.predict(f"429 after {asked};200 1".encode()).class_id == 1
+
+
+def test_gives_up(server: ScriptedServer) -> None:
+    """After ``retries`` retries the last error is raised, with the server's problem body."""
+    with (
+        Client(server.url, retries=3, backoff_s=0.001) as client,
+        pytest.raises(ProblemError) as caught,
+    ):
+        client.predict(b"503")
+    assert len(server.arrivals[b"503"]) == 4
+    error = caught.value
+    assert (error.status, error.problem_type, error.request_id) == (503, "/problems/503", "r-1")
+    assert (error.problem["detail"], error.detail) == ("the\ndetail", "the detail")
+
+
+@pytest.mark.parametrize("script", ["400", "401", "413", "415", "422", "500", "page", "garbage"])
+def test_lasting_failures_are_not_retried(server: ScriptedServer, script: str) -> None:
+    """An error that another attempt cannot mend is raised at once, a proxy's page too."""
+    titles = {"page": "HTTP 500 Internal Server Error", "garbage": "Unexpected answer"}
+    with Client(server.url) as client, pytest.raises(ClientError) as caught:
+        client.predict(script.encode())
+    assert len(server.arrivals[script.encode()]) == 1
+    assert caught.value.title == titles.get(script, f"Title {script}")
+
+
+def test_other_faults_have_their_own_errors(server: ScriptedServer, tmp_path: Path) -> None:
+    """Garbage, silence, no listener, no file and no URL each raise their own ClientError."""
+    with Client(server.url, retries=0, timeout_s=0.2) as client:
+        with pytest.raises(UnexpectedAnswerError, match="hello"):
+            client.predict(b"garbage")
+        with pytest.raises(NoAnswerError, match="ReadTimeout"):
+            client.predict(b"hang")
+        with pytest.raises(UnreadableFileError, match="absent"):
+            client.predict(tmp_path / "absent.png")
+    with (
+        Client(unused_url(), retries=1, backoff_s=0.001) as client,
+        pytest.raises(UnreachableError),
+    ):
+        client.predict(b"200 0")
+    for url in ("localhost:8000", "", "ftp://host", "http://", "http://host:port"):
+        with pytest.raises(UsageError):
+            Client(url)
+    assert issubclass(UnexpectedAnswerError, ClientError)
+    assert issubclass(UsageError, ClientError)
+
+
+def test_cancelled_call_is_not_retried(server: ScriptedServer) -> None:
+    """A cancelled call ends at once with CancelledError."""
+
+    async def cancel() -> None:
+        async with AsyncClient(server.url) as client:
+            call = asyncio.create_task(client.predict(b"hang"))
+            while not server.arrivals[b"hang"]:  # noqa: ASYNC110 - the server is in another thread
+                await asyncio.sleep(0.01)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+
+    asyncio.run(cancel())
+    assert len(server.arrivals[b"hang"]) == 1
+
+
+def test_retries_are_silent(server: ScriptedServer) -> None:
+    """A retry prints nothing in a program that does not configure logging."""
+    code = (
+        "from service.client import Client\n"
+        f"print(Client({server.url!r}, backoff_s=0.001).predict(b'503;200 2').class_id)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("2\n", "")
+
+
+def test_retries_reach_the_log(server: ScriptedServer, caplog: pytest.LogCaptureFixture) -> None:
+    """A program that configures logging sees each retry as a warning."""
+    with Client(server.url, backoff_s=0.001) as client:
+        client.predict(b"503;503;200 2")
+    retries = [record for record in caplog.records if record.name == "stamina"]
+    assert [record.levelno for record in retries] == [logging.WARNING] * 2

@@ -1,0 +1,284 @@
+"""The command line: real processes against a scripted HTTP server and the real service."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from service.app import create_app
+from service.client.rows import read_rows
+from service.settings import Settings
+from tests.service.client.scripted_server import CLASSES, ScriptedServer, running, unused_url
+
+ROOT = Path(__file__).parents[3]
+MISSING = (
+    "the client needs packages that are not installed: httpx2, rich, stamina, typer. "
+    "Run: pip install 'fashion-classifier[client]'"
+)
+
+
+def command(*arguments: object) -> list[str]:
+    """Return the command line of the client."""
+    return [sys.executable, "-m", "service.client", *map(str, arguments)]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the client's command line to its end."""
+    return subprocess.run(
+        command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def read(output: Path) -> dict[str, dict[str, Any]]:
+    """Read an output as any other program would, by file name; no image may be there twice."""
+    with output.open(newline="") as file:
+        is_csv = output.suffix == ".csv"
+        rows = list(csv.DictReader(file)) if is_csv else [json.loads(line) for line in file]
+    by_name = {Path(row["path"]).name: row for row in rows}
+    assert len(by_name) == len(rows)
+    return by_name
+
+
+@pytest.fixture(params=[".csv", ".jsonl"])
+def output(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Path of an output, in both formats."""
+    return tmp_path / f"results{request.param}"
+
+
+def test_all_answered(server: ScriptedServer, images: Path, output: Path) -> None:
+    """Every image has a row with all probabilities, the summary counts classes, the exit is 0."""
+    done = run(images, "--url", server.url, "--output", output)
+    assert done.returncode == 0, done.stderr
+    rows = read(output)
+    names = {name: row["class_name"] for name, row in rows.items()}
+    assert names == dict(zip(("a.png", "b.JPG", "c.webp"), CLASSES, strict=True))
+    bag = rows["c.webp"]
+    probabilities = bag["probabilities"]
+    probabilities = json.loads(probabilities) if output.suffix == ".csv" else probabilities
+    assert probabilities == {CLASSES[0]: 0.05, CLASSES[1]: 0.05, CLASSES[2]: 0.9}
+    assert (int(bag["class_id"]), float(bag["probability"])) == (2, 0.9)
+    assert bag["model"] == "scripted/7"
+    assert "3 images: 3 classified, 0 failed" in done.stdout
+    assert "accuracy" not in done.stdout
+    assert all(name in done.stdout for name in CLASSES)
+    assert "3/3" in done.stderr
+    assert "images/s" in done.stderr
+
+
+def test_failures_are_rows(server: ScriptedServer, images: Path, output: Path) -> None:
+    """A failed image has a row with its problem, the others are answered, the exit is 1."""
+    for name in ("garbage", "page", "drop"):
+        (images / f"{name}.png").write_text(name)
+    options = "--url", server.url, "--output", output, "--retries", 0
+    done = run(images, images / "notes.txt", *options)
+    assert done.returncode == 1, done.stderr
+    rows = read(output)
+    assert len(rows) == 7
+    assert {name: row["error_type"] for name, row in rows.items() if row["error_type"]} == {
+        "garbage.png": "client:unexpected-answer",
+        "page.png": "about:blank",
+        "drop.png": "client:no-answer",
+        "notes.txt": "/problems/422",
+    }
+    rejected = rows["notes.txt"]
+    problem = rejected["error_title"], rejected["error_detail"], rejected["request_id"]
+    assert problem == ("Title 422", "the detail", "r-1")
+    assert "7 images: 3 classified, 4 failed" in done.stdout
+    assert "1 x Title 422" in done.stdout
+
+
+def test_retries_are_silent(server: ScriptedServer, images: Path, output: Path) -> None:
+    """A retry prints nothing: stderr has the progress bar alone."""
+    (images / "a.png").write_text("503 after 0;200 0")
+    done = run(images / "a.png", "--url", server.url, "--output", output)
+    assert done.returncode == 0, done.stderr
+    assert len(server.headers) == 2
+    assert "stamina" not in done.stdout + done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_resume_after_a_kill(server: ScriptedServer, images: Path, output: Path) -> None:
+    """After a kill that cut the last line, only the failed and the cut image are sent again."""
+    (images / "busy.png").write_text("422;200 0")
+    options = images, "--url", server.url, "--output", output, "--concurrency", 1
+    assert run(*options).returncode == 1
+    output.write_bytes(output.read_bytes()[:-9])  # cuts the last row, of deeper/c.webp
+    done = run(*options, "--resume")
+    assert done.returncode == 0, done.stderr
+    class_ids = {name: int(row["class_id"]) for name, row in read(output).items()}
+    assert class_ids == {"a.png": 0, "b.JPG": 1, "busy.png": 0, "c.webp": 2}
+    assert {body: len(times) for body, times in server.arrivals.items()} == {
+        b"200 0": 1,
+        b"200 1": 1,
+        b"422;200 0": 2,
+        b"200 2": 2,
+    }
+    assert "4 images: 4 classified, 0 failed" in done.stdout
+    again = run(*options, "--resume")  # nothing is left to do
+    assert again.returncode == 0, again.stderr
+    assert len(server.headers) == 6
+
+
+def test_interrupt_keeps_the_rows(server: ScriptedServer, images: Path, tmp_path: Path) -> None:
+    """Ctrl-C ends with 130 and a summary; the rows are whole and --resume continues the run."""
+    for number in range(4):
+        (images / f"z{number}.png").write_text("hang;200 1" + " " * number)
+    output = tmp_path / "results.csv"
+    options = images, "--url", server.url, "--output", output
+    # Under a shell's background job SIGINT is ignored, in its children too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        command(*options), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 30
+        while len(server.arrivals) < 7 or len(read_rows(output)) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert "--resume" in stderr
+    assert "Traceback" not in stderr
+    assert "3 images: 3 classified" in stdout
+    assert set(read(output)) == {"a.png", "b.JPG", "c.webp"}
+    done = run(*options, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert len(read(output)) == 7
+
+
+def test_accuracy_comes_from_folders(server: ScriptedServer, tmp_path: Path) -> None:
+    """A folder's name, a class or its id, labels its images; others do not count."""
+    truth = {"0/a": 0, "0/b": 1, "2/a": 2, "Bag/b": 2, "Bag/c": 0, "3/a": 0, "shoes/a": 0}
+    for name, class_id in truth.items():
+        path = tmp_path / "set" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"200 {class_id}")
+    options = "--url", server.url, "--labels-from-folders"
+    done = run(tmp_path / "set", *options, "--output", tmp_path / "results.csv")
+    assert done.returncode == 0, done.stderr
+    assert "accuracy: 60.00% (3 of 5 labelled and classified images)" in done.stdout
+    done = run(tmp_path / "set/shoes", *options, "--output", tmp_path / "other.csv")
+    assert "accuracy: unknown" in done.stdout
+
+
+def test_concurrency_is_bounded(server: ScriptedServer, tmp_path: Path) -> None:
+    """At most ``--concurrency`` requests are in flight, and each row has its own image's answer."""
+    for number in range(60):
+        (tmp_path / f"{number}.png").write_text(f"200 {number % 3}")
+    options = "--url", server.url, "--output", tmp_path / "results.csv", "--concurrency", 3
+    done = run(tmp_path, *options)
+    assert done.returncode == 0, done.stderr
+    assert 1 < server.most_in_flight <= 3
+    rows = read(tmp_path / "results.csv")
+    found = [int(rows[f"{number}.png"]["class_id"]) for number in range(60)]
+    assert found == [number % 3 for number in range(60)]
+
+
+def test_existing_output_is_safe(server: ScriptedServer, images: Path, tmp_path: Path) -> None:
+    """Only --overwrite replaces an output, and a foreign file is never resumed."""
+    output = tmp_path / "results.csv"
+    options = images, "--url", server.url, "--output", output
+    output.write_text("path,label\nboot.png,9\n")
+    for flags in ([], ["--resume"], ["--resume", "--overwrite"]):
+        done = run(*options, *flags)
+        assert done.returncode == 2
+        assert "--resume" in done.stderr or "cannot be resumed" in done.stderr
+    assert output.read_text() == "path,label\nboot.png,9\n"
+    assert not server.arrivals
+    assert run(*options, "--overwrite").returncode == 0
+    assert len(read(output)) == 3
+
+
+def test_wrong_arguments_are_named(images: Path, tmp_path: Path) -> None:
+    """A missing path, another suffix and a wrong URL exit with 2 and make no output."""
+    for arguments, named in {
+        (images / "missing.png", "--output", tmp_path / "r.csv"): str(images / "missing.png"),
+        (images, "--output", tmp_path / "r.xlsx"): "r.xlsx",
+        (images, "--output", tmp_path / "r.csv", "--url", "localhost:1"): "localhost:1",
+    }.items():
+        done = run(*arguments)
+        assert (done.returncode, named in done.stderr) == (2, True), done.stderr
+        assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_unreachable_server_ends_the_run(images: Path, tmp_path: Path) -> None:
+    """Without a listener the run exits with 1 and names the URL, and --resume does the images."""
+    url, output = unused_url(), tmp_path / "results.jsonl"
+    done = run(images, "--url", url, "--output", output, "--retries", 0)
+    assert done.returncode == 1
+    assert url in done.stderr
+    assert "Traceback" not in done.stderr
+    with running() as server:
+        assert run(images, "--url", server.url, "--output", output, "--resume").returncode == 0
+    assert len(read(output)) == 3
+
+
+def test_imports_nothing_of_the_server() -> None:
+    """The client loads no web framework, model runtime or imaging, and no other room of service."""
+    listing = "import service.client.__main__, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", listing], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    ours = {name for name in loaded if name.split(".")[0] == "service"}
+    assert {".".join(name.split(".")[:2]) for name in ours} == {"service", "service.client"}
+    packages = {"fastapi", "starlette", "uvicorn", "onnxruntime", "PIL", "numpy", "pydantic"}
+    assert not loaded & packages
+
+
+@pytest.mark.parametrize("way", [("-m", "service.client"), ("-c", "import service.client")])
+def test_missing_extra_is_named(way: tuple[str, str], tmp_path: Path) -> None:
+    """Without the extra, the message says what to install; the command prints no traceback."""
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service/__init__.py").touch()
+    shutil.copytree(ROOT / "service/client", tmp_path / "service/client")
+    bare = [sys.executable, "-S", *way]  # -S: without site-packages
+    done = subprocess.run(bare, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    if way[0] == "-m":
+        assert done.stderr.strip() == MISSING
+    else:
+        assert done.stderr.strip().splitlines()[-1] == f"ModuleNotFoundError: {MISSING}"
+
+
+def test_real_service_answers(tmp_path: Path) -> None:
+    """The real service gives all fields of the shipped model, and a 422 for a text named .png."""
+    config = uvicorn.Config(create_app(Settings(device="cpu")), port=0, log_config=None)
+    service = uvicorn.Server(config)
+    thread = threading.Thread(target=service.run)
+    thread.start()
+    try:
+        while not service.started:
+            time.sleep(0.02)
+        url = f"http://127.0.0.1:{service.servers[0].sockets[0].getsockname()[1]}"
+        (tmp_path / "text.png").write_text("no image")
+        sample = ROOT / "tests/data/fashion-mnist-sample"
+        output = tmp_path / "results.jsonl"
+        options = "--url", url, "--output", output, "--explain"
+        done = run(f"{sample}/000*.png", tmp_path / "text.png", *options)
+    finally:
+        service.should_exit = True
+        thread.join()
+    assert done.returncode == 1, done.stderr
+    rows = read(output)
+    rejected = rows.pop("text.png")
+    assert rejected["error_title"]
+    assert rejected["request_id"]
+    assert len(rows) == 10
+    sums = [sum(row["probabilities"].values()) for row in rows.values()]
+    assert sums == pytest.approx([1] * 10, abs=1e-3)
+    assert all(row["explanation"]["image"] for row in rows.values())
+    assert all(isinstance(row["distance"], float) for row in rows.values())
+    assert {row["in_distribution"] for row in rows.values()} <= {True, False}

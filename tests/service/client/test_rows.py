@@ -1,0 +1,141 @@
+"""The rows of an output file, in both formats."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.client import Prediction, ProblemError, UnreachableError, UsageError
+from service.client.rows import MAX_ERROR_CHARACTERS, Row, RowFile, read_kept_rows, read_rows
+
+PREDICTION = Prediction(
+    class_id=1,
+    class_name="Bag",
+    probability=0.75,
+    probabilities={"Coat": 0.25, "Bag": 0.75},
+    model_name="resnet",
+    model_version="3",
+    explanation={"warnings": ["small"]},
+    distance=-1.5,
+    in_distribution=False,
+)
+
+awkward = st.text(
+    st.characters(exclude_categories=["Cs"]) | st.sampled_from('\r\n",\udc80'), min_size=1
+)
+answered = st.builds(
+    Row,
+    path=awkward,
+    class_id=st.integers(0, 9),
+    class_name=awkward,
+    probability=st.floats(0, 1),
+    probabilities=st.just({"T-shirt/top": 0.5}),
+    model=awkward,
+    distance=st.none() | st.floats(-20, 20),
+    in_distribution=st.none() | st.booleans(),
+)
+failed = st.builds(
+    lambda path, text: Row(path, error_type=text, error_title=text, error_detail=text),
+    awkward,
+    awkward,
+)
+
+
+@pytest.fixture(params=[".csv", ".jsonl"])
+def output(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Path of an output file that does not exist yet."""
+    return tmp_path / f"rows{request.param}"
+
+
+def write(path: Path, *rows: Row) -> None:
+    """Write an output file."""
+    with closing(RowFile(path, rows)):
+        pass
+
+
+def test_row_of_a_prediction(output: Path) -> None:
+    """A row holds all of a prediction, and a file gives the row back."""
+    row = Row.answered(Path("a/boot.png"), PREDICTION)
+    assert row == Row(
+        path="a/boot.png",
+        class_id=1,
+        class_name="Bag",
+        probability=0.75,
+        probabilities={"Coat": 0.25, "Bag": 0.75},
+        model="resnet/3",
+        explanation={"warnings": ["small"]},
+        distance=-1.5,
+        in_distribution=False,
+    )
+    write(output, row)
+    assert read_rows(output) == [row]
+
+
+def test_row_of_an_error() -> None:
+    """A row holds an error's type, title, detail and request id, each of bounded length."""
+    problem = {"type": "/x", "title": "X", "detail": "a\n" * 1000, "request_id": "r" * 1000}
+    row = Row.failed(Path("boot.png"), ProblemError(422, problem))
+    assert (row.path, row.error_type, row.error_title) == ("boot.png", "/x", "X")
+    assert row.error_detail is not None
+    assert row.error_detail.startswith("a a a")
+    assert row.request_id is not None
+    assert len(row.error_detail) == len(row.request_id) == MAX_ERROR_CHARACTERS
+    assert Row.failed(Path("boot.png"), UnreachableError("gone")).request_id is None
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@given(rows=st.lists(answered | failed, min_size=1, max_size=4), cut=st.floats(0, 1))
+@settings(max_examples=100, deadline=None)
+def test_cut_file_keeps_its_whole_rows(suffix: str, rows: list[Row], cut: float) -> None:
+    """With any text, a file gives its rows back, and a cut file the rows before the cut."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "rows" + suffix)
+        ends = []
+        with closing(RowFile(path)) as file:
+            for row in rows:
+                file.append(row)
+                ends.append(path.stat().st_size)
+        assert read_rows(path) == rows
+        length = int(cut * ends[-1])
+        os.truncate(path, length)
+        whole = [row for row, end in zip(rows, ends, strict=True) if end <= length]
+        assert read_rows(path) == whole
+
+
+def test_resume_keeps_answers_and_other_errors(output: Path) -> None:
+    """A resumed run keeps every answer, and the errors of images that are not asked again."""
+    done = Row.answered(Path("done.png"), PREDICTION)
+    again, other = (
+        Row.failed(Path(name), UnreachableError("gone")) for name in ("again.png", "other.png")
+    )
+    write(output, done, again, other)
+    asked = [Path("done.png"), Path("again.png"), Path("new.png")]
+    assert read_kept_rows(output, asked, resume=True, overwrite=False) == [done, other]
+    assert read_kept_rows(output, asked, resume=False, overwrite=True) == []
+    with pytest.raises(UsageError, match=r"--resume.*--overwrite"):
+        read_kept_rows(output, asked, resume=False, overwrite=False)
+
+
+def test_new_output_keeps_nothing(output: Path) -> None:
+    """An output that does not exist is new, with --resume too."""
+    assert read_kept_rows(output, [Path("a.png")], resume=True, overwrite=False) == []
+
+
+def test_unwritable_output_is_named(output: Path) -> None:
+    """A folder that does not exist is an error that names the output."""
+    path = output.parent / "missing" / output.name
+    with pytest.raises(UsageError, match=r"cannot write .*missing"):
+        RowFile(path)
+
+
+def test_unreadable_output_is_named(output: Path) -> None:
+    """An output that cannot be read is an error that names it."""
+    output.mkdir()
+    with pytest.raises(UsageError, match="cannot read"):
+        read_rows(output)
