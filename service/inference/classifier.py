@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 SELF_TEST_TOLERANCE = 0.01  # between devices and number formats; a broken device is off by far more
-MAX_CORES = 2  # of one batch; what more would gain was not measured
 HEAVY_OPERATORS = frozenset({"Conv", "FusedConv", "Gemm", "MatMul", "FusedMatMul"})
 
 
@@ -99,12 +98,11 @@ class Classification:
 class Classifier:
     """A loaded bundle that turns batches of images into probabilities. Safe to call from several threads.
 
-    ``device`` and ``providers`` are what the session really uses, not what was asked for; ``batch_cores`` is how many
-    of the CPU's cores a batch has that is alone.
+    ``device`` and ``providers`` are what the session really uses, not what was asked for.
     """
 
-    def __init__(self, bundle: Bundle, device: Device, cores: int = 1) -> None:
-        """Load ``bundle`` on ``device`` and prove it by its self-test; a batch that is alone may use ``cores``.
+    def __init__(self, bundle: Bundle, device: Device) -> None:
+        """Load ``bundle`` on ``device`` and prove it by its self-test.
 
         Raises:
             BundleError: The model is not what its manifest says.
@@ -121,20 +119,13 @@ class Classifier:
         self._session = _open_session(bundle.model, device)
         self.providers = tuple(self._session.get_providers())
         self.device: Literal["cuda", "cpu"] = "cuda" if CUDA in self.providers else "cpu"
-        self.batch_cores = min(cores, MAX_CORES) if self.device == "cpu" else 1
-        self._wide_session = self._session
-        if self.batch_cores > 1:
-            self._wide_session = _create_session(bundle.model, [CPU], self.batch_cores)
         self._check_contract()
         self.self_test()
         self.seconds_per_image = min(self._time_one_image() for _ in range(3))
 
-    def classify(
-        self, images: Sequence[NDArray[np.uint8]], alone: bool = False
-    ) -> list[Classification]:
-        """Classify ``images``, each uint8 ``[height, width]``, in one batch; if it is ``alone``, on ``batch_cores``."""
-        session = self._wide_session if alone else self._session
-        probabilities, *distances = session.run(self._outputs, {"image": np.stack(images)})
+    def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
+        """Classify ``images``, each uint8 ``[height, width]``, in one batch."""
+        probabilities, *distances = self._session.run(self._outputs, {"image": np.stack(images)})
         class_ids = probabilities.argmax(axis=1)  # of equals, the first
         rows = zip(
             probabilities.tolist(),
@@ -152,13 +143,10 @@ class Classifier:
         """
         image = self_test_image(self.manifest.input_size)
         try:
-            several = (False, True) if self.batch_cores > 1 else (False,)
-            answers = np.array(
-                [self.classify([image], alone)[0].probabilities for alone in several]
-            )
+            answer = np.array(self.classify([image])[0].probabilities)
         except Exception as error:  # the bindings' exceptions share no base but Exception
             raise InferenceError(f"inference fails on {self.device}: {error}") from error
-        difference = float(np.abs(answers - self.manifest.self_test).max())
+        difference = float(np.abs(answer - self.manifest.self_test).max())
         if not difference <= SELF_TEST_TOLERANCE:
             raise InferenceError(
                 f"the model's answer to its self-test differs from the manifest's by {difference:.2g}; "
@@ -212,15 +200,11 @@ def _open_session(model: bytes, device: Device) -> onnxruntime.InferenceSession:
     return _create_session(model, [CPU])
 
 
-def _create_session(
-    model: bytes, providers: list[str], threads: int = 1
-) -> onnxruntime.InferenceSession:
+def _create_session(model: bytes, providers: list[str]) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     # One thread a batch where there are several batches: they run side by side, and together they use all cores.
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # Threads that share a batch sleep while they wait for each other: one that spins may keep the other off its core.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # The manifest's hash covers the model alone: weights in files beside it must not be read from anywhere.
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", os.devnull

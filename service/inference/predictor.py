@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +20,6 @@ from service.imaging.tensors import read_tensor
 from service.inference.batching import Batcher
 from service.inference.classifier import Classification, Classifier
 from service.inference.decoding import Decoded, Decoder
-from service.inference.neighbours import NEIGHBOURS_VARIABLE, Neighbours
-from service.machine.resources import available_cores
 from service.machine.sizing import count_threads
 from service.settings import Settings
 
@@ -33,9 +30,6 @@ ImageBatcher = Batcher[NDArray[np.uint8], Classification]
 
 MAX_BATCH = 32  # past this a CPU gains nothing an image, and a caller waits longer
 SHORT_RUN_SECONDS = 0.001
-LEAST_SHARED_BATCH = (
-    8  # a smaller one is done before a second core is at work, if that has anything else to do
-)
 STUCK_SECONDS = (
     60  # at one image: the slowest that is allowed takes a few, and more where others want the core
 )
@@ -106,8 +100,6 @@ class Predictor:
         self._recovering: set[asyncio.Task[None]] = (
             set()
         )  # the event loop alone would let them be collected
-        self._neighbours = Neighbours()
-        self._batches_at_work = 0
         self._threads = count_threads(
             settings, workers=1
         )  # a supervisor has set those of each of several
@@ -338,20 +330,10 @@ class Predictor:
         )
 
         async def infer(images: Sequence[NDArray[np.uint8]]) -> Sequence[Classification]:
-            has_company = (
-                not self._neighbours.begin_batch() or self._batches_at_work or self.is_decoding
-            )
-            alone = len(images) >= LEAST_SHARED_BATCH and not has_company
-            self._batches_at_work += 1
-            try:
-                if inline:
-                    return classifier.classify(images, alone)
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(
-                    self._inferring, classifier.classify, images, alone
-                )
-            finally:
-                self._batches_at_work -= 1
+            if inline:
+                return classifier.classify(images)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._inferring, classifier.classify, images)
 
         # A GPU is fastest with one owner; on the CPU batches run side by side, so that all cores work.
         slots = 1 if classifier.device == "cuda" else self._threads
@@ -376,9 +358,4 @@ def load_classifier(settings: Settings) -> Classifier:
             f"{bundle.folder} expects the preprocessing {bundle.manifest.preprocessing!r} "
             f"but this service has {PREPROCESSING!r}: serve it with the release that it was exported by"
         )
-    cores = available_cores()
-    if (
-        settings.threads is not None and NEIGHBOURS_VARIABLE not in os.environ
-    ):  # a supervisor sets threads for each
-        cores = min(cores, settings.threads)
-    return Classifier(bundle, settings.device, cores)
+    return Classifier(bundle, settings.device)

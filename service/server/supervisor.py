@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from service.inference.neighbours import NEIGHBOURS_VARIABLE, make_record
 from service.machine.sizing import count_threads
 from service.server.listening import listen
 from service.server.worker import REPLACEMENT_VARIABLE, SOCKET_VARIABLE
@@ -36,7 +35,6 @@ def supervise(settings: Settings, workers: int) -> int:
             "SERVICE_WORKERS": "1",
             "SERVICE_THREADS": str(count_threads(settings, workers)),
             MULTIPROCESS_FOLDER: shared_folder,
-            NEIGHBOURS_VARIABLE: str(make_record(Path(shared_folder))),
         }
         processes = _Workers(settings, workers, environment)
         try:

@@ -29,8 +29,6 @@ from PIL import Image
 
 from service.bundle import read_bundle
 from service.imaging.model_input import read_image
-from service.inference.classifier import MAX_CORES
-from service.machine.resources import available_cores
 from service.machine.sizing import count_workers
 from service.settings import Settings
 from tests import golden
@@ -221,7 +219,7 @@ class Bench:
         )
 
     def batches(self) -> list[str]:
-        """Time batches in one request against the session itself, on as many cores, in turns; rows of a table."""
+        """Time batches in one request against the session itself, in turns; rows of a table."""
         url = self.server.url + "/predict/batch"
         tensor = np.resize(self.images, (TENSOR_IMAGES, *SIZE))
         headers = {
@@ -229,7 +227,7 @@ class Bench:
             "X-Shape": ",".join(map(str, tensor.shape)),
         }
         files = [("file", encode(image)) for image in self.images[:BATCH_FILES]]
-        session = open_session(threads=min(MAX_CORES, available_cores()))
+        session = open_session()
         with httpx2.Client() as client:
             sent = client.build_request("POST", url, files=files)
             body, form = sent.read(), dict(sent.headers)
@@ -247,7 +245,7 @@ class Bench:
             )
         ]
         labels = (
-            "`session.run` in this process on as many cores, batches of 32",
+            "`session.run` in this process, batches of 32",
             f"{BATCH_FILES} PNGs in a form",
             f"tensor of {TENSOR_IMAGES} images",
         )
@@ -287,11 +285,10 @@ class Bench:
         ]
 
 
-def open_session(bundle: Path = BUNDLE, threads: int = 1) -> onnxruntime.InferenceSession:
-    """Open the model as the service does; its threads leave the cores to the service between two runs."""
+def open_session(bundle: Path = BUNDLE) -> onnxruntime.InferenceSession:
+    """Open the model as the service does."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(
         bundle / "model.onnx", options, providers=["CPUExecutionProvider"]
     )

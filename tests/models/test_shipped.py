@@ -12,7 +12,6 @@ import onnxruntime
 import pytest
 
 from service.bundle import Bundle, read_bundle, self_test_image
-from service.inference.classifier import Classifier
 from service.settings import Settings
 from tests.training.fashion_mnist import ROOT, SAMPLE, fashion_mnist, sample
 from training.card import render_card
@@ -67,20 +66,6 @@ def test_self_test_is_answered(bundle: Bundle, session: Any) -> None:
     """The graph answers the self-test like the network that it was made from."""
     answer = session.run(None, {"image": self_test_image(bundle.manifest.input_size)[None]})[0][0]
     np.testing.assert_allclose(answer, bundle.manifest.self_test, atol=1e-4)
-
-
-def test_lone_batch_is_answered_like_any(bundle: Bundle) -> None:
-    """Two threads give the answers of one."""
-    classifier = Classifier(bundle, "cpu", cores=8)
-    assert classifier.batch_cores == 2
-    assert Classifier(bundle, "cpu").batch_cores == 1
-    for size in (1, 32):
-        images = list(sample().images[:size])
-        one, several = (classifier.classify(images, alone) for alone in (False, True))
-        np.testing.assert_allclose(
-            [a.probabilities for a in several], [a.probabilities for a in one], atol=1e-5
-        )
-        assert [a.in_distribution for a in several] == [a.in_distribution for a in one]
 
 
 def test_golden_probabilities_are_answered() -> None:

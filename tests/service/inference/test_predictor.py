@@ -19,12 +19,10 @@ from service.bundle import MODEL_FILE, newest_version, read_bundle
 from service.errors import BundleError, DeviceError, InferenceError, NotReadyError
 from service.inference.classifier import Classification, Classifier
 from service.inference.decoding import SMALL_UPLOAD_BYTES
-from service.inference.neighbours import NEIGHBOURS_VARIABLE, make_record
 from service.inference.predictor import Predictor, load_classifier
 from service.settings import Settings
 from tests.service.bundles import linear_model, write_linear_bundle
 from tests.service.images import encode, noise
-from tests.service.inference.test_neighbours import LONG_SECONDS, another_begins_a_batch
 
 GOOD = encode(np.full((20, 30), 7, np.uint8))
 POISON = encode(np.full((20, 30), 255, np.uint8))
@@ -61,26 +59,22 @@ class BreakableClassifier(Classifier):
 
     broken = False
 
-    def classify(
-        self, images: Sequence[NDArray[np.uint8]], alone: bool = False
-    ) -> list[Classification]:
+    def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
         """Fail if broken."""
         if self.broken:
             raise RuntimeError("CUDA failure 999")
-        return super().classify(images, alone)
+        return super().classify(images)
 
 
 class WatchedClassifier(Classifier):
-    """A real classifier that notes the size of each batch of the predictor's, and whether it was alone."""
+    """A real classifier that notes the size of each batch."""
 
-    batches: ClassVar[list[tuple[int, bool]]] = []
+    batches: ClassVar[list[int]] = []
 
-    def classify(
-        self, images: Sequence[NDArray[np.uint8]], alone: bool = False
-    ) -> list[Classification]:
+    def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
         """Note the batch."""
-        self.batches.append((len(images), alone))
-        return super().classify(images, alone)
+        self.batches.append(len(images))
+        return super().classify(images)
 
 
 def run(
@@ -97,35 +91,6 @@ def run(
         predictor.close()
 
     asyncio.run(main())
-
-
-def test_large_batch_has_two_cores_while_no_other_worker_is_at_work(
-    linear_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A tensor is alone until another worker begins a batch; a single image never is."""
-    monkeypatch.setenv(NEIGHBOURS_VARIABLE, str(make_record(tmp_path)))
-    tensor = np.zeros((40, 20, 30), np.uint8).tobytes()
-
-    async def test(predictor: Predictor) -> None:
-        def begun() -> list[tuple[int, bool]]:
-            batches, WatchedClassifier.batches = WatchedClassifier.batches, []
-            return batches
-
-        begun()  # the self-tests
-        await predictor.predict_tensor(tensor, "40,20,30")
-        assert begun() == [(32, True), (8, True)]
-        await predictor.predict(GOOD)
-        assert begun() == [(1, False)]
-        await asyncio.to_thread(another_begins_a_batch)
-        monkeypatch.setattr("service.inference.neighbours.QUIET_SECONDS", LONG_SECONDS)
-        await predictor.predict_tensor(tensor, "40,20,30")
-        assert begun() == [(32, False), (8, False)]
-
-    run(
-        Settings(threads=1),
-        test,
-        load=lambda: WatchedClassifier(read_bundle(linear_folder), "cpu", cores=2),
-    )
 
 
 def test_single_image_does_not_wait_for_a_whole_tensor(linear_folder: Path) -> None:
