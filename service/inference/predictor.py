@@ -18,7 +18,8 @@ from service.errors import BundleError, ImageError, InferenceError, NotReadyErro
 from service.imaging.model_input import PREPROCESSING, SUPERSEDED, ModelInput
 from service.imaging.tensors import read_tensor
 from service.inference.batching import Batcher
-from service.inference.classifier import Classification, Classifier
+from service.inference.classification import Classification
+from service.inference.classifier import Classifier
 from service.inference.decoding import Decoded, Decoder
 from service.machine.sizing import count_threads
 from service.settings import Settings

@@ -17,7 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from service.bundle import MODEL_FILE, newest_version, read_bundle
 from service.errors import BundleError, DeviceError, InferenceError, NotReadyError
-from service.inference.classifier import Classification, Classifier
+from service.inference.classification import Classification
+from service.inference.classifier import Classifier
 from service.inference.decoding import SMALL_UPLOAD_BYTES
 from service.inference.predictor import Predictor, load_classifier
 from service.settings import Settings
