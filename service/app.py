@@ -12,7 +12,9 @@ from fastapi.routing import APIRoute
 from service.api import access, problems
 from service.api.limits import UploadLimits
 from service.api.routes import batch, health, metrics, models, predict
-from service.inference.predictor import Predictor, load_classifier
+from service.inference.classifier import load_classifier
+from service.inference.live_model import LiveModel
+from service.inference.predictor import Predictor
 from service.settings import Settings
 from service.telemetry import tracing
 from service.telemetry.metrics import Metrics, Observe
@@ -29,11 +31,12 @@ def create_app(
     ``on_failure`` is called when there is no model to be had, so that a server can stop. With ``starts_with_model`` the
     start waits for the model instead.
     """
-    predictor = Predictor(settings, lambda: load_classifier(settings), on_failure)
+    model = LiveModel(settings, lambda: load_classifier(settings), on_failure)
+    predictor = Predictor(settings, model)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        duties = predictor.start(), predictor.watch(), app.state.metrics.watch()
+        duties = model.start(), model.watch(), predictor.watch(), app.state.metrics.watch()
         tasks = [asyncio.create_task(duty) for duty in duties]
         if starts_with_model:
             await tasks[0]
@@ -42,6 +45,7 @@ def create_app(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         predictor.close()
+        model.close()
 
     # Not by include_router, which would look for the route of each request twice.
     routes = [
@@ -63,7 +67,7 @@ def create_app(
     app.state.metrics = Metrics(predictor)
     problems.install(app)
     # The last added is the outermost.
-    app.add_middleware(UploadLimits, settings=settings, status=lambda: predictor.status)
+    app.add_middleware(UploadLimits, settings=settings, status=lambda: model.status)
     access.install(app, settings)
     paths = {route.path for route in routes if isinstance(route, APIRoute)}
     app.add_middleware(Observe, metrics=app.state.metrics, paths=paths)

@@ -1,4 +1,4 @@
-"""The answer of a model to one image."""
+"""The answer of a model to one image, and its uncertainty."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from service.errors import InvalidParameterError
 
 @dataclass(frozen=True)
 class Classification:
-    """The answer to one image: ``probabilities`` in the order of the manifest's names, ``class_id`` the likeliest.
+    """The answer to one image.
 
-    ``distance`` is how far the image is from all classes, None where the model does not tell.
-    Plain numbers: each call into NumPy gives the interpreter's lock away, and gets it back after the other threads.
+    ``probabilities`` has the order of the manifest's class names; ``class_id`` is the most likely.
+    ``distance`` is how far the image is from all classes, None if the model has no such output.
     """
+
+    # Python numbers, not NumPy's: each call into NumPy releases the interpreter's lock and then
+    # waits for the other threads to get it back.
 
     manifest: Manifest
     probabilities: Sequence[float]
@@ -24,7 +27,7 @@ class Classification:
 
     @property
     def in_distribution(self) -> bool | None:
-        """Whether the image is near enough to a class to be one, None where the model does not tell."""
+        """Whether the image is near enough to a class, None if the model cannot tell."""
         threshold = self.manifest.distance_threshold
         return None if self.distance is None or threshold is None else self.distance <= threshold
 
@@ -39,7 +42,7 @@ class Classification:
         return self.probabilities[self.class_id]
 
     def by_name(self, top_k: int | None = None) -> dict[str, float]:
-        """Return probability by class name: all in label order, or the ``top_k`` most likely, best first.
+        """Return probability by class name: all in label order, or the best ``top_k``, best first.
 
         Raises:
             InvalidParameterError: ``top_k`` is not between 1 and the number of classes.
@@ -54,24 +57,25 @@ class Classification:
         return dict(sorted(pairs, key=lambda pair: -pair[1])[:top_k])
 
     def prediction_set(self, coverage: float | None) -> list[str] | None:
-        """Return the classes that hold the truth with a probability of at least ``coverage``, best first.
+        """Return classes that include the true one with at least this probability, best first.
 
-        The set is that of the next coverage which was calibrated; it may be empty. None if no coverage is asked for.
+        The next higher calibrated coverage is used. The set may be empty. None without a coverage.
 
         Raises:
-            InvalidParameterError: The model has no prediction sets, or none of this coverage.
+            InvalidParameterError: The model has no prediction sets, or none for this coverage.
         """
         if coverage is None:
             return None
         sets = self.manifest.prediction_sets
         if sets is None:
             raise InvalidParameterError(
-                f"coverage={coverage:g}: the model {self.manifest.name} has no prediction sets; leave coverage out"
+                f"coverage={coverage:g}: the model {self.manifest.name} has no prediction sets; "
+                "leave out coverage"
             )
         low, high = sets.coverages[0], sets.coverages[-1]
         if not low <= coverage <= high:
             raise InvalidParameterError(
-                f"coverage={coverage:g} cannot be had of this model; send {low:g} to {high:g}"
+                f"coverage={coverage:g} is outside this model's range ({low:g} to {high:g})"
             )
         row = next(row for row, calibrated in enumerate(sets.coverages) if calibrated >= coverage)
         minima = dict(zip(self.manifest.class_names, sets.minimum_probabilities[row], strict=True))

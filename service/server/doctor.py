@@ -122,7 +122,7 @@ def _model(settings: Settings, _: Path) -> Finding:
 
 
 def _session(settings: Settings, _: Path) -> Finding:
-    from service.inference.predictor import (
+    from service.inference.classifier import (
         load_classifier,  # loads onnxruntime, which may be what is broken
     )
 

@@ -88,7 +88,7 @@ class _Server(uvicorn.Server):
         predictor: Predictor = self._app.state.predictor
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(
-            signal.SIGHUP, lambda: asyncio.run_coroutine_threadsafe(predictor.reload(), loop)
+            signal.SIGHUP, lambda: asyncio.run_coroutine_threadsafe(predictor.model.reload(), loop)
         )
         if SOCKET_VARIABLE in os.environ:
             loop.add_reader(sys.stdin, self._stop_with_supervisor)
@@ -100,8 +100,8 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; a second signal, or Ctrl-C, stops without a grace period."""
-        drains_already = self._app.state.predictor.status == "draining"
-        self._app.state.predictor.drain()
+        drains_already = self._app.state.predictor.model.status == "draining"
+        self._app.state.predictor.model.drain()
         if sig == signal.SIGTERM and not drains_already:
             threading.Timer(self._grace_seconds, super().handle_exit, (sig, frame)).start()
         else:

@@ -66,7 +66,7 @@ def test_worker_with_stuck_threads_is_replaced(
     """A worker whose threads do not come back from their images ends and is replaced, and the others serve on."""
     # No image that is allowed takes so long: here what takes a moment counts as stuck.
     run_at_start(
-        "import service.inference.predictor\nservice.predictor.STUCK_SECONDS = 0.1\n",
+        "import service.inference.predictor\nservice.inference.predictor.STUCK_SECONDS = 0.1\n",
         tmp_path,
         monkeypatch,
     )
@@ -138,7 +138,7 @@ def test_workers_end_with_their_supervisor(linear_folder: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_new_version_is_swapped_in_without_a_failed_request(tmp_path: Path, workers: int) -> None:
-    """While requests come all the time, a new version takes over, a corrupt one is refused, and none of them fails."""
+    """While requests come all the time, a new version takes over, a corrupt one is rejected, and none of them fails."""
     folder = tmp_path / "linear"
     write_linear_bundle(folder / "1")
     with serving(model=folder, workers=workers, device="cpu", check_interval_seconds=0.2) as server:
@@ -157,7 +157,7 @@ def test_new_version_is_swapped_in_without_a_failed_request(tmp_path: Path, work
             corrupt = write_linear_bundle(tmp_path / "corrupt", version="3").folder
             (corrupt / MODEL_FILE).write_bytes(b"damaged")
             shutil.move(corrupt, folder / "3")
-            wait_until(lambda: "is refused" in server.read_log())
+            wait_until(lambda: "is rejected" in server.read_log())
             assert version(server) == "2"
             assert server.get("/health").json()["model"]["version"] == "2"
             stop = True

@@ -21,17 +21,18 @@ NOT_READY: dict[int | str, dict[str, Any]] = {
 async def health(request: Request, response: Response) -> Health:
     """Answer 200 when an inference has succeeded and the service takes traffic, else 503."""
     predictor: Predictor = request.app.state.predictor
-    if predictor.status != "ready":
+    model = predictor.model
+    if model.status != "ready":
         response.status_code = 503
-    body = Health(status=predictor.status, providers=[], uptime_seconds=predictor.uptime_seconds)
-    if predictor.classifier is None:
+    body = Health(status=model.status, providers=[], uptime_seconds=predictor.uptime_seconds)
+    if model.classifier is None:
         return body
-    manifest = predictor.classifier.manifest
+    manifest = model.classifier.manifest
     return body.model_copy(
         update={
             "model": Model(name=manifest.name, version=manifest.version),
-            "device": predictor.classifier.device,
-            "providers": list(predictor.classifier.providers),
+            "device": model.classifier.device,
+            "providers": list(model.classifier.providers),
         }
     )
 
