@@ -19,24 +19,24 @@ import typer
 from service.bundle import MANIFEST_FILE, read_bundle
 from service.errors import ServiceError
 from training.architectures import ARCHITECTURES, find_architecture
-from training.augment import AUGMENTATIONS
-from training.calibration import calibrate as calibrate_run
-from training.data import open_source
+from training.assess.calibration import calibrate as calibrate_run
+from training.assess.evaluation import evaluate as evaluate_run
+from training.assess.evaluation import evaluate_bundle
+from training.assess.photos import write_photos
+from training.assess.projection import largest_count
+from training.assess.projection import project as write_projection
+from training.assess.results import read_runs, render_results
+from training.data.sources import open_source
 from training.errors import TrainingError
-from training.evaluate import evaluate as evaluate_run
-from training.evaluate import evaluate_bundle
-from training.golden import write_golden
-from training.photos import write_photos
-from training.pictures import plot_sheet
-from training.project import largest_count
-from training.project import project as write_projection
-from training.recipes import MODERN_RECIPES
-from training.results import read_runs, render_results
-from training.runs import read_config
-from training.train import plan
-from training.train import resume as resume_run
-from training.train import train as train_run
-from training.variants import make_and_compare, render_variants
+from training.export.golden import write_golden
+from training.export.variants import make_and_compare, render_variants
+from training.fit.augmentation import AUGMENTATIONS
+from training.fit.recipes import MODERN_RECIPES
+from training.fit.runs import read_config
+from training.fit.training import plan
+from training.fit.training import resume as resume_run
+from training.fit.training import train as train_run
+from training.plots import plot_sheet
 
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -200,7 +200,7 @@ def export(
     models: Annotated[Path, typer.Option(help="The folder of bundles.")] = Path("models"),
 ) -> None:
     """Convert an evaluated run to ONNX, check the graph against Keras and publish it as a bundle."""
-    from training.export import (
+    from training.export.bundle import (
         export as export_run,
     )  # loads TensorFlow, which the other commands do without
 

@@ -9,9 +9,9 @@ import pytest
 
 from tests.training.fashion_mnist import SampleSource
 from tests.training.making import make_config
-from training.calibration import calibrate
-from training.evaluate import evaluate
-from training.train import train
+from training.assess.calibration import calibrate
+from training.assess.evaluation import evaluate
+from training.fit.training import train
 
 # Keras 3.15 saves a model by numpy.asarray of TensorFlow 2.21's tensors, which do not know NumPy 2's copy argument.
 KERAS_SAVES = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"

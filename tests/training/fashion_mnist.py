@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data import STANDARD_FOLDERS
-from training.samples import Samples
-from training.sources.idx import CLASS_NAMES, TEST_FILES, TRAINING_FILES, IdxFolder, read_idx
+from training.data.samples import Samples
+from training.data.sources import STANDARD_FOLDERS
+from training.data.sources.idx import CLASS_NAMES, TEST_FILES, TRAINING_FILES, IdxFolder, read_idx
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "tests" / "data" / "fashion-mnist-sample"

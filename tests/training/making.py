@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from training.recipes import Recipe
-from training.runs import Config
-from training.samples import Source
-from training.train import plan
+from training.data.samples import Source
+from training.fit.recipes import Recipe
+from training.fit.runs import Config
+from training.fit.training import plan
 
 SMALL = Recipe(batch_size=32, epochs=2, validation_fraction=0.2)
 

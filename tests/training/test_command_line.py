@@ -17,7 +17,7 @@ from service.bundle import read_bundle
 from tests.training.fashion_mnist import ROOT, fashion_mnist, sample
 from training.__main__ import main
 from training.architectures import ARCHITECTURES, find_architecture
-from training.sources.idx import CLASS_NAMES, TEST_FILES, TRAINING_FILES
+from training.data.sources.idx import CLASS_NAMES, TEST_FILES, TRAINING_FILES
 
 
 class Command:
@@ -183,7 +183,7 @@ def test_vgg19_trains_from_a_file_of_weights(
 
 
 def test_tensorflow_is_imported_by_export_alone() -> None:
-    """No file of training but export.py imports TensorFlow or what converts it: the rest runs on any Keras backend."""
+    """No file of training but export/bundle.py imports TensorFlow or what converts it: the rest runs on any Keras backend."""
     users = set()
     for path in (ROOT / "training").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -192,4 +192,4 @@ def test_tensorflow_is_imported_by_export_alone() -> None:
                 names = [node.module or ""]
             if {name.split(".")[0] for name in names} & {"tensorflow", "tf2onnx"}:
                 users.add(path.name)
-    assert users == {"export.py"}
+    assert users == {"bundle.py"}

@@ -25,7 +25,7 @@ from training.architectures.vgg import (
     vgg_like,
 )
 from training.errors import TrainingError
-from training.recipes import MODERN_RECIPES, Recipe
+from training.fit.recipes import MODERN_RECIPES, Recipe
 
 
 @dataclass(frozen=True)

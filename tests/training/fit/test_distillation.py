@@ -1,0 +1,144 @@
+"""Distillation: what students learn from, that teachers may be runs and bundles, and that it can be resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from tests.training.fashion_mnist import SampleSource
+from tests.training.making import make_config
+from training.assess.evaluation import predict
+from training.errors import RunError
+from training.export.bundle import export
+from training.fit.distillation import DistillationLoss, Teachers
+from training.fit.runs import load_model, read_config, read_history
+from training.fit.training import Batches, train
+
+SOURCE = SampleSource()
+IMAGES = SOURCE.test().images
+
+
+def test_teachers_are_averaged_and_softened(small_run: Path, tmp_path: Path) -> None:
+    """A run and its bundle teach the same; temperature softens as a softmax of divided logits; two are averaged."""
+    bundle = export(small_run, SOURCE, tmp_path, "small", "1").folder
+    pixels = IMAGES.astype(np.float32)
+    expected = predict(load_model(small_run), IMAGES)
+    for folders in ([small_run], [bundle], [small_run, bundle]):
+        np.testing.assert_allclose(
+            Teachers(folders, SOURCE.class_names, 1).answer(pixels), expected, atol=1e-5
+        )
+    softened = Teachers([small_run], SOURCE.class_names, 4).answer(pixels)
+    np.testing.assert_allclose(softened.sum(axis=1), 1, rtol=1e-5)
+    divided = np.log(expected) / 4
+    np.testing.assert_allclose(
+        softened, np.exp(divided) / np.exp(divided).sum(1, keepdims=True), atol=1e-5
+    )
+
+
+def test_teachers_may_be_asked_about_both_ways_round(small_run: Path) -> None:
+    """The answer is then the mean of those to the image and to its mirror image, so the same for both."""
+    teachers = Teachers([small_run], SOURCE.class_names, 1, mirrored=True)
+    pixels = IMAGES.astype(np.float32)
+    model = load_model(small_run)
+    expected = (predict(model, IMAGES) + predict(model, IMAGES[:, :, ::-1])) / 2
+    np.testing.assert_allclose(teachers.answer(pixels), expected, atol=1e-5)
+    np.testing.assert_allclose(teachers.answer(pixels[:, :, ::-1]), expected, atol=1e-5)
+
+
+def test_loss_keeps_the_size_of_gradients() -> None:
+    """At temperature 1 the loss is cross-entropy; its checkpoint keeps the temperature."""
+    logits, targets = (
+        np.array([[1.0, 2.0, -1.0]], np.float32),
+        np.array([[0.2, 0.7, 0.1]], np.float32),
+    )
+    expected = -(targets * (logits - np.log(np.exp(logits).sum()))).sum()
+    assert float(DistillationLoss()(targets, logits)) == pytest.approx(expected, rel=1e-5)
+    again = keras.losses.deserialize(keras.losses.serialize(DistillationLoss(3.0)))
+    assert float(again(targets, logits)) == pytest.approx(
+        float(DistillationLoss(3.0)(targets, logits))
+    )
+    assert float(again(targets, logits)) != pytest.approx(expected, rel=0.1)
+
+
+def test_teachers_see_the_augmented_images(small_run: Path) -> None:
+    """The targets of a batch are the teacher's answers to the very images of the batch."""
+    config = make_config(
+        SOURCE,
+        name="student",
+        teachers=[small_run],
+        distillation_temperature=1.0,
+        augmentation="modern-cutmix",
+    )
+    images, targets = Batches(SOURCE.training(), config)[0]
+    pixels = images[..., 0].round().astype(np.uint8)
+    np.testing.assert_allclose(targets, predict(load_model(small_run), pixels), atol=1e-5)
+
+
+def test_student_nears_its_teacher(small_run: Path, tmp_path: Path) -> None:
+    """A student trained on a teacher's answers alone comes to answer like it, and its run says who taught."""
+    config = make_config(
+        SOURCE,
+        name="student",
+        architecture="mlp-64-64",
+        teachers=[small_run],
+        epochs=8,
+        distillation_temperature=2.0,
+    )
+    train(config, SOURCE, tmp_path / "student")
+    assert read_config(tmp_path / "student").teachers == (small_run.as_posix(),)
+    images = SOURCE.training().images
+    agreed = predict(load_model(tmp_path / "student"), images).argmax(1) == predict(
+        load_model(small_run), images
+    ).argmax(1)
+    assert agreed.mean() > 0.6
+    assert (
+        read_history(tmp_path / "student")[-1]["loss"]
+        < read_history(tmp_path / "student")[0]["loss"]
+    )
+
+
+def test_unfit_teachers_are_refused(linear_folder: Path, tmp_path: Path) -> None:
+    """A teacher of other classes, or a folder that is neither run nor bundle, is refused and leaves no run behind."""
+    for teacher in (linear_folder, tmp_path, Path("nowhere")):
+        config = make_config(
+            SOURCE, name="student", teachers=[teacher], distillation_temperature=1.0
+        )
+        with pytest.raises(RunError, match=str(teacher)):
+            train(config, SOURCE, tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+
+
+def test_fine_tuning_takes_weights_alone(small_run: Path, tmp_path: Path) -> None:
+    """A recipe that fine-tunes takes another run's weights, and starts its own optimizer and schedule."""
+    recipe: dict[str, Any] = {
+        "fine_tunes": True,
+        "epochs": 1,
+        "learning_rate": 0.0,
+        "optimizer": "sgd",
+    }
+    config = make_config(SOURCE, name="tuned", start_from=small_run, **recipe)
+    train(config, SOURCE, tmp_path / "tuned", start_from=small_run)
+    first, second = (
+        load_model(small_run).get_weights(),
+        load_model(tmp_path / "tuned").get_weights(),
+    )
+    assert all((a == b).all() for a, b in zip(first, second, strict=True))
+    tuned = keras.saving.load_model(tmp_path / "tuned" / "checkpoints" / "1.keras")
+    assert tuned.optimizer.name.lower() == "sgd"
+    assert int(tuned.optimizer.iterations) == 5
+
+
+def test_recipe_gets_what_it_needs_and_no_more(small_run: Path) -> None:
+    """A recipe with teachers wants some, one from another run wants its folder, and any other takes neither."""
+    with pytest.raises(RunError, match="needs a teacher: name a run or bundle with --teacher"):
+        make_config(SOURCE, name="student", distillation_temperature=1.0)
+    with pytest.raises(RunError, match="takes no teacher: leave --teacher out"):
+        make_config(SOURCE, name="student", teachers=[small_run])
+    with pytest.raises(RunError, match="name its folder with --from"):
+        make_config(SOURCE, name="tuned", fine_tunes=True)
+    with pytest.raises(RunError, match="leave --from out"):
+        make_config(SOURCE, name="new", start_from=small_run)

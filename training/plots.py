@@ -1,0 +1,107 @@
+"""Own the PNG pictures of runs and data. Must never measure anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.metrics import ConfusionMatrixDisplay
+
+from training.data.samples import Images
+from training.fit.runs import read_history
+
+
+def plot_history(folder: Path) -> None:
+    """Draw training and validation curves from ``history.csv`` as ``curves.png``."""
+    history = read_history(folder)
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        axes.plot(epochs, [row[quantity] for row in history], label="training")
+        axes.plot(epochs, [row[f"val_{quantity}"] for row in history], label="validation")
+        axes.set(xlabel="epoch", ylabel=quantity, title=folder.name)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    save(figure, folder / "curves.png")
+
+
+def plot_confusion(path: Path, matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> None:
+    """Draw a confusion matrix twice: counts, and shares of each true class."""
+    counts = np.asarray(matrix)
+    side = 1.5 + 0.5 * len(class_names)
+    figure = Figure(figsize=(2 * side, side), layout="constrained")
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
+    for axes, values, form in zip(
+        figure.subplots(1, 2), (counts, shares), ("d", ".2f"), strict=True
+    ):
+        display = ConfusionMatrixDisplay(values, display_labels=class_names)
+        display.plot(
+            ax=axes, cmap="Blues", colorbar=False, values_format=form, xticks_rotation="vertical"
+        )
+    save(figure, path)
+
+
+def plot_reliability(path: Path, reliability: dict[str, list[float]], error: float) -> None:
+    """Draw accuracy over confidence, and how many images each confidence has."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot((0, 1), (0, 1), color="grey", linestyle="--")
+    upper.plot(reliability["confidences"], reliability["accuracies"], marker="o")
+    upper.set(ylabel="accuracy", title=f"expected calibration error {error:.4f}")
+    lower.bar(reliability["confidences"], reliability["counts"], width=0.04)
+    lower.set(xlabel="confidence", ylabel="images", yscale="log")
+    save(figure, path)
+
+
+def plot_sheet(path: Path, images: Images, captions: Sequence[str], columns: int = 10) -> None:
+    """Draw images with a caption over each."""
+    rows = max(1, -(-len(images) // columns))
+    figure = Figure(figsize=(1.3 * columns, 1.5 * rows), layout="constrained")
+    for axes in figure.subplots(rows, columns, squeeze=False).ravel():
+        axes.axis("off")
+    for axes, image, caption in zip(figure.axes, images, captions, strict=False):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axes.set_title(caption, fontsize=7)
+    save(figure, path)
+
+
+def plot_pairs(path: Path, pairs: Sequence[tuple[Any, Images, str]], columns: int = 10) -> None:
+    """Draw photos (RGB pictures), each with what a model sees of it, uint8 ``[H, W]``, and a caption."""
+    rows = max(1, -(-len(pairs) // columns))
+    figure = Figure(figsize=(2 * columns, 1.5 * rows), layout="constrained")
+    axes = figure.subplots(rows, 2 * columns, squeeze=False).ravel()
+    for each in axes:
+        each.axis("off")
+    for number, (photo, image, caption) in enumerate(pairs):
+        axes[2 * number].imshow(photo)
+        axes[2 * number].set_title(caption, fontsize=7, loc="left")
+        axes[2 * number + 1].imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    save(figure, path)
+
+
+def plot_points(
+    path: Path, points: NDArray[Any], labels: NDArray[np.int64], class_names: Sequence[str]
+) -> None:
+    """Draw points ``[N, 2]`` coloured by class."""
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    axes = figure.subplots()
+    drawn = axes.scatter(
+        points[:, 0],
+        points[:, 1],
+        c=labels,
+        s=4,
+        cmap="tab10" if len(class_names) <= 10 else "turbo",
+    )
+    handles, _ = drawn.legend_elements(num=list(range(len(class_names))))
+    axes.legend(handles, class_names, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set(xticks=[], yticks=[], title=path.stem)
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Save a figure as PNG; without metadata, the same picture is the same file."""
+    figure.savefig(path, dpi=80, metadata={"Software": None})
