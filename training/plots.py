@@ -11,22 +11,20 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import ConfusionMatrixDisplay
 
-from training.data.samples import Images
-from training.fit.runs import read_history
+Images = NDArray[np.uint8]
 
 
-def plot_history(folder: Path) -> None:
-    """Draw training and validation curves from ``history.csv`` as ``curves.png``."""
-    history = read_history(folder)
+def plot_history(path: Path, history: Sequence[dict[str, float]], title: str) -> None:
+    """Draw training and validation curves of a run's history."""
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         axes.plot(epochs, [row[quantity] for row in history], label="training")
         axes.plot(epochs, [row[f"val_{quantity}"] for row in history], label="validation")
-        axes.set(xlabel="epoch", ylabel=quantity, title=folder.name)
+        axes.set(xlabel="epoch", ylabel=quantity, title=title)
         axes.grid(alpha=0.3)
         axes.legend()
-    save(figure, folder / "curves.png")
+    save(figure, path)
 
 
 def plot_confusion(path: Path, matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> None:

@@ -16,10 +16,11 @@ from service.inference.classifier import Classifier
 from service.settings import Settings
 from tests.training.fashion_mnist import ROOT, SAMPLE, fashion_mnist, sample
 from training.assess.card import render_card
-from training.assess.evaluation import Answers, measure, run_graph
+from training.assess.evaluation import measure
 from training.assess.uncertainty import measure_distances, measure_prediction_sets
 from training.data.sources.idx import CLASS_NAMES
 from training.export.bundle import check_graph
+from training.fit.answers import Answers, run_graph
 
 
 @pytest.fixture(

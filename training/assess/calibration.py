@@ -18,7 +18,7 @@ from scipy.special import log_softmax, softmax
 
 from service.bundle import PredictionSets
 from training.architectures.resnet import EARLIER_FEATURES
-from training.data.photos.views import see_photos
+from training.data.photos.views import make_views
 from training.data.samples import Images, Labels, Samples, Source
 from training.errors import RunError
 from training.fit.augmentation import find_augmentation
@@ -120,7 +120,7 @@ def calibrate(
     )
     known = training.labels
     if photos is not None:
-        views = see_photos(
+        views = make_views(
             photos, config.recipe.photos_from, training, len(config.class_names), config.seed
         )
         answers = _predict(both, views.images)

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, log_loss
@@ -19,26 +17,18 @@ from sklearn.metrics import accuracy_score, classification_report, confusion_mat
 from service.bundle import PredictionSets, read_bundle
 from training.assess.calibration import load_calibrated, load_calibration
 from training.assess.corruptions import CORRUPTIONS, corrupt
-from training.assess.outliers import make_outliers, see_photos
-from training.assess.uncertainty import Distances, measure_distances, measure_prediction_sets
+from training.assess.outliers import make_outliers
+from training.assess.uncertainty import measure_distances, measure_prediction_sets
+from training.data.photos.views import see_photos
 from training.data.samples import Images, Labels, Samples, Source
 from training.errors import RunError
+from training.fit.answers import Answers, Probabilities, answer, run_graph
 from training.fit.runs import METRICS_FILE, log_opening, read_config
 from training.plots import plot_confusion, plot_reliability, plot_sheet
 
-Probabilities = NDArray[np.float32]
 CALIBRATION_BINS = 15
 MISTAKES_SHOWN = 40
-NO_DISTANCES = np.zeros(0, np.float32)
 SEED = 1  # of corruptions and outliers: every model is measured on the same
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a model gives N images: probabilities ``[N, classes]``, distances ``[N]``, or none if not calibrated."""
-
-    probabilities: Probabilities
-    distances: Distances
 
 
 def evaluate(folder: Path, source: Source, photos: Path | None = None) -> dict[str, Any]:
@@ -177,37 +167,6 @@ def report(
     ]
     plot_sheet(folder / "mistakes.png", test.images[worst], captions)
     (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-
-
-def run_graph(session: Any, images: Images, batch_size: int) -> Answers:
-    """Return what a session of ONNX Runtime answers to images ``[N, H, W]``."""
-    names = [output.name for output in session.get_outputs()]
-    starts = range(0, len(images), batch_size)
-    batches = [session.run(None, {"image": images[i : i + batch_size]}) for i in starts]
-    outputs = {
-        name: np.concatenate(parts)
-        for name, parts in zip(names, zip(*batches, strict=True), strict=True)
-    }
-    return Answers(outputs["probabilities"], outputs.get("distance", NO_DISTANCES))
-
-
-def answer(model: Any, images: Images) -> Answers:
-    """Return what a Keras model of logits, calibrated or not, answers to images ``[N, H, W]``."""
-    outputs = model.predict(images[..., None].astype(np.float32), batch_size=500, verbose=0)
-    logits, distances = (
-        (outputs["logits"], outputs["distance"])
-        if isinstance(outputs, dict)
-        else (outputs, NO_DISTANCES)
-    )
-    return Answers(
-        np.asarray(keras.ops.convert_to_numpy(keras.ops.softmax(logits)), dtype=np.float32),
-        distances,
-    )
-
-
-def predict(model: Any, images: Images) -> Probabilities:
-    """Return the probabilities ``[N, classes]`` that a Keras model of logits gives images ``[N, H, W]``."""
-    return answer(model, images).probabilities
 
 
 def measure(

@@ -7,12 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from service.errors import InvalidRequestError
-from service.imaging import read_image
-from training.data.photos.views import read_photos
+from training.data.photos.views import see_photos
 from training.data.samples import Images
-from training.data.sources.folder import MAX_PIXELS
-from training.errors import DataError
 
 
 def make_outliers(images: Images, photos: Path | None, seed: int) -> dict[str, Images]:
@@ -50,20 +46,3 @@ def render_digits(count: int, size: tuple[int, int], generator: np.random.Genera
             np.asarray(picture.rotate(float(generator.uniform(-15, 15)), Image.Resampling.BILINEAR))
         )
     return np.stack(pictures)
-
-
-def see_photos(folder: Path, size: tuple[int, int], *, of_classes: bool) -> Images:
-    """See the photos that ``labels.csv`` gives a class, or no class, as the service sees uploads: ``[N, H, W]``.
-
-    Raises:
-        DataError: The table or a photo cannot be read.
-    """
-    names = [photo.file for photo in read_photos(folder) if bool(photo.classes) == of_classes]
-    try:
-        return np.stack(
-            [read_image((folder / name).read_bytes(), size, MAX_PIXELS).image for name in names]
-        )
-    except (OSError, ValueError, InvalidRequestError) as error:
-        raise DataError(
-            f"{folder} is not a folder of photos of things with and without a class: {error}"
-        ) from error

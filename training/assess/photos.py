@@ -17,11 +17,11 @@ from scipy.stats import binomtest
 
 from service.bundle import Bundle
 from service.imaging import ModelInput, read_image
-from training.assess.evaluation import run_graph
 from training.data.photos.synthetic import GROUNDS, make_uploads
-from training.data.photos.views import Part, Photo, read_photos
+from training.data.photos.table import Part, Photo, read_photos
 from training.data.samples import Images, Samples, Source
 from training.data.sources.folder import MAX_PIXELS
+from training.fit.answers import run_graph
 from training.plots import plot_pairs
 
 Mask = NDArray[np.bool_]
@@ -76,7 +76,7 @@ def write_photos(bundle: Bundle, folder: Path, source: Source, sheet: Path, outp
         The page.
 
     Raises:
-        DataError: See ``training.data.photos.views.read_photos``.
+        DataError: See ``training.data.photos.table.read_photos``.
     """
     recipe = bundle.manifest.training["recipe"]
     _, validation = source.training().split(recipe["validation_fraction"], recipe["split_seed"])
@@ -98,7 +98,7 @@ def measure_photos(
     """Measure a bundle on a folder of photos, and on uploads made of ``validation``; draw some photos to ``sheet``.
 
     Raises:
-        DataError: See ``training.data.photos.views.read_photos``.
+        DataError: See ``training.data.photos.table.read_photos``.
     """
     photos = read_photos(folder)
     classify = _classify_with(bundle)

@@ -11,10 +11,9 @@ from sklearn.metrics import roc_auc_score
 
 from service.bundle import PredictionSets
 from training.data.samples import Labels
+from training.fit.answers import Distances
 
 MEASURED_COVERAGES = (0.80, 0.90, 0.95, 0.99)
-
-Distances = NDArray[np.float32]
 
 
 def measure_distances(

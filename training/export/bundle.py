@@ -21,9 +21,9 @@ from service.bundle import CARD_FILE, MODEL_FILE, Bundle, Manifest, self_test_im
 from service.imaging import PREPROCESSING
 from training.assess.calibration import Calibration, load_calibrated, load_calibration
 from training.assess.card import render_card
-from training.assess.evaluation import Answers, answer, predict, run_graph
 from training.data.samples import Samples, Source
 from training.errors import ExportError
+from training.fit.answers import Answers, answer, predict, run_graph
 from training.fit.runs import (
     Config,
     git_commit,

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from training.assess.calibration import load_calibrated
-from training.assess.evaluation import predict
 from training.data.samples import Source
 from training.data.sources.idx import write_idx
+from training.fit.answers import predict
 
 SAMPLE_SEED = 2017
 

@@ -18,8 +18,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from service.bundle import Bundle
-from training.assess.evaluation import Answers, run_graph
 from training.data.samples import Images, Samples
+from training.fit.answers import Answers, run_graph
 from training.fit.runs import processor
 
 CALIBRATION_IMAGES = 512

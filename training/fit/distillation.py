@@ -12,12 +12,10 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from service.bundle import MANIFEST_FILE, read_bundle
-from training.assess.evaluation import predict, run_graph
 from training.data.samples import Images
 from training.errors import RunError
+from training.fit.answers import Probabilities, predict, run_graph
 from training.fit.runs import load_model, read_config
-
-Probabilities = NDArray[np.float32]
 
 
 class Teachers:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import keras
 
-from training.data.photos.views import Part
+from training.data.photos.table import Part
 
 NAMED_WHERE_CHANGED = (
     "momentum",

@@ -22,7 +22,7 @@ from typing import Any
 import keras
 
 from training.architectures import find_architecture
-from training.data.photos.views import hash_photos
+from training.data.photos.table import hash_photos
 from training.data.samples import Samples
 from training.errors import RunError
 from training.fit.recipes import Recipe

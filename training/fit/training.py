@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.architectures import find_architecture
-from training.data.photos.views import Views, hash_photos, see_photos
+from training.data.photos.table import hash_photos
+from training.data.photos.views import Views, make_views
 from training.data.samples import Samples, Source
 from training.errors import RunError
 from training.fit.augmentation import find_augmentation
@@ -287,7 +288,7 @@ def _fit(
     views = (
         None
         if photos is None
-        else see_photos(photos, config.recipe.photos_from, part, class_count, config.seed)
+        else make_views(photos, config.recipe.photos_from, part, class_count, config.seed)
     )
     batches = Batches(part, config, views)
     targets = np.eye(class_count, dtype=np.float32)[validation.labels]
@@ -301,7 +302,7 @@ def _fit(
         callbacks=[Recorder(folder, batches, config)],
     )
     model.save(folder / MODEL_FILE)
-    plot_history(folder)
+    plot_history(folder / "curves.png", read_history(folder), folder.name)
 
 
 def _compile(config: Config, samples: Samples, weights: Path | None) -> Any:

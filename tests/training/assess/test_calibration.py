@@ -27,9 +27,10 @@ from training.assess.calibration import (
     load_calibrated,
     load_calibration,
 )
-from training.assess.evaluation import answer, evaluate_bundle
+from training.assess.evaluation import evaluate_bundle
 from training.errors import RunError
 from training.export.bundle import export
+from training.fit.answers import answer
 from training.fit.runs import load_model, read_config, read_metrics
 
 SOURCE = SampleSource()

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.training.fashion_mnist import ROOT, sample
-from training.assess.outliers import make_outliers, render_digits, see_photos
+from training.assess.outliers import make_outliers, render_digits
+from training.data.photos.views import see_photos
 from training.errors import DataError
 
 PHOTOS = ROOT.parent / "shared" / "photos"

@@ -13,7 +13,7 @@ from service.imaging import read_image
 from tests.training.fashion_mnist import ROOT, SampleSource, sample
 from training.assess.photos import render_photos, write_photos
 from training.data.photos.synthetic import GROUNDS, Ground, make_uploads
-from training.data.photos.views import read_photos
+from training.data.photos.table import read_photos
 from training.errors import DataError
 
 HEAD = "file,class_id,tier,source\n"

@@ -17,9 +17,9 @@ from service.bundle import read_bundle, self_test_image
 from service.errors import BundleError
 from tests.training.fashion_mnist import SampleSource
 from training.architectures import find_architecture
-from training.assess.evaluation import predict
 from training.errors import ExportError, RunError
 from training.export.bundle import OPSET, check, check_graph, convert, export
+from training.fit.answers import predict
 from training.fit.runs import load_model, read_config, read_metrics
 
 SOURCE = SampleSource()

@@ -11,9 +11,9 @@ import pytest
 
 from tests.training.fashion_mnist import SampleSource
 from tests.training.making import make_config
-from training.assess.evaluation import predict
 from training.errors import RunError
 from training.export.bundle import export
+from training.fit.answers import predict
 from training.fit.distillation import DistillationLoss, Teachers
 from training.fit.runs import load_model, read_config, read_history
 from training.fit.training import Batches, train

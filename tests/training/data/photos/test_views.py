@@ -13,10 +13,11 @@ from PIL import Image
 from tests.training.fashion_mnist import SampleSource, sample
 from tests.training.making import make_config
 from training.assess.calibration import calibrate, load_calibrated, load_calibration
-from training.assess.evaluation import predict
 from training.data.photos.synthetic import GROUNDS, make_uploads
-from training.data.photos.views import VIEWS, read_photos, see_photos
+from training.data.photos.table import read_photos
+from training.data.photos.views import VIEWS, make_views
 from training.errors import DataError, RunError
+from training.fit.answers import predict
 from training.fit.runs import load_model, read_config, read_history, write_config
 from training.fit.training import Batches, resume, train
 
@@ -41,7 +42,7 @@ def test_photos_are_seen_a_few_times_and_beside_uploads(photos: Path) -> None:
     """Each photo of a class is seen six times, differently; of several classes it is of each alike; half leaves some
     out; images of the data set are seen on each ground, as themselves.
     """
-    views = see_photos(photos, "all", FOUR, 10, seed=1)
+    views = make_views(photos, "all", FOUR, 10, seed=1)
     of_photos = 11 * VIEWS
     assert views.images.shape == (of_photos + len(GROUNDS) * 4, 28, 28)
     assert len(np.unique(views.images[:VIEWS], axis=0)) == VIEWS
@@ -50,11 +51,11 @@ def test_photos_are_seen_a_few_times_and_beside_uploads(photos: Path) -> None:
     assert sorted(views.targets[of_photos:].argmax(axis=1)) == sorted(
         FOUR.labels.tolist() * len(GROUNDS)
     )
-    again = see_photos(photos, "all", FOUR, 10, seed=1)
+    again = make_views(photos, "all", FOUR, 10, seed=1)
     np.testing.assert_array_equal(again.images, views.images)
     developed_on = sum(photo.is_developed_on for photo in read_photos(photos) if photo.classes)
     assert 0 < developed_on < 11
-    half = see_photos(photos, "half", FOUR, 10, seed=1)
+    half = make_views(photos, "half", FOUR, 10, seed=1)
     assert len(half.images) == developed_on * VIEWS + len(GROUNDS) * 4
 
 
@@ -72,7 +73,7 @@ def test_photos_come_beside_each_batch_and_teachers_are_not_asked_about_them(
         photos_per_batch=5,
     )
     part, _ = config.split(SOURCE.training())
-    images, targets = Batches(part, config, see_photos(photos, "all", part, 10, seed=1))[0]
+    images, targets = Batches(part, config, make_views(photos, "all", part, 10, seed=1))[0]
     assert len(images) == config.recipe.batch_size + 5
     answers = predict(load_model(small_run), images[:-5, ..., 0].astype(np.uint8))
     np.testing.assert_allclose(targets[:-5], answers, atol=1e-5)
@@ -124,7 +125,7 @@ def test_photos_learnt_from_count_as_known(tmp_path: Path) -> None:
     write_config(without, replace(config, photos_sha256=None))
     calibrate(run, SOURCE, photos=photos)
     calibrate(without, SOURCE)
-    views = see_photos(photos, "all", FOUR, 10, seed=1).images[: 8 * VIEWS]
+    views = make_views(photos, "all", FOUR, 10, seed=1).images[: 8 * VIEWS]
     assert excess(run, views) < excess(without, views)
 
 
