@@ -31,7 +31,7 @@ from training.errors import TrainingError
 from training.export.golden import write_golden
 from training.export.variants import make_and_compare, render_variants
 from training.fit.augmentation import AUGMENTATIONS
-from training.fit.recipes import MODERN_RECIPES
+from training.fit.recipes import MODERN_RECIPES, RECIPES, find_recipe
 from training.fit.runs import read_config
 from training.fit.training import plan
 from training.fit.training import resume as resume_run
@@ -104,11 +104,11 @@ def train(
     if resume is not None:
         resume_run(resume, open_source(data, read_config(resume).input_size), photos)
         return
-    found = find_architecture(architecture)
-    recipe = recipe or next(iter(found.recipes))
+    find_architecture(architecture)
+    recipe = recipe or next(iter(RECIPES[architecture]))
     changed: dict[str, Any] = {"epochs": epochs, "augmentation": augmentation}
     chosen = dataclasses.replace(
-        found.find_recipe(recipe),
+        find_recipe(architecture, recipe),
         **{key: value for key, value in changed.items() if value is not None},
     )
     name = name or f"{architecture}-{recipe}-s{seed}"
@@ -133,7 +133,7 @@ def list_architectures() -> None:
     """Name every network with its parameters, recipes and published test accuracies."""
     table = rich.table.Table("architecture", "parameters", "recipe", "published", "how")
     for name, found in ARCHITECTURES.items():
-        for recipe_name, recipe in found.recipes.items():
+        for recipe_name, recipe in RECIPES[name].items():
             published = "" if recipe.published is None else f"{recipe.published:.2%}"
             table.add_row(name, f"{found.parameters:,}", recipe_name, published, str(recipe))
     for recipe_name, recipe in MODERN_RECIPES.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data.samples import Source
-from training.fit.recipes import Recipe
+from training.fit.recipe import Recipe
 from training.fit.runs import Config
 from training.fit.training import plan
 

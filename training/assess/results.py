@@ -15,7 +15,8 @@ from training.architectures import (
     count_multiplications,
     find_architecture,
 )
-from training.fit.recipes import Recipe
+from training.fit.recipe import Recipe
+from training.fit.recipes import RECIPES, find_recipe
 from training.fit.runs import (
     CONFIG_FILE,
     METRICS_FILE,
@@ -81,8 +82,8 @@ def render_results(runs: list[Evaluated], output: Path) -> str:
     table = "\n".join(_row(group) for group in systems)
     missing = "\n".join(
         f"- `{name}` `{recipe_name}` ({recipe}): `{_command(name, recipe_name, recipe)}`"
-        for name, found in ARCHITECTURES.items()
-        for recipe_name, recipe in found.recipes.items()
+        for name, recipes in RECIPES.items()
+        for recipe_name, recipe in recipes.items()
         if not any(
             _full(group[0]) and group[0].system[:2] == (name, recipe_name) for group in systems
         )
@@ -270,7 +271,7 @@ def _accuracy(run: Evaluated) -> float:
 
 
 def _published_recipe(config: Config) -> Recipe:
-    return find_architecture(config.architecture).find_recipe(config.recipe_name)
+    return find_recipe(config.architecture, config.recipe_name)
 
 
 def _full(run: Evaluated) -> bool:

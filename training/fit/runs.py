@@ -25,7 +25,7 @@ from training.architectures import find_architecture
 from training.data.photos.table import hash_photos
 from training.data.samples import Samples
 from training.errors import RunError
-from training.fit.recipes import Recipe
+from training.fit.recipe import Recipe
 
 CONFIG_FILE = "config.json"
 HISTORY_FILE = "history.csv"

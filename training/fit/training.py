@@ -24,7 +24,7 @@ from training.data.samples import Samples, Source
 from training.errors import RunError
 from training.fit.augmentation import find_augmentation
 from training.fit.distillation import DistillationLoss, Teachers
-from training.fit.recipes import Recipe
+from training.fit.recipe import Recipe
 from training.fit.runs import (
     MODEL_FILE,
     Config,

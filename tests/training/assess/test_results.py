@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.training.fashion_mnist import ROOT
-from training.architectures import ARCHITECTURES
 from training.assess.results import Evaluated, read_runs, render_results
+from training.fit.recipes import RECIPES
 
 
 def rows(page: str, architecture: str) -> list[list[str]]:
@@ -117,9 +117,9 @@ def test_shortened_run_is_told_from_an_early_stop(
     assert ("train vgg-like --recipe adam" in page) == (epochs == 3)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", RECIPES)
 def test_page_names_every_recipe_that_was_not_run(tmp_path: Path, name: str) -> None:
     """Without runs the page lists the command of every published recipe."""
     page = render_results(read_runs(tmp_path), tmp_path / "results.md")
-    for recipe in ARCHITECTURES[name].recipes:
+    for recipe in RECIPES[name]:
         assert f"python -m training train {name} --recipe {recipe}" in page

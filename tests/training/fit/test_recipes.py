@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from training.architectures import ARCHITECTURES
+from training.errors import TrainingError
 from training.fit.augmentation import AUGMENTATIONS
-from training.fit.recipes import MODERN_RECIPES, Recipe
+from training.fit.recipe import Recipe
+from training.fit.recipes import MODERN_RECIPES, RECIPES, find_recipe
 
 EVERY_RECIPE = [
     *MODERN_RECIPES.values(),
-    *(r for a in ARCHITECTURES.values() for r in a.recipes.values()),
+    *(recipe for recipes in RECIPES.values() for recipe in recipes.values()),
 ]
 
 
@@ -64,3 +66,17 @@ def test_recipe_survives_being_written(recipe: Recipe) -> None:
     assert recipe.augmentation in AUGMENTATIONS
     assert str(recipe.epochs) in str(recipe)
     assert recipe.augmentation == "none" or recipe.augmentation in str(recipe)
+
+
+def test_every_architecture_has_recipes() -> None:
+    """Each network has at least one recipe, in the order of the networks."""
+    assert list(RECIPES) == list(ARCHITECTURES)
+    assert all(RECIPES.values())
+
+
+def test_unknown_recipe_is_answered_with_the_known() -> None:
+    """An unknown recipe or architecture gives an error that lists the known ones."""
+    with pytest.raises(TrainingError, match=r"choose one of .*plain"):
+        find_recipe("cnn-1conv", "fancy")
+    with pytest.raises(TrainingError, match="choose one of mlp-64-64"):
+        find_recipe("resnet", "plain")
