@@ -19,7 +19,7 @@ from training.assess.card import render_card
 from training.assess.evaluation import measure
 from training.assess.uncertainty import measure_distances, measure_prediction_sets
 from training.data.sources.idx import CLASS_NAMES
-from training.export.bundle import check_graph
+from training.export.gate import check_graph
 from training.fit.answers import Answers, run_graph
 
 

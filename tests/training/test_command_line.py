@@ -183,7 +183,7 @@ def test_vgg19_trains_from_a_file_of_weights(
 
 
 def test_tensorflow_is_imported_by_export_alone() -> None:
-    """No file of training but export/bundle.py imports TensorFlow or what converts it: the rest runs on any Keras backend."""
+    """No file of training but export/graph.py imports TensorFlow or what converts it: the rest runs on any Keras backend."""
     users = set()
     for path in (ROOT / "training").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -192,4 +192,4 @@ def test_tensorflow_is_imported_by_export_alone() -> None:
                 names = [node.module or ""]
             if {name.split(".")[0] for name in names} & {"tensorflow", "tf2onnx"}:
                 users.add(path.name)
-    assert users == {"bundle.py"}
+    assert users == {"graph.py"}

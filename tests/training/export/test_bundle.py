@@ -18,7 +18,9 @@ from service.errors import BundleError
 from tests.training.fashion_mnist import SampleSource
 from training.architectures import find_architecture
 from training.errors import ExportError, RunError
-from training.export.bundle import OPSET, check, check_graph, convert, export
+from training.export.bundle import export
+from training.export.gate import check, check_graph
+from training.export.graph import OPSET, convert
 from training.fit.answers import predict
 from training.fit.runs import load_model, read_config, read_metrics
 
