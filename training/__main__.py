@@ -22,7 +22,7 @@ from training.architectures import ARCHITECTURES, find_architecture
 from training.assess.calibration import calibrate as calibrate_run
 from training.assess.evaluation import evaluate as evaluate_run
 from training.assess.evaluation import evaluate_bundle
-from training.assess.photos import write_photos
+from training.assess.photos_page import write_photos
 from training.assess.projection import largest_count
 from training.assess.projection import project as write_projection
 from training.assess.results import read_runs, render_results

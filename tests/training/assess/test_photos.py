@@ -11,7 +11,7 @@ import pytest
 from service.bundle import read_bundle
 from service.imaging import read_image
 from tests.training.fashion_mnist import ROOT, SampleSource, sample
-from training.assess.photos import render_photos, write_photos
+from training.assess.photos_page import render_photos, write_photos
 from training.data.photos.synthetic import GROUNDS, Ground, make_uploads
 from training.data.photos.table import read_photos
 from training.errors import DataError
