@@ -298,7 +298,7 @@ def report(
     output: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/results.md"),
 ) -> None:
     """Render the page of results from all evaluated runs."""
-    output.write_text(render_results(read_runs(runs), output), encoding="utf-8")
+    output.write_text(render_results(read_runs(runs)), encoding="utf-8")
     typer.echo(output)
 
 

@@ -90,14 +90,12 @@ def _sections(manifest: Manifest) -> list[str]:
 
 
 def _calibration(manifest: Manifest) -> str:
-    test, run = manifest.metrics["test"], manifest.training["run"]
+    test = manifest.metrics["test"]
     return f"""## Calibration
 
 A temperature of {manifest.training["temperature"]:.3f}, fitted on validation, is in the graph. On the test set:
 expected calibration error {test["expected_calibration_error"]:.4f} in 15 bins,
 negative log-likelihood {test["loss"]:.4f}, Brier score {test["brier"]:.4f}.
-
-![reliability](../../../runs/{run}/reliability.png)
 
 """
 

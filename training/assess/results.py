@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
@@ -71,8 +70,8 @@ class Evaluated:
         )
 
 
-def render_results(runs: list[Evaluated], output: Path) -> str:
-    """Render the page of results of evaluated runs; ``output`` is where it will lie, for links to pictures."""
+def render_results(runs: list[Evaluated]) -> str:
+    """Render the page of results of evaluated runs."""
     order = list(ARCHITECTURES)
     evaluated = sorted(
         runs,
@@ -88,7 +87,6 @@ def render_results(runs: list[Evaluated], output: Path) -> str:
             _full(group[0]) and group[0].system[:2] == (name, recipe_name) for group in systems
         )
     )
-    curves = "\n".join(_curves(group, output) for group in systems)
     return f"""# Results
 
 Written by `python -m training report` from the run folders in `runs/`; do not edit.
@@ -129,10 +127,6 @@ RUN is the run that is continued, fine-tuned or distilled from, FOLDER one of la
 weights of VGG19 where they cannot be downloaded.
 
 {missing or "Every recipe was run in full."}
-
-## Curves
-
-{curves}
 """
 
 
@@ -293,8 +287,3 @@ def _command(name: str, recipe_name: str, recipe: Recipe) -> str:
 
 def _takes_weights(found: Architecture) -> bool:
     return found.load_pretrained is not None
-
-
-def _curves(group: list[Evaluated], output: Path) -> str:
-    name = group[0].folder.name
-    return f"![{name}]({Path(os.path.relpath(group[0].folder / 'curves.png', output.parent)).as_posix()})"
