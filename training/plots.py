@@ -1,4 +1,4 @@
-"""Own the PNG pictures of runs and data. Must never measure anything."""
+"""The PNG plots of runs and data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import ConfusionMatrixDisplay
@@ -15,7 +16,7 @@ Images = NDArray[np.uint8]
 
 
 def plot_history(path: Path, history: Sequence[dict[str, float]], title: str) -> None:
-    """Draw training and validation curves of a run's history."""
+    """Draw the training and validation curves of a run's history."""
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
@@ -28,23 +29,21 @@ def plot_history(path: Path, history: Sequence[dict[str, float]], title: str) ->
 
 
 def plot_confusion(path: Path, matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> None:
-    """Draw a confusion matrix twice: counts, and shares of each true class."""
+    """Draw a confusion matrix twice: as counts, and as shares of each true class."""
     counts = np.asarray(matrix)
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     side = 1.5 + 0.5 * len(class_names)
     figure = Figure(figsize=(2 * side, side), layout="constrained")
-    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
-    for axes, values, form in zip(
-        figure.subplots(1, 2), (counts, shares), ("d", ".2f"), strict=True
-    ):
+    style = {"cmap": "Blues", "colorbar": False, "xticks_rotation": "vertical"}
+    left, right = figure.subplots(1, 2)
+    for axes, values, form in ((left, counts, "d"), (right, shares, ".2f")):
         display = ConfusionMatrixDisplay(values, display_labels=class_names)
-        display.plot(
-            ax=axes, cmap="Blues", colorbar=False, values_format=form, xticks_rotation="vertical"
-        )
+        display.plot(ax=axes, values_format=form, **style)
     save(figure, path)
 
 
 def plot_reliability(path: Path, reliability: dict[str, list[float]], error: float) -> None:
-    """Draw accuracy over confidence, and how many images each confidence has."""
+    """Draw accuracy against confidence, and the number of images at each confidence."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot((0, 1), (0, 1), color="grey", linestyle="--")
@@ -56,44 +55,37 @@ def plot_reliability(path: Path, reliability: dict[str, list[float]], error: flo
 
 
 def plot_sheet(path: Path, images: Images, captions: Sequence[str], columns: int = 10) -> None:
-    """Draw images with a caption over each."""
+    """Draw images ``[N, H, W]``, each with a caption above it."""
     rows = max(1, -(-len(images) // columns))
     figure = Figure(figsize=(1.3 * columns, 1.5 * rows), layout="constrained")
-    for axes in figure.subplots(rows, columns, squeeze=False).ravel():
-        axes.axis("off")
-    for axes, image, caption in zip(figure.axes, images, captions, strict=False):
+    grid = _empty_grid(figure, rows, columns)
+    for axes, image, caption in zip(grid, images, captions, strict=False):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255)
         axes.set_title(caption, fontsize=7)
     save(figure, path)
 
 
 def plot_pairs(path: Path, pairs: Sequence[tuple[Any, Images, str]], columns: int = 10) -> None:
-    """Draw photos (RGB pictures), each with what a model sees of it, uint8 ``[H, W]``, and a caption."""
+    """Draw pairs of a photo in RGB and the model's input uint8 ``[H, W]``, each with a caption."""
     rows = max(1, -(-len(pairs) // columns))
     figure = Figure(figsize=(2 * columns, 1.5 * rows), layout="constrained")
-    axes = figure.subplots(rows, 2 * columns, squeeze=False).ravel()
-    for each in axes:
-        each.axis("off")
+    grid = _empty_grid(figure, rows, 2 * columns)
     for number, (photo, image, caption) in enumerate(pairs):
-        axes[2 * number].imshow(photo)
-        axes[2 * number].set_title(caption, fontsize=7, loc="left")
-        axes[2 * number + 1].imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        left, right = grid[2 * number : 2 * number + 2]
+        left.imshow(photo)
+        left.set_title(caption, fontsize=7, loc="left")
+        right.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     save(figure, path)
 
 
 def plot_points(
     path: Path, points: NDArray[Any], labels: NDArray[np.int64], class_names: Sequence[str]
 ) -> None:
-    """Draw points ``[N, 2]`` coloured by class."""
+    """Draw points ``[N, 2]`` with a colour for each class."""
     figure = Figure(figsize=(8, 6), layout="constrained")
     axes = figure.subplots()
-    drawn = axes.scatter(
-        points[:, 0],
-        points[:, 1],
-        c=labels,
-        s=4,
-        cmap="tab10" if len(class_names) <= 10 else "turbo",
-    )
+    colours = "tab10" if len(class_names) <= 10 else "turbo"
+    drawn = axes.scatter(points[:, 0], points[:, 1], c=labels, s=4, cmap=colours)
     handles, _ = drawn.legend_elements(num=list(range(len(class_names))))
     axes.legend(handles, class_names, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set(xticks=[], yticks=[], title=path.stem)
@@ -101,5 +93,12 @@ def plot_points(
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Save a figure as PNG; without metadata, the same picture is the same file."""
+    """Save a figure as PNG without metadata, so that equal plots are equal files."""
     figure.savefig(path, dpi=80, metadata={"Software": None})
+
+
+def _empty_grid(figure: Figure, rows: int, columns: int) -> list[Axes]:
+    grid = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for axes in grid:
+        axes.axis("off")
+    return grid

@@ -1,4 +1,4 @@
-"""How the tests compose the configuration of a small run."""
+"""The configuration of a small run for the tests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_config(
     photos: Path | None = None,
     **recipe: Any,
 ) -> Config:
-    """Compose the configuration of a run of a small recipe, changed by ``recipe``."""
+    """Compose the configuration of a run with a small recipe, changed by ``recipe``."""
     changed = replace(SMALL, **recipe)
     return plan(
         architecture,

@@ -1,7 +1,7 @@
-"""Own the table of networks by name and the frame they share: pixels in, logits out.
+"""The networks by name, and the frame that they share: pixels in, logits out.
 
-A network is a function (images scaled to 0..1 ``[N, H, W, 1]``, number of classes) -> logits ``[N, classes]``.
-Scaling is here and nowhere else, so it becomes part of every saved model and every exported graph.
+A network is a function (images in 0..1 ``[N, H, W, 1]``, number of classes) -> logits
+``[N, classes]``. Scaling is part of the frame, so every saved model and exported graph contains it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from training.errors import TrainingError
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network, and its number of parameters on 28x28 images of ten classes.
+    """A network, and its number of parameters for 28x28 images of ten classes.
 
-    ``load_pretrained`` puts weights from a file, or downloaded, into parts of a new model that are not trained.
+    ``load_pretrained`` puts weights from a file or a download into the frozen part of a new model.
     """
 
     network: Callable[[Any, int], Any]
@@ -39,12 +39,11 @@ class Architecture:
     load_pretrained: Callable[[Any, Path | None], None] | None = None
 
     def build(self, input_size: tuple[int, int], class_count: int) -> Any:
-        """Build the Keras model: pixels 0..255 ``[N, H, W, 1]`` in, float32 logits ``[N, classes]`` out."""
+        """Build the Keras model: pixels 0..255 ``[N, H, W, 1]`` -> logits float32 ``[N, K]``."""
         image = keras.Input((*input_size, 1), name="image")
         logits = self.network(keras.layers.Rescaling(1 / 255, name="scale")(image), class_count)
-        return keras.Model(
-            image, keras.layers.Activation("linear", dtype="float32", name="logits")(logits)
-        )
+        to_float32 = keras.layers.Activation("linear", dtype="float32", name="logits")
+        return keras.Model(image, to_float32(logits))
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -66,7 +65,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 
 
 def find_architecture(name: str) -> Architecture:
-    """Look a network up by name.
+    """Look up a network by name.
 
     Raises:
         TrainingError: There is no network of this name.
@@ -80,7 +79,7 @@ def find_architecture(name: str) -> Architecture:
 
 
 def count_multiplications(model: Any) -> int:
-    """Count the multiply-accumulate operations of one image in the convolutions and dense layers of a model."""
+    """Count the multiply-accumulate operations of convolutions and dense layers for one image."""
     total = 0
     for layer in model.layers:
         if isinstance(layer, keras.Model):

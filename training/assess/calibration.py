@@ -1,6 +1,7 @@
-"""Own what is fitted to a trained network on validation: temperature, distance to the classes, prediction sets.
+"""Calibration: temperature, distance to the classes, and prediction sets, fitted on validation.
 
-All of it is in a run's ``calibration.npz`` (not in git). Must never see the test set or change the network's weights.
+The result is a run's ``calibration.npz`` (not in git). Calibration never reads the test set and
+never changes the network's weights.
 """
 
 from __future__ import annotations
@@ -22,21 +23,25 @@ from training.data.photos.views import make_views
 from training.data.samples import Images, Labels, Samples, Source
 from training.errors import RunError
 from training.fit.augmentation import find_augmentation
-from training.fit.runs import METRICS_FILE, load_model, read_config
+from training.fit.runs import METRICS_FILE, Config, load_model, read_config
 
 CALIBRATION_FILE = "calibration.npz"
-ACCEPTED_SHARE = 0.95  # of validation, which the threshold of the distance accepts
+ACCEPTED_SHARE = 0.95  # the share of validation images within the distance threshold
 COVERAGES = tuple(round(0.80 + 0.01 * step, 2) for step in range(20))
-SHRINKAGE = 1e-3  # of the covariance towards a multiple of the identity: dead features would make it singular
+
+# The covariance shrinks by this share towards a multiple of the identity. Without shrinkage, dead
+# features would make it singular.
+SHRINKAGE = 1e-3
 
 
 @dataclass(frozen=True)
 class Space:
-    """The constants of the distance, from D features to K classes.
+    """The constants of the distance from D features to K classes.
 
-    Features ``[N, D]`` less ``centre`` ``[D]``, times ``projection`` ``[D, D]``, are white by the covariance that the
-    classes share, and ``means`` ``[K, D]`` are the classes' in that space; times ``background`` ``[D, D]`` they are
-    white by the covariance of all images. ``offsets`` ``[K]`` are what ``ACCEPTED_SHARE`` of each class stays below.
+    Features ``[N, D]`` minus ``centre`` ``[D]``, times ``projection`` ``[D, D]``, are white under
+    the covariance within classes. ``means`` ``[K, D]`` are the class means in that space. The
+    centred features times ``background`` ``[D, D]`` are white under the covariance of all images.
+    ``offsets`` ``[K]`` are the distances that ``ACCEPTED_SHARE`` of each class stays below.
     """
 
     centre: NDArray[np.float32]
@@ -46,18 +51,18 @@ class Space:
     offsets: NDArray[np.float32]
 
     def measure(self, features: Any) -> Any:
-        """Compute the relative Mahalanobis distance (Ren et al. 2021) ``[N, K]`` to each class, less its offset.
+        """Compute the relative Mahalanobis distance to each class, minus its offset: ``[N, K]``.
 
-        It is the squared distance to the class (Lee et al. 2018) less that to all images: what all images vary in says
-        nothing. Works on arrays and in a Keras graph.
+        It is the squared distance to the class (Lee et al. 2018) minus the squared distance to all
+        images (Ren et al. 2021): directions in which all images vary carry no information. This
+        works on arrays and in a Keras graph.
         """
         ops = keras.ops
         centred = features - self.centre
         whitened = ops.matmul(centred, self.projection)
         # |w - m|^2 without a tensor of [N, K, D]
-        to_classes = (
-            _square(whitened) - 2 * ops.matmul(whitened, self.means.T) + (self.means**2).sum(axis=1)
-        )
+        products = ops.matmul(whitened, self.means.T)
+        to_classes = _square(whitened) - 2 * products + (self.means**2).sum(axis=1)
         return to_classes - _square(ops.matmul(centred, self.background)) - self.offsets
 
 
@@ -65,9 +70,10 @@ class Space:
 class Calibration:
     """The constants that calibration adds to a network of K classes.
 
-    An image whose distance to the nearest class is above ``threshold`` counts as none of them; ``augmentation`` names
-    what was done to the images that the distance was fitted to. One of class k is in its
-    prediction set of coverage ``COVERAGES[i]`` if its probability is at least ``minimum_probabilities[i, k]``.
+    An image whose distance to the nearest class is above ``threshold`` counts as no class.
+    ``augmentation`` changed the images that the distance was fitted to. Class k is in the
+    prediction set of coverage ``COVERAGES[i]`` if its probability is at least
+    ``minimum_probabilities[i, k]``.
     """
 
     temperature: float
@@ -78,78 +84,93 @@ class Calibration:
 
     @property
     def prediction_sets(self) -> PredictionSets:
-        """What the manifest says of prediction sets."""
-        return PredictionSets(
-            coverages=COVERAGES, minimum_probabilities=self.minimum_probabilities.tolist()
-        )
+        """The prediction sets in the form of a manifest."""
+        minima = self.minimum_probabilities.tolist()
+        return PredictionSets(coverages=COVERAGES, minimum_probabilities=minima)
 
     def apply(self, model: Any) -> Any:
-        """Extend a Keras model of logits: pixels ``[N, H, W, 1]`` -> logits at temperature 1 and distance ``[N]``."""
+        """Extend a Keras model of logits.
+
+        The result maps pixels ``[N, H, W, 1]`` to logits divided by the temperature and to the
+        distance ``[N]`` to the nearest class.
+        """
         logits = keras.layers.Rescaling(1 / self.temperature, name="temperature")(model.output)
         distances = self.space.measure(_features(model))
-        return keras.Model(
-            model.input, {"logits": logits, "distance": keras.ops.min(distances, axis=1)}
-        )
+        outputs = {"logits": logits, "distance": keras.ops.min(distances, axis=1)}
+        return keras.Model(model.input, outputs)
 
 
 def calibrate(
     run: Path, source: Source, augmentation: str = "none", photos: Path | None = None
 ) -> Calibration:
-    """Fit the calibration of a finished run on its parts for training and validation, and write it into its folder.
+    """Fit the calibration of a finished run and write it into the run's folder.
 
-    The distance is fitted to images changed by ``augmentation``, so that what the network was taught to know counts as
-    known; if it learnt from ``photos``, to as many views of those as there are images. Temperature, prediction sets and
-    the threshold are fitted to images of validation.
+    The distance is fitted to training images changed by ``augmentation``, so that everything the
+    network learned counts as known. If the network learned from ``photos``, the distance is fitted
+    to about as many views of photos as well. Validation images fit the temperature, the prediction
+    sets, the offsets and the threshold.
 
     Raises:
-        RunError: The run has not ended, was made with other data or photos, or was evaluated already.
+        RunError: The run has not ended, was made with other data or photos, or was evaluated.
         DataError: The photos cannot be read.
     """
     if (run / METRICS_FILE).exists():
         raise RunError(
-            f"{run} was evaluated already: what is fitted afterwards would not be what was measured"
+            f"{run} was evaluated already: calibrate before evaluate, or its figures would be false"
         )
     config = read_config(run)
     config.check_photos(photos)
     model = load_model(run)
     training, validation = config.split(source.training())
     both = keras.Model(model.input, {"logits": model.output, "features": _features(model)})
-    held_out = _predict(both, validation.images)
-    seen, shown = (
+    logits = _predict(both, validation.images)["logits"]
+    temperature = fit_temperature(logits, validation.labels)
+    probabilities = softmax(logits / temperature, axis=1)
+    learned, validated = (
         _predict(both, augment(part, augmentation))["features"] for part in (training, validation)
     )
-    known = training.labels
+    labels = training.labels
     if photos is not None:
-        views = make_views(
-            photos, config.recipe.photos_from, training, len(config.class_names), config.seed
-        )
-        answers = _predict(both, views.images)
-        labels = np.where(views.targets > 0, answers["logits"], -np.inf).argmax(axis=1)
-        times = max(1, round(len(training) / len(labels)))
-        seen = np.concatenate([seen, *[answers["features"]] * times])
-        known = np.concatenate([known, *[labels] * times])
-    temperature = fit_temperature(held_out["logits"], validation.labels)
-    space = fit_offsets(fit_space(seen, known), shown, validation.labels)
-    distances = keras.ops.convert_to_numpy(space.measure(shown)).min(axis=1)
+        features, of_photos = _learn_from_photos(both, photos, training, config)
+        learned, labels = np.concatenate([learned, features]), np.concatenate([labels, of_photos])
+    space = fit_offsets(fit_space(learned, labels), validated, validation.labels)
+    distances = keras.ops.convert_to_numpy(space.measure(validated)).min(axis=1)
     calibration = Calibration(
         temperature=temperature,
         space=space,
         threshold=float(np.quantile(distances, ACCEPTED_SHARE)),
         augmentation=augmentation,
-        minimum_probabilities=fit_prediction_sets(
-            softmax(held_out["logits"] / temperature, axis=1), validation.labels
-        ),
+        minimum_probabilities=fit_prediction_sets(probabilities, validation.labels),
     )
-    values = dataclasses.asdict(calibration)
-    np.savez(run / CALIBRATION_FILE, **values.pop("space"), **values)
+    _write(run / CALIBRATION_FILE, calibration)
     return calibration
 
 
+def _learn_from_photos(
+    both: Any, photos: Path, training: Samples, config: Config
+) -> tuple[NDArray[np.float32], Labels]:
+    """Compute features and labels of views of photos, repeated to about as many as the samples.
+
+    A view with several possible classes gets the most likely one.
+    """
+    part, class_count = config.recipe.photos_from, len(config.class_names)
+    views = make_views(photos, part, training, class_count, config.seed)
+    outputs = _predict(both, views.images)
+    labels = np.where(views.targets > 0, outputs["logits"], -np.inf).argmax(axis=1)
+    times = max(1, round(len(training) / len(labels)))
+    return np.tile(outputs["features"], (times, 1)), np.tile(labels, times)
+
+
+def _write(path: Path, calibration: Calibration) -> None:
+    values = dataclasses.asdict(calibration)
+    np.savez(path, **values.pop("space"), **values)
+
+
 def load_calibration(run: Path) -> Calibration | None:
-    """Load the calibration of a run; None if it has none.
+    """Load the calibration of a run, or return None if the run has none.
 
     Raises:
-        RunError: The file is not what ``calibrate`` writes.
+        RunError: ``calibrate`` did not write this file.
     """
     path = run / CALIBRATION_FILE
     if not path.exists():
@@ -162,12 +183,12 @@ def load_calibration(run: Path) -> Calibration | None:
         return Calibration(space=space, **(found | scalars))
     except (ValueError, TypeError, KeyError) as error:
         raise RunError(
-            f"{path} is damaged: run `python -m training calibrate {run}` again ({error})"
+            f"{path} is damaged ({error}): run `python -m training calibrate {run}` again"
         ) from error
 
 
 def load_calibrated(run: Path) -> Any:
-    """Load the network of a finished run with its calibration, if it has one.
+    """Load the network of a finished run, with its calibration if it has one.
 
     Raises:
         RunError: The run has not ended, or its weights are not on this machine.
@@ -177,7 +198,10 @@ def load_calibrated(run: Path) -> Any:
 
 
 def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> float:
-    """Find the temperature of the smallest negative log-likelihood (Guo et al. 2017) of logits ``[N, K]``."""
+    """Find the temperature with the smallest negative log-likelihood of logits ``[N, K]``.
+
+    The method is by Guo et al. 2017.
+    """
 
     def loss(log_temperature: float) -> float:
         scaled = log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)
@@ -187,7 +211,7 @@ def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> float:
 
 
 def fit_space(features: NDArray[np.float32], labels: Labels) -> Space:
-    """Fit centre, projections and class means to the features ``[N, D]`` of what was learnt from; offsets are zero."""
+    """Fit centre, projections and class means to features ``[N, D]``. The offsets are zero."""
     exact = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     means = np.stack([exact[labels == label].mean(axis=0) for label in range(labels.max() + 1)])
     projection = _whiten(exact - means[labels])
@@ -201,9 +225,9 @@ def fit_space(features: NDArray[np.float32], labels: Labels) -> Space:
 
 
 def fit_offsets(space: Space, features: NDArray[np.float32], labels: Labels) -> Space:
-    """Set the offset of each class so that its share of validation stays below zero.
+    """Set the offset of each class so that ``ACCEPTED_SHARE`` of validation is below zero.
 
-    Without it a class of many shapes is refused more often than one of few.
+    Without offsets, classes with many shapes are rejected more often than classes with few shapes.
     """
     distances = keras.ops.convert_to_numpy(space.measure(features))
     own = distances[np.arange(len(labels)), labels]
@@ -214,25 +238,25 @@ def fit_offsets(space: Space, features: NDArray[np.float32], labels: Labels) -> 
 
 
 def fit_prediction_sets(probabilities: NDArray[np.float32], labels: Labels) -> NDArray[np.float64]:
-    """Find the least probability with which each class joins a prediction set: ``[coverages, K]``.
+    """Find the minimum probability of each class for each coverage: ``[coverages, K]``.
 
-    Split conformal prediction for each class apart (Vovk 2012; Sadinle, Lei and Wasserman 2019): the probability of
-    the true class of a new image is as likely to rank anywhere among those of the n validation images of its class, so
-    with at least ``coverage`` it is not below that of rank floor((n + 1)(1 - coverage)) from below.
+    This is split conformal prediction for each class separately (Vovk 2012; Sadinle, Lei and
+    Wasserman 2019). The probability of a new image's true class is equally likely to have any rank
+    among the n validation images of that class. So with at least ``coverage`` it is not below the
+    value of rank floor((n + 1)(1 - coverage)), counted from the smallest.
     """
     minima = np.zeros((len(COVERAGES), probabilities.shape[1]))
     for label in range(probabilities.shape[1]):
         own = np.sort(probabilities[labels == label, label].astype(np.float64))
         for row, coverage in enumerate(COVERAGES):
-            rank = int(
-                (len(own) + 1) * (1 - coverage) + 1e-9
-            )  # 1 - 0.95 is a little less than 0.05
+            # 1e-9 because 1 - 0.95 is a little less than 0.05
+            rank = int((len(own) + 1) * (1 - coverage) + 1e-9)
             minima[row, label] = own[rank - 1] if rank else 0.0
     return minima
 
 
 def _whiten(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Find the projection ``[D, D]`` that turns the Mahalanobis distance into the Euclidean one."""
+    """Find the projection ``[D, D]`` that turns Mahalanobis into Euclidean distances."""
     covariance = residuals.T @ residuals / len(residuals)
     covariance += SHRINKAGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
     return np.linalg.cholesky(np.linalg.inv(covariance))
@@ -243,29 +267,28 @@ def _square(vectors: Any) -> Any:
 
 
 def _features(model: Any) -> Any:
-    """Find what the last dense layer of a model takes, beside it the pooled features of an earlier layer so named."""
-    last = next(
-        layer for layer in reversed(model.layers) if isinstance(layer, keras.layers.Dense)
-    ).input
+    """Find the input of the last dense layer, joined with pooled earlier features if they exist."""
+    dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
     earlier = [layer.output for layer in model.layers if layer.name == EARLIER_FEATURES]
     pooled = [keras.layers.GlobalAveragePooling2D()(output) for output in earlier]
+    last = dense[-1].input
     return keras.layers.Concatenate()([*pooled, last]) if pooled else last
 
 
 def augment(samples: Samples, name: str) -> NDArray[np.float32]:
-    """Change the images of samples by an augmentation that leaves labels alone: float32 ``[N, H, W]``, always alike."""
-    images, targets = (
-        samples.images.astype(np.float32),
-        np.eye(samples.labels.max() + 1, dtype=np.float32),
-    )
+    """Augment the images of samples with a fixed seed: float32 ``[N, H, W]``.
+
+    The augmentation must not change labels.
+    """
+    images = samples.images.astype(np.float32)
+    targets = np.eye(samples.labels.max() + 1, dtype=np.float32)[samples.labels]
     generator = np.random.default_rng(1)
     for step in find_augmentation(name):
-        images, _ = step(images, targets[samples.labels], generator)
+        images, _ = step(images, targets, generator)
     return images
 
 
 def _predict(model: Any, images: Images | NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    outputs: dict[str, NDArray[np.float32]] = model.predict(
-        images[..., None].astype(np.float32), batch_size=500, verbose=0
-    )
+    pixels = images[..., None].astype(np.float32)
+    outputs: dict[str, NDArray[np.float32]] = model.predict(pixels, batch_size=500, verbose=0)
     return outputs

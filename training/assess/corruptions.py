@@ -1,8 +1,9 @@
-"""Own the corruptions that robustness is measured by. Must never know a model.
+"""The corruptions that measure robustness.
 
-The fifteen kinds are those of Fashion-MNIST-C (Weiss and Tonella 2022), after MNIST-C (Mu and Gilmer 2019). Code and
-strengths are this project's own, so figures compare between its models and not with those published elsewhere.
-A corruption is a function (images uint8 ``[N, H, W]``, generator) -> images of the same shape.
+The fifteen kinds are taken from Fashion-MNIST-C (Weiss and Tonella 2022), which follows MNIST-C (Mu
+and Gilmer 2019). Code and strengths are this project's own. So the figures compare this project's
+models with each other, but not with figures published elsewhere. A corruption is a function (images
+uint8 ``[N, H, W]``, generator) -> images of the same shape.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ Corruption = Callable[[Images, np.random.Generator], Images]
 
 
 def corrupt(images: Images, name: str, seed: int) -> Images:
-    """Corrupt images by the kind of this name; the same seed gives the same images."""
+    """Corrupt images with the corruption of this name. Equal seeds give equal images."""
     return CORRUPTIONS[name](images, np.random.default_rng((seed, list(CORRUPTIONS).index(name))))
 
 
 def shot_noise(images: Images, generator: np.random.Generator) -> Images:
-    """Count photons, 12 for a white pixel."""
+    """Draw photon counts, with a mean of 12 for a white pixel."""
     return _to_pixels(generator.poisson(images / 255 * 12) / 12 * 255)
 
 
@@ -37,20 +38,22 @@ def impulse_noise(images: Images, generator: np.random.Generator) -> Images:
 
 
 def glass_blur(images: Images, generator: np.random.Generator) -> Images:
-    """Take each pixel from a neighbour at most one away, twice, between two Gaussian blurs of 0.6 pixels."""
+    """Swap pixels with neighbours twice, between two Gaussian blurs of 0.6 pixels.
+
+    Each pixel takes the value of a pixel at most one away in each direction.
+    """
     pixels = gaussian_filter(images.astype(np.float32), (0, 0.6, 0.6))
     count, height, width = images.shape
     for _ in range(2):
-        rows = (np.arange(height)[:, None] + generator.integers(-1, 2, images.shape)).clip(
-            0, height - 1
-        )
-        columns = (np.arange(width) + generator.integers(-1, 2, images.shape)).clip(0, width - 1)
-        pixels = pixels[np.arange(count)[:, None, None], rows, columns]
+        rows = np.arange(height)[:, None] + generator.integers(-1, 2, images.shape)
+        columns = np.arange(width) + generator.integers(-1, 2, images.shape)
+        numbers = np.arange(count)[:, None, None]
+        pixels = pixels[numbers, rows.clip(0, height - 1), columns.clip(0, width - 1)]
     return _to_pixels(gaussian_filter(pixels, (0, 0.6, 0.6)))
 
 
 def motion_blur(images: Images, generator: np.random.Generator) -> Images:
-    """Average along a line of 7 pixels in any direction."""
+    """Average along a line of 7 pixels in a random direction."""
     angle = generator.uniform(0, np.pi, len(images))
     direction = np.stack([np.sin(angle), np.cos(angle)], axis=1)
     moved = [_move(images, moved_pixels=step * direction) for step in range(-3, 4)]
@@ -58,12 +61,12 @@ def motion_blur(images: Images, generator: np.random.Generator) -> Images:
 
 
 def shear(images: Images, generator: np.random.Generator) -> Images:
-    """Shear by 25 degrees to either side."""
+    """Shear by 25 degrees to the left or right."""
     return _to_pixels(_move(images, shear=np.deg2rad(25) * _sign(images, generator)))
 
 
 def rotate(images: Images, generator: np.random.Generator) -> Images:
-    """Turn by 30 degrees to either side."""
+    """Rotate by 30 degrees to the left or right."""
     return _to_pixels(_move(images, rotation=np.deg2rad(30) * _sign(images, generator)))
 
 
@@ -87,13 +90,13 @@ def contrast(images: Images, generator: np.random.Generator) -> Images:
 
 
 def saturate(images: Images, generator: np.random.Generator) -> Images:
-    """Double every pixel: what is brighter than half becomes white."""
+    """Double every pixel value. Pixels above half become white."""
     del generator
     return _to_pixels(2.0 * images)
 
 
 def inverse(images: Images, generator: np.random.Generator) -> Images:
-    """Exchange black and white."""
+    """Invert black and white."""
     del generator
     return 255 - images
 
@@ -105,19 +108,19 @@ def flip_horizontally(images: Images, generator: np.random.Generator) -> Images:
 
 
 def flip_vertically(images: Images, generator: np.random.Generator) -> Images:
-    """Turn upside down by a mirror."""
+    """Mirror top to bottom."""
     del generator
     return images[:, ::-1]
 
 
 def turn_left(images: Images, generator: np.random.Generator) -> Images:
-    """Turn by a quarter to the left, if height and width are equal."""
+    """Rotate by 90 degrees to the left if height and width are equal."""
     del generator
     return np.rot90(images, 1, axes=(1, 2)) if images.shape[1] == images.shape[2] else images
 
 
 def turn_right(images: Images, generator: np.random.Generator) -> Images:
-    """Turn by a quarter to the right, if height and width are equal."""
+    """Rotate by 90 degrees to the right if height and width are equal."""
     del generator
     return np.rot90(images, -1, axes=(1, 2)) if images.shape[1] == images.shape[2] else images
 

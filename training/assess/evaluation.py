@@ -1,4 +1,7 @@
-"""Own what is measured on the test set. Must never choose anything by it: choices are made on validation."""
+"""Evaluation: the figures of a run or a bundle on the test set and on validation.
+
+Nothing is chosen by these figures: choices are made on validation, before the test set is opened.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +31,27 @@ from training.plots import plot_confusion, plot_reliability, plot_sheet
 
 CALIBRATION_BINS = 15
 MISTAKES_SHOWN = 40
-SEED = 1  # of corruptions and outliers: every model is measured on the same
+SEED = 1  # fixed, so that every model is measured on the same corruptions and outliers
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The model to measure, from a run or a bundle, and what calibration fitted to it."""
+
+    answer: Callable[[Images], Answers]
+    class_names: tuple[str, ...]
+    distance_threshold: float | None
+    prediction_sets: PredictionSets | None
 
 
 def evaluate(folder: Path, source: Source, photos: Path | None = None) -> dict[str, Any]:
-    """Measure a finished run once on the test set and on validation; write ``metrics.json`` and pictures beside it.
+    """Measure a finished run once; write ``metrics.json`` and plots into its folder.
 
-    ``photos`` is a folder of labelled photos, some of other things: see ``training.data.photos.views``.
+    ``photos`` is a folder of labelled photos, some of them of no class.
 
     Raises:
         RunError: The run was evaluated before, has not ended, or was made with other data.
+        DataError: The photos cannot be read.
     """
     if (folder / METRICS_FILE).exists():
         raise RunError(f"{folder} was evaluated already: the test set is opened once for each run")
@@ -57,20 +71,21 @@ def evaluate(folder: Path, source: Source, photos: Path | None = None) -> dict[s
 def evaluate_bundle(
     folder: Path, source: Source, output: Path, photos: Path | None = None
 ) -> dict[str, Any]:
-    """Measure a published bundle, as ONNX Runtime answers, like a run; write ``metrics.json`` to ``output``.
+    """Measure a published bundle on ONNX Runtime; write ``metrics.json`` and plots to ``output``.
 
     Raises:
         BundleError: The bundle is damaged.
         RunError: ``output`` holds measurements already, or the bundle was made with other data.
+        DataError: The photos cannot be read.
     """
     if (output / METRICS_FILE).exists():
         raise RunError(f"{output} holds measurements already: choose another --output")
     bundle = read_bundle(folder)
-    manifest = bundle.manifest
-    training = source.training()
+    manifest, training = bundle.manifest, source.training()
     if training.sha256() != manifest.data_sha256:
         raise RunError(
-            f"{folder} was made with training data of sha256 {manifest.data_sha256}: name it with --data"
+            f"this training data has sha256 {training.sha256()}, {folder} was made with "
+            f"{manifest.data_sha256}: name the bundle's own data with --data"
         )
     recipe = manifest.training["recipe"]
     _, validation = training.split(recipe["validation_fraction"], recipe["split_seed"])
@@ -85,88 +100,82 @@ def evaluate_bundle(
     return _measure_and_write(output, measured, source.test(), validation, photos)
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The model that is measured, a run's or a bundle's: what it answers, and what was fitted to it on validation."""
-
-    answer: Callable[[Images], Answers]
-    class_names: tuple[str, ...]
-    distance_threshold: float | None
-    prediction_sets: PredictionSets | None
-
-
 def _measure_and_write(
     folder: Path, measured: Measured, test: Samples, validation: Samples, photos: Path | None
 ) -> dict[str, Any]:
-    """Measure on the test set and on validation; write ``metrics.json`` and pictures."""
-    names = measured.class_names
-    answers = measured.answer(test.images)
-    flipped = answers.probabilities + measured.answer(test.images[:, :, ::-1]).probabilities
+    """Measure a model on the test set and on validation; write ``metrics.json`` and plots."""
+    names, answers = measured.class_names, measured.answer(test.images)
+    validated = measured.answer(validation.images).probabilities
     metrics = {
         "test": measure(answers.probabilities, test.labels, names),
-        "test_with_flips": {"accuracy": float(accuracy_score(test.labels, flipped.argmax(axis=1)))},
-        "validation": measure(
-            measured.answer(validation.images).probabilities, validation.labels, names
-        ),
-        "corruptions": {
-            name: float(
-                accuracy_score(test.labels, measured.answer(images).probabilities.argmax(axis=1))
-            )
-            for name in CORRUPTIONS
-            for images in [corrupt(test.images, name, SEED)]
-        },
+        "test_with_flips": {"accuracy": _accuracy_with_flips(measured, answers, test)},
+        "validation": measure(validated, validation.labels, names),
+        "corruptions": _measure_corruptions(measured, test),
     }
     if measured.prediction_sets is not None:
         metrics["prediction_sets"] = measure_prediction_sets(
             answers.probabilities, test.labels, measured.prediction_sets, names
         )
     if measured.distance_threshold is not None:
-        metrics["distance"] = _measure_refusals(
+        metrics["distance"] = _measure_rejections(
             measured, measured.distance_threshold, answers, test, photos
         )
-    report(folder, metrics, answers.probabilities, test, names)
+    _plot(folder, metrics["test"], answers.probabilities, test, names)
+    (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     return metrics
 
 
-def _measure_refusals(
+def _accuracy_with_flips(measured: Measured, answers: Answers, test: Samples) -> float:
+    """Measure the mean answer to each image and its mirror image."""
+    flipped = measured.answer(test.images[:, :, ::-1])
+    summed = answers.probabilities + flipped.probabilities
+    return float(accuracy_score(test.labels, summed.argmax(axis=1)))
+
+
+def _measure_corruptions(measured: Measured, test: Samples) -> dict[str, float]:
+    accuracies = {}
+    for name in CORRUPTIONS:
+        answers = measured.answer(corrupt(test.images, name, SEED))
+        predicted = answers.probabilities.argmax(axis=1)
+        accuracies[name] = float(accuracy_score(test.labels, predicted))
+    return accuracies
+
+
+def _measure_rejections(
     measured: Measured, threshold: float, answers: Answers, test: Samples, photos: Path | None
 ) -> dict[str, Any]:
-    """Measure what is refused of the test set, of outliers and of photos of the model's own classes."""
+    """Measure how many test images, outliers and photos of known classes the model rejects."""
     kinds = make_outliers(test.images, photos, SEED)
     outliers = {kind: measured.answer(images).distances for kind, images in kinds.items()}
-    refusals = measure_distances(
+    figures = measure_distances(
         answers.distances, test.labels, outliers, threshold, measured.class_names
     )
     if photos is not None:
         known = measured.answer(see_photos(photos, test.input_size, of_classes=True)).distances
-        refusals["photos"] = {"count": len(known), "accepted": float((known <= threshold).mean())}
-    return refusals
+        figures["photos"] = {"count": len(known), "accepted": float((known <= threshold).mean())}
+    return figures
 
 
-def report(
+def _plot(
     folder: Path,
-    metrics: dict[str, Any],
+    figures: dict[str, Any],
     probabilities: Probabilities,
     test: Samples,
     class_names: tuple[str, ...],
 ) -> None:
-    """Write ``metrics.json`` and the pictures of what was measured on the test set."""
-    measured = metrics["test"]
-    plot_confusion(folder / "confusion.png", measured["confusion_matrix"], class_names)
-    plot_reliability(
-        folder / "reliability.png", measured["reliability"], measured["expected_calibration_error"]
-    )
-    predicted = probabilities.argmax(axis=1)
+    """Draw the confusion matrix, the reliability diagram and the most confident mistakes."""
+    plot_confusion(folder / "confusion.png", figures["confusion_matrix"], class_names)
+    error = figures["expected_calibration_error"]
+    plot_reliability(folder / "reliability.png", figures["reliability"], error)
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     mistakes = np.flatnonzero(predicted != test.labels)
-    worst = mistakes[np.argsort(-probabilities.max(axis=1)[mistakes], kind="stable")][
-        :MISTAKES_SHOWN
-    ]
+    order = np.argsort(-confidence[mistakes], kind="stable")
+    worst = mistakes[order][:MISTAKES_SHOWN]
     captions = [
-        f"{class_names[test.labels[i]]}\nas {class_names[predicted[i]]} {probabilities[i].max():.0%}"
+        f"{class_names[test.labels[i]]}\nas {class_names[predicted[i]]} {confidence[i]:.0%}"
         for i in worst
     ]
     plot_sheet(folder / "mistakes.png", test.images[worst], captions)
-    (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
 
 
 def measure(
@@ -197,16 +206,17 @@ def measure(
 
 
 def _loss(probabilities: Probabilities, labels: Labels) -> float:
-    exact = probabilities.astype(
-        np.float64
-    )  # float32 sums miss 1 by more than scikit-learn accepts
-    return float(
-        log_loss(labels, exact / exact.sum(axis=1, keepdims=True), labels=range(exact.shape[1]))
-    )
+    # The sums of float32 probabilities differ from 1 by more than scikit-learn accepts.
+    exact = probabilities.astype(np.float64)
+    normalised = exact / exact.sum(axis=1, keepdims=True)
+    return float(log_loss(labels, normalised, labels=range(exact.shape[1])))
 
 
 def _calibration(probabilities: Probabilities, labels: Labels) -> dict[str, Any]:
-    """Compute the reliability diagram and the expected calibration error (Guo et al. 2017) of the top class."""
+    """Compute reliability diagram and expected calibration error of the most likely class.
+
+    The method is by Guo et al. 2017.
+    """
     confidence = probabilities.max(axis=1).clip(0, 1)
     correct = probabilities.argmax(axis=1) == labels
     accuracies, confidences = calibration_curve(correct, confidence, n_bins=CALIBRATION_BINS)

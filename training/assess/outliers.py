@@ -1,10 +1,11 @@
-"""Own images that are none of the classes, to measure whether a model knows that. Must never know a model."""
+"""Images of no class, to measure whether a model detects them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from training.data.photos.views import see_photos
@@ -12,9 +13,12 @@ from training.data.samples import Images
 
 
 def make_outliers(images: Images, photos: Path | None, seed: int) -> dict[str, Images]:
-    """Make as many outliers of each kind as there are ``images`` ``[N, H, W]``, by the name of the kind.
+    """Make as many outliers of each kind as there are ``images`` ``[N, H, W]``.
 
-    ``photos`` is a folder of photos with a ``labels.csv``; those of other things are read from it.
+    ``photos`` is a folder of labelled photos. Its photos of no class are another kind.
+
+    Returns:
+        The outliers by the name of their kind.
 
     Raises:
         DataError: The folder of photos cannot be read.
@@ -32,17 +36,19 @@ def make_outliers(images: Images, photos: Path | None, seed: int) -> dict[str, I
 
 
 def render_digits(count: int, size: tuple[int, int], generator: np.random.Generator) -> Images:
-    """Render digits in Pillow's own font, white on black, of random size, place and turn: ``[count, H, W]``."""
+    """Render white digits in Pillow's own font on black: ``[count, H, W]``.
+
+    Size, place and rotation are random.
+    """
+    return np.stack([_render_digit(size, generator) for _ in range(count)])
+
+
+def _render_digit(size: tuple[int, int], generator: np.random.Generator) -> NDArray[np.uint8]:
     height, width = size
-    pictures = []
-    for _ in range(count):
-        font = ImageFont.load_default(float(generator.uniform(0.6, 1.1)) * height)
-        picture = Image.new("L", (width, height))
-        place = tuple(
-            np.array((width, height)) / 2 + generator.uniform(-0.1, 0.1, 2) * (width, height)
-        )
-        ImageDraw.Draw(picture).text(place, str(generator.integers(10)), 255, font, anchor="mm")
-        pictures.append(
-            np.asarray(picture.rotate(float(generator.uniform(-15, 15)), Image.Resampling.BILINEAR))
-        )
-    return np.stack(pictures)
+    font = ImageFont.load_default(float(generator.uniform(0.6, 1.1)) * height)
+    picture = Image.new("L", (width, height))
+    centre = np.array((width, height)) / 2
+    place = tuple(centre + generator.uniform(-0.1, 0.1, 2) * (width, height))
+    ImageDraw.Draw(picture).text(place, str(generator.integers(10)), 255, font, anchor="mm")
+    angle = float(generator.uniform(-15, 15))
+    return np.asarray(picture.rotate(angle, Image.Resampling.BILINEAR))

@@ -1,4 +1,4 @@
-"""Own the figures of what a model knows of its own knowledge: refusals and prediction sets. Must never know a model."""
+"""The figures of a model's uncertainty: rejected images and prediction sets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def measure_distances(
     threshold: float,
     class_names: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Measure how well the distances ``[N]`` of known images are told from those of outliers, by kind of outlier."""
+    """Measure how well distances separate known images ``[N]`` from each kind of outlier."""
     accepted = distances <= threshold
     return {
         "threshold": threshold,
@@ -33,17 +33,18 @@ def measure_distances(
         },
         "outliers": {
             kind: {
-                "count": len(theirs),
-                "auroc": float(
-                    roc_auc_score(
-                        np.repeat([0, 1], (len(distances), len(theirs))), [*distances, *theirs]
-                    )
-                ),
-                "refused": float((theirs > threshold).mean()),
+                "count": len(others),
+                "auroc": _auroc(distances, others),
+                "refused": float((others > threshold).mean()),
             }
-            for kind, theirs in outliers.items()
+            for kind, others in outliers.items()
         },
     }
+
+
+def _auroc(known: Distances, others: Distances) -> float:
+    is_other = np.repeat([0, 1], (len(known), len(others)))
+    return float(roc_auc_score(is_other, np.concatenate([known, others])))
 
 
 def measure_prediction_sets(
@@ -52,12 +53,11 @@ def measure_prediction_sets(
     sets: PredictionSets,
     class_names: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Measure the prediction sets of probabilities ``[N, K]`` at some coverages: how often they hold the truth."""
+    """Measure the prediction sets of probabilities ``[N, K]``: how often they hold the truth."""
     measured = {}
     for coverage in MEASURED_COVERAGES:
-        members = probabilities >= np.array(
-            sets.minimum_probabilities[sets.coverages.index(coverage)]
-        )
+        minima = sets.minimum_probabilities[sets.coverages.index(coverage)]
+        members = probabilities >= np.array(minima)
         held = members[np.arange(len(labels)), labels]
         measured[f"{coverage:.2f}"] = {
             "coverage": float(held.mean()),

@@ -1,1 +1,1 @@
-"""The data of a run: labelled images in memory, the files they come from, and photos."""
+"""The data of a run: labelled images, the files they are read from, and photos."""

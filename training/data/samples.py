@@ -1,4 +1,4 @@
-"""Own labelled images in memory: their shape, their hash, their split. Must never know where they came from."""
+"""Labelled images in memory: their shape, their hash and their split."""
 
 from __future__ import annotations
 
@@ -24,14 +24,11 @@ class Samples:
     labels: Labels
 
     def __post_init__(self) -> None:
-        if (
-            self.images.dtype != np.uint8
-            or self.images.ndim != 3
-            or self.labels.shape != (len(self.images),)
-        ):
+        is_stack = self.images.dtype == np.uint8 and self.images.ndim == 3
+        if not is_stack or self.labels.shape != (len(self.images),):
             raise DataError(
-                f"expected images uint8 [N, H, W] with N labels, "
-                f"got images {self.images.dtype} {self.images.shape} with labels {self.labels.shape}"
+                f"received images {self.images.dtype} {self.images.shape} with labels "
+                f"{self.labels.shape}; expected images uint8 [N, H, W] with labels [N]"
             )
 
     def __len__(self) -> int:
@@ -43,40 +40,41 @@ class Samples:
         return self.images.shape[1], self.images.shape[2]
 
     def sha256(self) -> str:
-        """Hash shape, pixels and labels: equal for equal tensors, whatever file format they were read from."""
+        """Hash shape, pixels and labels. Equal tensors have equal hashes in any file format."""
         digest = hashlib.sha256(repr(self.images.shape).encode())
         digest.update(self.images.tobytes())
         digest.update(self.labels.astype("<i8").tobytes())
         return digest.hexdigest()
 
     def split(self, fraction: float, seed: int) -> tuple[Samples, Samples]:
-        """Cut off a stratified ``fraction`` for validation; return (the rest, the cut).
+        """Split off a stratified ``fraction`` and return (the rest, the fraction).
 
         Raises:
-            DataError: There are too few samples of a class to put some into both parts.
+            DataError: A class has too few samples to be in both parts.
         """
         try:
-            rest, cut = train_test_split(
+            rest, part = train_test_split(
                 np.arange(len(self)), test_size=fraction, random_state=seed, stratify=self.labels
             )
         except ValueError as error:
             raise DataError(
-                f"cannot cut {fraction:.1%} of {len(self)} samples for validation: {error}"
+                f"cannot split {fraction:.1%} off {len(self)} samples: {error}"
             ) from error
-        return Samples(self.images[rest], self.labels[rest]), Samples(
-            self.images[cut], self.labels[cut]
-        )
+        return self._select(rest), self._select(part)
+
+    def _select(self, indices: NDArray[np.intp]) -> Samples:
+        return Samples(self.images[indices], self.labels[indices])
 
 
 class Source(Protocol):
-    """Where samples come from; ``test`` is for ``evaluate`` and the gate of ``export`` alone."""
+    """Where samples come from. Only ``evaluate`` and the gate of ``export`` call ``test``."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the labels."""
 
     def __str__(self) -> str:
-        """Say which kind of source this is, without a path."""
+        """Name the kind of source, without a path."""
 
     def training(self) -> Samples:
         """Read the training set, validation included."""

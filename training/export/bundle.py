@@ -1,7 +1,4 @@
-"""Own the way from a trained run to a published bundle, and the gate in between. The only importer of TensorFlow.
-
-The gate opens the test set: not to choose anything, but to prove that the graph is the model that was evaluated.
-"""
+"""From an evaluated run to a published bundle."""
 
 from __future__ import annotations
 
@@ -26,16 +23,16 @@ from training.fit.runs import (
     read_metrics,
 )
 
-# What metrics.json of the run has and the manifest does without.
+# Figures of the run's metrics.json that are left out of the manifest.
 DETAILS = ("confusion_matrix", "reliability")
 
 
 def export(run: Path, source: Source, models: Path, name: str, version: str) -> Bundle:
-    """Convert an evaluated run to ONNX, check the graph against Keras and publish it as ``models/NAME/VERSION``.
+    """Convert an evaluated run to ONNX, check the graph and publish it as ``models/NAME/VERSION``.
 
     Raises:
         RunError: The run has not ended or was not evaluated.
-        ExportError: The graph failed a check; nothing was written.
+        ExportError: The graph failed a check, and nothing was written.
         BundleError: This version exists already.
     """
     config, metrics, model = read_config(run), read_metrics(run), load_calibrated(run)
@@ -52,7 +49,7 @@ def export(run: Path, source: Source, models: Path, name: str, version: str) -> 
 def describe(
     run: Path, config: Config, metrics: dict[str, Any], model: Any, name: str, version: str
 ) -> Manifest:
-    """Compose the manifest of a run's bundle; ``write_bundle`` adds the hashes of the files."""
+    """Compose the manifest of a run's bundle. ``write_bundle`` adds the hashes of the files."""
     history, calibration = read_history(run), load_calibration(run)
     return Manifest(
         name=name,

@@ -1,4 +1,4 @@
-"""Own the golden set of the tests: real test images and the probabilities that Keras gives them."""
+"""The golden set of the tests: real test images with Keras' probabilities for them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ SAMPLE_SEED = 2017
 
 
 def write_golden(run: Path, source: Source, folder: Path, count: int, png_count: int) -> None:
-    """Write ``count`` test images, as many of each class, with Keras' probabilities; the first also as PNG.
+    """Write ``count`` test images, equally many of each class, with Keras' probabilities.
 
-    The probabilities are Keras' own, never ONNX Runtime's: what serves is compared with what was trained.
+    The first ``png_count`` images are also written as PNG. The probabilities come from Keras, not
+    from ONNX Runtime, because tests compare the served model with the trained one.
     """
     test = source.test()
     _, sample = test.split(count / len(test), SAMPLE_SEED)

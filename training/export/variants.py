@@ -1,6 +1,7 @@
-"""Own the int8 and float16 variants of a bundle's graph, made by ONNX Runtime's own tools, and what they gain and cost.
+"""The int8 and float16 variants of a bundle's graph, and their figures beside float32.
 
-Nothing is published here: a variant that wins would be exported as a bundle of its own. Must never open the test set.
+Nothing is published here: a better variant would be exported as a bundle of its own. The test set
+is not read.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ BATCH_SIZES = (1, 32)
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc] # ONNX Runtime has no types
-    """Feeds training images to the calibration of int8, 64 at a time."""
+    """Batches of 64 training images for the calibration of int8."""
 
     def __init__(self, images: Images) -> None:
         self._batches = iter([{"image": images[i : i + 64]} for i in range(0, len(images), 64)])
@@ -38,9 +39,10 @@ class _Images(CalibrationDataReader):  # type: ignore[misc] # ONNX Runtime has n
 
 
 def make_variants(model: bytes, images: Images) -> dict[str, bytes]:
-    """Make the variants of a float32 model; int8 is calibrated on training images ``[N, H, W]``.
+    """Make the variants of a float32 model. Training images ``[N, H, W]`` calibrate int8.
 
-    Only convolutions become int8: they are nearly all of the work, and the distance needs more digits.
+    Only convolutions become int8: they are nearly all of the work, and the distance needs a higher
+    precision.
     """
     with tempfile.TemporaryDirectory() as name:
         prepared, quantized = Path(name) / "prepared.onnx", Path(name) / "int8.onnx"
@@ -65,7 +67,7 @@ def make_variants(model: bytes, images: Images) -> dict[str, bytes]:
 def compare_variants(
     variants: Mapping[str, bytes], validation: Samples
 ) -> dict[str, dict[str, Any]]:
-    """Measure each variant on validation beside float32, and its time on one thread of this machine's CPU."""
+    """Measure each variant on validation against float32, and its time on one CPU thread."""
     sessions = {name: _open(model) for name, model in variants.items()}
     answers = {
         name: run_graph(session, validation.images, 100) for name, session in sessions.items()
@@ -74,9 +76,7 @@ def compare_variants(
     return {
         name: {
             "bytes": len(variants[name]),
-            "accuracy": float(
-                (answers[name].probabilities.argmax(axis=1) == validation.labels).mean()
-            ),
+            "accuracy": _accuracy(answers[name], validation),
             **_agree(answers[name], answers["float32"]),
             "milliseconds": {size: 1000 * seconds[name, size] for size in BATCH_SIZES},
             "speed": {size: seconds["float32", size] / seconds[name, size] for size in BATCH_SIZES},
@@ -86,7 +86,7 @@ def compare_variants(
 
 
 def render_variants(measured: Mapping[str, Mapping[str, dict[str, Any]]]) -> str:
-    """Render the page of variants: of bundles by name, what ``compare_variants`` measured."""
+    """Render the page of variants from the figures of ``compare_variants``, by bundle name."""
     rows = "\n".join(
         _row(bundle, name, row)
         for bundle, variants in measured.items()
@@ -97,16 +97,21 @@ def render_variants(measured: Mapping[str, Mapping[str, dict[str, Any]]]) -> str
 
 Written by `python -m training variants` on {processor()}; do not edit.
 
-Made by ONNX Runtime {onnxruntime.__version__}'s own tools: int8 by static quantization of the convolutions, a scale for
-each channel, calibrated on {CALIBRATION_IMAGES} training images; float16 by conversion of the whole graph.
-Accuracy on validation; agreement is the share of validation images that get float32's class. Times on one thread, the
-median of {ROUNDS} runs in turns, so that each finds the caches full of another; in brackets, how many times as fast as
-float32.
+The variants are made by tools of ONNX Runtime {onnxruntime.__version__}. int8 is static \
+quantization of
+the convolutions with a scale for each channel, calibrated on {CALIBRATION_IMAGES} training \
+images. float16
+is a conversion of the whole graph. Accuracy is on validation. Agreement is the share of validation
+images with float32's class. Times are on one thread: the median of {ROUNDS} rounds. Each round runs
+every graph once, so each graph finds another graph's data in the caches. Brackets hold the speed
+relative to float32.
 
-None is shipped. A bundle promises to answer like the network that was trained, and the export's gate and the service's
-self-test hold it to that; int8 is faster where convolutions are the work, but does not keep it for every image.
+No variant is shipped. A bundle promises the answers of the trained network, and the export's gate
+and the service's self-test check that. int8 is faster for networks of convolutions, but it changes
+the class of some images.
 
-| bundle | variant | bytes | accuracy | agreement | largest difference of a probability | {headings} |
+| bundle | variant | bytes | accuracy | agreement | largest difference of a probability \
+| {headings} |
 |---|---|---|---|---|---|---|---|
 {rows}
 """
@@ -129,14 +134,14 @@ def _row(bundle: str, name: str, row: dict[str, Any]) -> str:
 
 
 def make_and_compare(bundle: Bundle, training: Samples) -> dict[str, dict[str, Any]]:
-    """Make the variants of a bundle and measure them on its validation part of the training set."""
+    """Make the variants of a bundle and measure them on the bundle's validation part."""
     recipe = bundle.manifest.training["recipe"]
     part, validation = training.split(recipe["validation_fraction"], recipe["split_seed"])
     return compare_variants(make_variants(bundle.model, part.images), validation)
 
 
 def _fold(model: bytes, path: Path) -> None:
-    """Fold the normalisations into the convolutions, as every session does, and write the graph."""
+    """Write the graph with its normalisations folded into the convolutions, as in a session."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(path)
@@ -145,8 +150,12 @@ def _fold(model: bytes, path: Path) -> None:
 
 def _open(model: bytes) -> Any:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # as the service runs it
+    options.intra_op_num_threads = 1  # like the service
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _accuracy(answers: Answers, validation: Samples) -> float:
+    return float((answers.probabilities.argmax(axis=1) == validation.labels).mean())
 
 
 def _agree(answers: Answers, float32: Answers) -> dict[str, float]:
@@ -158,7 +167,7 @@ def _agree(answers: Answers, float32: Answers) -> dict[str, float]:
 
 
 def _time(sessions: Mapping[str, Any], images: Images) -> dict[tuple[str, int], float]:
-    """Time the sessions in turns, so that whatever else the machine does hits them alike; seconds a batch."""
+    """Return the seconds for each batch. Sessions take turns, so other load affects all equally."""
     seconds: dict[tuple[str, int], list[float]] = {
         (name, size): [] for name in sessions for size in BATCH_SIZES
     }

@@ -18,38 +18,34 @@ NO_DISTANCES = np.zeros(0, np.float32)
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model gives N images: probabilities ``[N, classes]``, distances ``[N]``, or none if not calibrated."""
+    """What a model answers to N images: probabilities ``[N, classes]`` and distances ``[N]``.
+
+    A model without calibration has no distances: ``[0]``.
+    """
 
     probabilities: Probabilities
     distances: Distances
 
 
 def run_graph(session: Any, images: Images, batch_size: int) -> Answers:
-    """Return what a session of ONNX Runtime answers to images ``[N, H, W]``."""
+    """Let a session of ONNX Runtime answer images ``[N, H, W]`` in batches."""
     names = [output.name for output in session.get_outputs()]
     starts = range(0, len(images), batch_size)
     batches = [session.run(None, {"image": images[i : i + batch_size]}) for i in starts]
-    outputs = {
-        name: np.concatenate(parts)
-        for name, parts in zip(names, zip(*batches, strict=True), strict=True)
-    }
+    columns = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+    outputs = dict(zip(names, columns, strict=True))
     return Answers(outputs["probabilities"], outputs.get("distance", NO_DISTANCES))
 
 
 def answer(model: Any, images: Images) -> Answers:
-    """Return what a Keras model of logits, calibrated or not, answers to images ``[N, H, W]``."""
+    """Let a Keras model of logits, with or without calibration, answer images ``[N, H, W]``."""
     outputs = model.predict(images[..., None].astype(np.float32), batch_size=500, verbose=0)
-    logits, distances = (
-        (outputs["logits"], outputs["distance"])
-        if isinstance(outputs, dict)
-        else (outputs, NO_DISTANCES)
-    )
-    return Answers(
-        np.asarray(keras.ops.convert_to_numpy(keras.ops.softmax(logits)), dtype=np.float32),
-        distances,
-    )
+    if not isinstance(outputs, dict):
+        outputs = {"logits": outputs, "distance": NO_DISTANCES}
+    probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(outputs["logits"]))
+    return Answers(np.asarray(probabilities, np.float32), outputs["distance"])
 
 
 def predict(model: Any, images: Images) -> Probabilities:
-    """Return the probabilities ``[N, classes]`` that a Keras model of logits gives images ``[N, H, W]``."""
+    """Return the probabilities ``[N, classes]`` of a Keras model of logits."""
     return answer(model, images).probabilities

@@ -1,7 +1,8 @@
-"""Own the augmentations: functions on a whole batch at once. Must never know networks, files or epochs.
+"""The augmentations, each a sequence of steps on a whole batch.
 
-A step is a function (images float32 ``[N, H, W]`` of 0..255, targets float32 ``[N, classes]``, generator) -> the
-same pair, changed. All randomness comes from the generator, so a batch is augmented alike whenever it is made again.
+A step is a function (images float32 ``[N, H, W]`` in 0..255, targets float32 ``[N, classes]``,
+generator) -> (changed images, changed targets). All randomness comes from the generator, so equal
+generators give equal batches.
 """
 
 from __future__ import annotations
@@ -15,56 +16,47 @@ from scipy.ndimage import gaussian_filter
 
 from training.errors import TrainingError
 
-Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
-Step = Callable[[NDArray[np.float32], NDArray[np.float32], np.random.Generator], Batch]
+Pixels = NDArray[np.float32]
+Targets = NDArray[np.float32]
+Batch = tuple[Pixels, Targets]
+Step = Callable[[Pixels, Targets, np.random.Generator], Batch]
 
 
-def flip(
-    images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
-) -> Batch:
+def flip(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
     """Mirror half of the images left to right."""
     chosen = generator.random(len(images)) < 0.5
     return np.where(chosen[:, None, None], images[:, :, ::-1], images), targets
 
 
 def shift(padding_pixels: int) -> Step:
-    """Return the random crop with padding: a move of up to ``padding_pixels`` each way, black filling in."""
+    """Return a step that moves images by up to ``padding_pixels`` each way and fills with black."""
 
-    def step(
-        images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
-    ) -> Batch:
+    def step(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
         count, height, width = images.shape
-        padded = np.pad(
-            images, ((0, 0), (padding_pixels, padding_pixels), (padding_pixels, padding_pixels))
-        )
+        margin = (padding_pixels, padding_pixels)
+        padded = np.pad(images, ((0, 0), margin, margin))
         top, left = generator.integers(0, 2 * padding_pixels + 1, (2, count, 1))
         rows, columns = top + np.arange(height), left + np.arange(width)
-        return padded[
-            np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]
-        ], targets
+        numbers = np.arange(count)[:, None, None]
+        return padded[numbers, rows[:, :, None], columns[:, None, :]], targets
 
     return step
 
 
 def cutout(side_pixels: int) -> Step:
-    """Return cutout (DeVries and Taylor 2017): black out a square centred anywhere, clipped at the edges."""
+    """Return cutout (DeVries and Taylor 2017): a black square, centred anywhere, clipped."""
 
-    def step(
-        images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
-    ) -> Batch:
-        return np.where(
-            _boxes(images.shape, side_pixels, side_pixels, generator), np.float32(0), images
-        ), targets
+    def step(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
+        box = _boxes(images.shape, side_pixels, side_pixels, generator)
+        return np.where(box, np.float32(0), images), targets
 
     return step
 
 
 def mixup(alpha: float) -> Step:
-    """Return mixup (Zhang et al. 2017): blend each image and target with another of the batch."""
+    """Return mixup (Zhang et al. 2017): blend each image and target with another in the batch."""
 
-    def step(
-        images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
-    ) -> Batch:
+    def step(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
         share = generator.beta(alpha, alpha, (len(images), 1)).astype(np.float32)
         other = generator.permutation(len(images))
         blended = share[:, :, None] * images + (1 - share[:, :, None]) * images[other]
@@ -74,11 +66,9 @@ def mixup(alpha: float) -> Step:
 
 
 def cutmix(alpha: float) -> Step:
-    """Return CutMix (Yun et al. 2019): paste a box of another image, mix the targets by the box's true area."""
+    """Return CutMix (Yun et al. 2019): paste a box of another image, mix targets by its area."""
 
-    def step(
-        images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
-    ) -> Batch:
+    def step(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
         count, height, width = images.shape
         side = np.sqrt(1 - generator.beta(alpha, alpha, (count, 1, 1)))
         box = _boxes(images.shape, side * height, side * width, generator)
@@ -92,22 +82,20 @@ def cutmix(alpha: float) -> Step:
 def affine(
     rotation_degrees: float, shift_share: float, shear_degrees: float, zoom_share: float
 ) -> Step:
-    """Return the random affine of Keras' old ImageDataGenerator: bilinear, the nearest pixel filling in.
+    """Return the random affine map of Keras' old ImageDataGenerator.
 
-    Each quantity is drawn uniformly from -limit to limit (zoom from 1 - limit to 1 + limit, height and width apart).
+    It interpolates bilinearly and fills with the nearest pixel. Each quantity is drawn uniformly
+    from -limit to limit; zoom from 1 - limit to 1 + limit, for height and width separately.
     """
 
-    def step(
-        images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
-    ) -> Batch:
+    def step(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
         count, height, width = images.shape
         rotation = np.deg2rad(generator.uniform(-rotation_degrees, rotation_degrees, count))
         shear = np.deg2rad(generator.uniform(-shear_degrees, shear_degrees, count))
         moved = generator.uniform(-shift_share, shift_share, (count, 2)) * (height, width)
         zoom = generator.uniform(1 - zoom_share, 1 + zoom_share, (count, 2))
-        return transform(
-            images, affine_matrices((height, width), rotation, moved, shear, zoom)
-        ), targets
+        matrices = affine_matrices((height, width), rotation, moved, shear, zoom)
+        return transform(images, matrices), targets
 
     return step
 
@@ -119,11 +107,11 @@ def affine_matrices(
     shear: NDArray[np.float64],
     zoom: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Compose the matrices ``[N, 3, 3]`` that lead from an output (row, column, 1) to the input's, about the centre.
+    """Compose the matrices ``[N, 3, 3]`` from an output's (row, column, 1) to the input's.
 
-    The order rotation, shift, shear, zoom and their signs are those of keras_preprocessing 1.1
-    (``apply_affine_transform``). Angles are in radians ``[N]``; ``moved`` is in pixels, ``zoom`` a factor, both
-    (rows, columns) ``[N, 2]``.
+    They work around the image's centre. Order (rotation, shift, shear, zoom) and signs follow
+    ``apply_affine_transform`` of keras_preprocessing 1.1. Angles are in radians ``[N]``. ``moved``
+    is in pixels and ``zoom`` is a factor, both (rows, columns) ``[N, 2]``.
     """
     one, zero = np.ones_like(rotation), np.zeros_like(rotation)
     cosine, sine = np.cos(rotation), np.sin(rotation)
@@ -139,11 +127,12 @@ def affine_matrices(
 
 
 def pose(rotation_degrees: float, shift_share: float, smallest: float, largest: float) -> Step:
-    """Return a random rotation, shift and scale (``smallest`` to ``largest``, height and width apart) on black."""
+    """Return a random rotation, shift and scale on black.
 
-    def step(
-        images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
-    ) -> Batch:
+    The scale is from ``smallest`` to ``largest``, for height and width separately.
+    """
+
+    def step(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
         count, height, width = images.shape
         rotation = np.deg2rad(generator.uniform(-rotation_degrees, rotation_degrees, count))
         moved = generator.uniform(-shift_share, shift_share, (count, 2)) * (height, width)
@@ -154,27 +143,21 @@ def pose(rotation_degrees: float, shift_share: float, smallest: float, largest: 
     return step
 
 
-def tone(
-    images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
-) -> Batch:
-    """Change gamma (0.6 to 1.7) and gain (0.5 to 1.1), as exposure and cloth do."""
+def tone(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
+    """Change gamma (0.6 to 1.7) and gain (0.5 to 1.1), like other exposures and fabrics."""
     gamma = np.exp(generator.uniform(-0.5, 0.5, (len(images), 1, 1)))
     gain = generator.uniform(0.5, 1.1, (len(images), 1, 1))
     return (255 * gain * (images / 255) ** gamma).clip(0, 255).astype(np.float32), targets
 
 
-def shadow(
-    images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
-) -> Batch:
-    """Darken towards one side by up to a half."""
+def shadow(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
+    """Darken each image towards one side by up to a half."""
     strength = generator.uniform(0, 0.5, (len(images), 1, 1))
     return (images * (1 - strength * _ramps(images.shape, generator))).astype(np.float32), targets
 
 
-def blur(
-    images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
-) -> Batch:
-    """Blur a quarter of the images by 0.5 to 1 pixel, and show a tenth at half their resolution."""
+def blur(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
+    """Blur a quarter of the images by 0.5 to 1 pixel, and halve the resolution of a tenth."""
     kind = generator.random(len(images))
     blurred, halved = images.copy(), kind > 0.9
     soft = kind < 0.25
@@ -184,48 +167,41 @@ def blur(
     return blurred, targets
 
 
-def residue(
-    images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
-) -> Batch:
-    """Leave an uneven rest of up to 40 and noise on the ground, as cutting a photo out does, in half of the images."""
-    level = generator.uniform(0, 40, (len(images), 1, 1)) * (
-        generator.random((len(images), 1, 1)) < 0.5
-    )
-    ground = (
-        level * _ramps(images.shape, generator) + generator.normal(0, 0.1, images.shape) * level
-    )
-    return np.maximum(images, ground).clip(0, 255).astype(np.float32), targets
+def residue(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
+    """Add an uneven rest of up to 40 and noise to the background of half of the images.
+
+    This imitates an item that was cut out of a photo.
+    """
+    level = generator.uniform(0, 40, (len(images), 1, 1))
+    level = level * (generator.random((len(images), 1, 1)) < 0.5)
+    uneven = level * _ramps(images.shape, generator)
+    rest = uneven + level * generator.normal(0, 0.1, images.shape)
+    return np.maximum(images, rest).clip(0, 255).astype(np.float32), targets
 
 
-def lay_on_ground(
-    images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
-) -> Batch:
-    """Change the garment's tone and lay it on a ground of any grey up to 125, uneven, patchy and noisy.
+def put_on_background(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
+    """Change the item's tone and put it on an uneven, patchy and noisy grey background.
 
-    125 because the service negates what has a lighter border.
+    The grey is at most 125, because the service negates an image with a lighter border.
     """
     count, height, width = images.shape
-    opacity = (images / 24).clip(0, 1)  # the data set's ground is 0
-    garments, targets = tone(images, targets, generator)
-    level, patchiness, noise = generator.uniform(0, ((125,), (25,), (8,)), (3, count))[
-        ..., None, None
-    ]
+    opacity = (images / 24).clip(0, 1)  # the data set's background is 0
+    items, targets = tone(images, targets, generator)
+    limits = ((125,), (25,), (8,))
+    level, patchiness, noise = generator.uniform(0, limits, (3, count))[..., None, None]
     rows, columns = np.arange(height) * 8 // height, np.arange(width) * 8 // width
     patches = generator.normal(size=(count, 8, 8))[:, rows][:, :, columns]
-    ground = level * (0.7 + 0.6 * _ramps(images.shape, generator))
-    ground += patchiness * gaussian_filter(patches, (0, 1.5, 1.5)) + noise * generator.normal(
-        size=images.shape
-    )
-    laid = opacity * garments + (1 - opacity) * ground
-    return laid.clip(0, 255).astype(np.float32), targets
+    background = level * (0.7 + 0.6 * _ramps(images.shape, generator))
+    soft_patches = gaussian_filter(patches, (0, 1.5, 1.5))
+    background += patchiness * soft_patches + noise * generator.normal(size=images.shape)
+    blended = opacity * items + (1 - opacity) * background
+    return blended.clip(0, 255).astype(np.float32), targets
 
 
 def sometimes(share: float, *steps: Step) -> Step:
-    """Return the steps for a random ``share`` of the images, which must leave targets as they are."""
+    """Return a step that applies steps to a random ``share`` of the images, and no target."""
 
-    def step(
-        images: NDArray[np.float32], targets: NDArray[np.float32], generator: np.random.Generator
-    ) -> Batch:
+    def step(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
         chosen, changed = generator.random(len(images)) < share, images
         for inner in steps:
             changed, _ = inner(changed, targets, generator)
@@ -235,18 +211,16 @@ def sometimes(share: float, *steps: Step) -> Step:
 
 
 def _ramps(shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.float64]:
-    """Draw a plane ``[N, H, W]`` from about 0 to about 1 in a random direction for each image."""
+    """Draw for each image a ramp from about 0 to about 1 in a random direction: ``[N, H, W]``."""
     angle = generator.uniform(0, 2 * np.pi, (shape[0], 1, 1))
     rows, columns = (np.linspace(-0.5, 0.5, size) for size in shape[1:])
     return (0.5 + np.sin(angle) * rows[:, None] + np.cos(angle) * columns).clip(0, 1)
 
 
-def transform(
-    images: NDArray[np.float32], matrices: NDArray[np.float64], fill_mode: str = "nearest"
-) -> NDArray[np.float32]:
-    """Resample images ``[N, H, W]`` by matrices ``[N, 3, 3]`` on whatever backend Keras has."""
+def transform(images: Pixels, matrices: NDArray[np.float64], fill_mode: str = "nearest") -> Pixels:
+    """Resample images ``[N, H, W]`` by matrices ``[N, 3, 3]`` on Keras' backend."""
     (a, b, c), (d, e, f) = np.moveaxis(matrices[:, :2], 0, -1)
-    # Keras wants (x', y') from (x, y), the column first; the matrices are for (row, column).
+    # Keras expects (x, y), the column first; the matrices are for (row, column).
     vectors = np.stack([e, d, f, b, a, c, 0 * a, 0 * a], axis=1).astype(np.float32)
     moved = keras.ops.image.affine_transform(
         images[..., None],
@@ -269,17 +243,15 @@ def _boxes(
     width: NDArray[np.float64] | float,
     generator: np.random.Generator,
 ) -> NDArray[np.bool_]:
-    """Draw a mask ``[N, H, W]`` of one box an image, centred anywhere."""
+    """Draw a mask ``[N, H, W]`` with one box for each image, centred anywhere."""
     row, column = (generator.uniform(0, size, (shape[0], 1, 1)) for size in shape[1:])
-    rows, columns = (
-        np.arange(shape[1])[None, :, None] + 0.5,
-        np.arange(shape[2])[None, None, :] + 0.5,
-    )
+    rows = np.arange(shape[1])[None, :, None] + 0.5
+    columns = np.arange(shape[2])[None, None, :] + 0.5
     return np.asarray((abs(rows - row) < height / 2) & (abs(columns - column) < width / 2))
 
 
-# The tutorials say shear_range=0.3. Keras read that as radians (17.2 degrees) until December 2017, its pull request
-# 8868, and as degrees since.
+# The tutorials say shear_range=0.3. Keras read that as radians (17.2 degrees) until its pull
+# request 8868 in December 2017, and as degrees since then.
 AUGMENTATIONS: Mapping[str, tuple[Step, ...]] = {
     "none": (),
     "flip-shift": (flip, shift(2)),
@@ -288,19 +260,20 @@ AUGMENTATIONS: Mapping[str, tuple[Step, ...]] = {
     "modern-cutout": (flip, shift(2), cutout(8)),
     "modern-mixup": (flip, shift(2), mixup(0.2)),
     "modern-cutmix": (flip, shift(2), cutmix(1.0)),
-    # What a photo of a garment that was cut out and scaled down has, and the images of the data set have not.
+    # The faults of a garment that was cut out of a photo and scaled down.
     "deployment": (flip, pose(12, 0.1, 0.7, 1.1), tone, shadow, blur, residue),
-    # What one that was not cut out has; a quarter stays as it is, lest the data set's own images be unlearnt.
+    # The faults of a photo that was not cut out. A quarter of the images stays as it is, so that
+    # the network does not forget the data set's own images.
     "photographic": (
         flip,
         shift(2),
-        sometimes(0.75, pose(12, 0.1, 0.7, 1.1), sometimes(0.8, lay_on_ground), shadow, blur),
+        sometimes(0.75, pose(12, 0.1, 0.7, 1.1), sometimes(0.8, put_on_background), shadow, blur),
     ),
 }
 
 
 def find_augmentation(name: str) -> tuple[Step, ...]:
-    """Look the steps of an augmentation up by name.
+    """Look up the steps of an augmentation by name.
 
     Raises:
         TrainingError: There is no augmentation of this name.

@@ -1,4 +1,4 @@
-"""Own distillation: what the teachers answer, and the loss of a student. Must never know how either is trained."""
+"""Distillation: the targets that teachers give, and the loss of the student."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from training.fit.runs import load_model, read_config
 
 
 class Teachers:
-    """Runs or bundles that give the targets of a student: the mean of their probabilities, softened.
+    """Runs or bundles whose softened mean probabilities are a student's targets.
 
-    Hinton et al. 2015. Teachers see the very images that the student sees, augmentation included (Beyer et al. 2022).
+    The method is by Hinton et al. 2015. Teachers see exactly the student's images, with
+    augmentation (Beyer et al. 2022).
     """
 
     def __init__(
@@ -31,30 +32,31 @@ class Teachers:
         temperature: float,
         mirrored: bool = False,
     ) -> None:
-        """Load the teachers; ``temperature`` is that of the recipe. ``mirrored``: they see each image both ways round.
+        """Load the teachers. ``mirrored`` teachers average over the image and its mirror image.
 
         Raises:
-            RunError, BundleError: A teacher cannot be loaded, or knows other classes.
+            RunError, BundleError: A teacher cannot be loaded, or has other classes.
         """
         self._teachers = [_load(folder, class_names) for folder in folders]
         self._temperature = temperature
         self._mirrored = mirrored
 
     def answer(self, images: NDArray[np.float32]) -> Probabilities:
-        """Give the targets ``[N, classes]`` of images ``[N, H, W]`` of 0..255."""
+        """Return the targets ``[N, classes]`` of images ``[N, H, W]`` in 0..255."""
         pixels = images.round().clip(0, 255).astype(np.uint8)
         views = [pixels, pixels[:, :, ::-1]] if self._mirrored else [pixels]
-        softened = [
-            teacher(view) ** (1 / self._temperature) for teacher in self._teachers for view in views
-        ]
-        return np.asarray(
-            np.mean([p / p.sum(axis=1, keepdims=True) for p in softened], axis=0), np.float32
-        )
+        answers = [teacher(view) for teacher in self._teachers for view in views]
+        softened = [probabilities ** (1 / self._temperature) for probabilities in answers]
+        normalised = [powers / powers.sum(axis=1, keepdims=True) for powers in softened]
+        return np.asarray(np.mean(normalised, axis=0), np.float32)
 
 
 @keras.saving.register_keras_serializable("training")
 class DistillationLoss(keras.losses.Loss):  # type: ignore[misc] # Keras has no types
-    """Cross-entropy of logits, softened like the teachers' answers; times T^2, so that gradients keep their size."""
+    """Cross-entropy of the student's softened logits.
+
+    The factor T^2 keeps the size of the gradients.
+    """
 
     def __init__(
         self, temperature: float = 1.0, name: str = "distillation", **options: Any
@@ -70,17 +72,17 @@ class DistillationLoss(keras.losses.Loss):  # type: ignore[misc] # Keras has no 
         return self.temperature**2 * softened
 
     def get_config(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of this loss."""
+        """Return what a checkpoint stores about this loss."""
         return {**super().get_config(), "temperature": self.temperature}
 
 
 def _load(folder: Path, class_names: tuple[str, ...]) -> Callable[[Images], Probabilities]:
-    teacher, known = (
-        _load_bundle(folder) if (folder / MANIFEST_FILE).exists() else _load_run(folder)
-    )
+    load = _load_bundle if (folder / MANIFEST_FILE).exists() else _load_run
+    teacher, known = load(folder)
     if known != class_names:
         raise RunError(
-            f"teacher {folder} knows the classes {', '.join(known)}, not {', '.join(class_names)}"
+            f"teacher {folder} has the classes {', '.join(known)}, the data has "
+            f"{', '.join(class_names)}: choose a teacher with the same classes"
         )
     return teacher
 

@@ -1,4 +1,4 @@
-"""Own how a network is trained: the numbers of a recipe and what they mean to Keras. Must never know a network."""
+"""A recipe: the numbers that decide how a network is trained, and the optimizer they make."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import keras
 
 from training.data.photos.table import Part
 
-NAMED_WHERE_CHANGED = (
+NAMED_IF_CHANGED = (
     "momentum",
     "weight_decay",
     "label_smoothing",
@@ -21,17 +21,18 @@ NAMED_WHERE_CHANGED = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a training run apart from the network, the data and the seed.
+    """Everything that decides a training run except the network, the data and the seed.
 
-    ``steps_per_epoch``: None means one pass over the training part; a number means batches from an endless
-    stream of reshuffled passes, as ``tf.data`` repeats them.
-    ``distillation_temperature``: the recipe takes its targets from teachers, softened by it like its own answers, and
-    labels are not smoothed. ``teachers_see_mirrored``: they answer the mean of those to an image and its mirror image.
-    ``photos_from``: which of the photos named for the run it learns from as well, ``photos_per_batch`` of their views
-    beside each batch.
-    ``continues``: the recipe starts from the last epoch of another run, optimizer state included.
-    ``fine_tunes``: the recipe starts from the final weights of another run, with an optimizer of its own.
-    ``published``: the test accuracy that the source of the recipe reports, None where nobody did.
+    ``steps_per_epoch``: None means one pass over the training part. A number means that many
+    batches from an endless stream of reshuffled passes, as ``tf.data`` repeats them.
+    ``distillation_temperature``: teachers give the targets, and the temperature softens both their
+    answers and the student's. Labels are not smoothed then.
+    ``teachers_see_mirrored``: teachers average their answers to the image and its mirror image.
+    ``photos_from``: the labelled photos that the run learns from in addition.
+    ``photos_per_batch``: the number of views of photos that are added to each batch.
+    ``continues``: start from the last epoch of another run, with the state of its optimizer.
+    ``fine_tunes``: start from the final weights of another run, with a new optimizer.
+    ``published``: the test accuracy that the recipe's source reports, None if it reports none.
     """
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
@@ -57,36 +58,32 @@ class Recipe:
     published: float | None = None
 
     def __str__(self) -> str:
-        """Name what differs from the plainest recipe, the number of epochs first."""
+        """Name the epochs, the optimizer, and what differs from the default recipe."""
         batches = "" if self.steps_per_epoch is None else f" of {self.steps_per_epoch} steps"
-        words = [f"{self.epochs} {'more ' if self.continues else ''}epochs{batches}"]
-        words += [
+        plain = Recipe()
+        changed = [name for name in NAMED_IF_CHANGED if getattr(self, name) != getattr(plain, name)]
+        words = [
+            f"{self.epochs} {'more ' if self.continues else ''}epochs{batches}",
             f"{self.optimizer} {self.learning_rate:g} {self.schedule}",
             f"batch {self.batch_size}",
+            *(f"{name.replace('_', ' ')} {getattr(self, name)}" for name in changed),
         ]
-        plain = Recipe()
-        for name in NAMED_WHERE_CHANGED:
-            value = getattr(self, name)
-            if value != getattr(plain, name):
-                words.append(f"{name.replace('_', ' ')} {value}")
         if self.teachers_see_mirrored:
-            words.append("teachers are asked about the mirror image as well")
+            words.append("teachers see the mirror image too")
         if self.early_stopping_patience is not None:
-            words.append(f"stops after {self.early_stopping_patience} epochs without gain")
+            words.append(f"stops after {self.early_stopping_patience} epochs without improvement")
         if self.photos_from != "none":
             words.append(
-                f"{self.photos_from} of the photos, {self.photos_per_batch} beside each batch"
+                f"{self.photos_from} of the photos, {self.photos_per_batch} added to each batch"
             )
         return ", ".join([*words, f"{self.validation_fraction:.0%} validation"])
 
     def make_optimizer(self, total_steps: int) -> Any:
         """Build the Keras optimizer for a run of ``total_steps`` batches."""
         rate = self._learning_rate(total_steps)
-        average: dict[str, Any] = (
-            {}
-            if self.ema_momentum is None
-            else {"use_ema": True, "ema_momentum": self.ema_momentum}
-        )
+        average: dict[str, Any] = {}
+        if self.ema_momentum is not None:
+            average = {"use_ema": True, "ema_momentum": self.ema_momentum}
         match self.optimizer:
             case "adam":
                 return keras.optimizers.Adam(rate, **average)
@@ -106,7 +103,8 @@ class Recipe:
             case "cosine":
                 return keras.optimizers.schedules.CosineDecay(self.learning_rate, total_steps)
             case "onecycle":
-                # Smith and Topin 2018, "Super-Convergence": up from 1/25 of the peak in the first 30 %, then down.
+                # "Super-Convergence" (Smith and Topin 2018): up from 1/25 of the peak in the first
+                # 30 % of the steps, then down.
                 rise = int(0.3 * total_steps)
                 return keras.optimizers.schedules.CosineDecay(
                     self.learning_rate / 25,

@@ -1,4 +1,4 @@
-"""The recipes by name: those of each network, and those that any network can be trained with."""
+"""The recipes by name, for each network and for any network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from training.fit.recipe import Recipe
 
 
 def _series(plain: float, augmented: float) -> dict[str, Recipe]:
-    """Recipes of the tutorial series: 10 epochs plain, then 50 more with augmentation in either reading of shear."""
+    """Make the recipes of the tutorial series: 10 plain epochs, then 50 more with augmentation.
+
+    There is one recipe for each reading of ``shear_range``, see ``augmentation.py``.
+    """
     first = Recipe(batch_size=256, validation_fraction=0.2, epochs=10, published=plain)
     second = replace(first, epochs=50, continues=True, published=augmented)
     return {
@@ -29,7 +32,7 @@ _MODERN = Recipe(
     validation_fraction=1 / 12,
 )
 
-# Recipes that any network can be trained with; --augmentation chooses mixup or cutmix instead of cutout.
+# Recipes for any network. --augmentation chooses mixup or cutmix instead of cutout.
 MODERN_RECIPES: Mapping[str, Recipe] = {
     "modern": replace(
         _MODERN, optimizer="adamw", learning_rate=2e-3, weight_decay=0.05, schedule="onecycle"
@@ -47,7 +50,8 @@ MODERN_RECIPES: Mapping[str, Recipe] = {
 _SGD = Recipe("sgd", batch_size=400, steps_per_epoch=100, epochs=20)
 _WIDE = Recipe(batch_size=128, validation_fraction=0.1, augmentation="tutorial-degrees")
 _VGG19 = Recipe(batch_size=256, epochs=10)
-# Keras' decay acts outside the momentum, so 5e-3 here is the 5e-4 of recipes that add it to the gradient.
+# Keras applies the decay outside the momentum. So 5e-3 here equals 5e-4 in recipes that add the
+# decay to the gradient.
 _RESNET = Recipe(
     "sgd",
     0.2,
@@ -64,15 +68,16 @@ _ROBUST = replace(
     _RESNET, learning_rate=0.04, epochs=10, augmentation="deployment", fine_tunes=True
 )
 _PHOTOGRAPHIC = replace(_ROBUST, epochs=8, augmentation="photographic")
-# A small network underfits: it is spared cutout, and the teacher's answers take the place of smoothing.
+# A small network underfits, so cutout is left out and the teacher's answers replace smoothing.
 _DISTILLED = replace(
     _RESNET, epochs=24, augmentation="flip-shift", label_smoothing=0.0, distillation_temperature=1.0
 )
-# Born again (Furlanello et al. 2018): the same network learns from the run before it, asked both ways round.
+# Born again (Furlanello et al. 2018): a network learns from an earlier run of the same network.
 _BORN_AGAIN = replace(
     _RESNET, label_smoothing=0.0, distillation_temperature=1.0, teachers_see_mirrored=True
 )
-# Half of the photos are kept back for the figures of the first; the second goes on from it with all of them.
+# The first recipe leaves half of the photos out, to measure on them. The second recipe continues
+# with all photos.
 _HALF_OF_PHOTOS = replace(
     _RESNET,
     epochs=30,
@@ -92,7 +97,7 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
         ),
         "sgd-2000-steps": replace(_SGD, published=0.7077),
         "sgd-4000-steps": replace(_SGD, continues=True, published=0.762),
-        # The source says no more than that the training was long; 100,000 steps in all is our reading.
+        # The source only says that the training was long. 100,000 steps in all is our guess.
         "sgd-long": replace(_SGD, epochs=960, continues=True, published=0.916),
     },
     "cnn-1conv": _series(0.9104, 0.9229),
@@ -126,10 +131,10 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
 
 
 def find_recipe(architecture: str, name: str) -> Recipe:
-    """Look up a recipe of an architecture or one that serves any.
+    """Look up a recipe of an architecture, or one for any architecture.
 
     Raises:
-        TrainingError: There is no architecture or no recipe of this name.
+        TrainingError: There is no such architecture or recipe.
     """
     find_architecture(architecture)
     found = {**MODERN_RECIPES, **RECIPES[architecture]}
@@ -137,5 +142,5 @@ def find_recipe(architecture: str, name: str) -> Recipe:
         return found[name]
     except KeyError:
         raise TrainingError(
-            f"there is no recipe {name!r} here; choose one of {', '.join(found)}"
+            f"there is no recipe {name!r} for {architecture}; choose one of {', '.join(found)}"
         ) from None

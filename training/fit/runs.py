@@ -1,8 +1,14 @@
-"""Own the run folder: what a run was asked to do, how it was made, its history. Must never know how to train.
+"""The run folder: what a run was asked to do, how it was made, and its history.
 
-``runs/NAME/`` holds ``config.json`` (this module's ``Config``), ``history.csv`` (one row an epoch),
-``model.keras`` (the last epoch; not in git), ``checkpoints/`` (to resume from; not in git), what ``evaluate`` adds, and
-``test-openings.csv``: when the test set was opened for this run, and what for.
+``runs/NAME/`` holds
+
+- ``config.json``: a ``Config``
+- ``history.csv``: one row for each epoch
+- ``model.keras``: the weights after the last epoch (not in git)
+- ``checkpoints/``: to resume from (not in git)
+- ``calibration.npz``: from ``calibrate`` (not in git)
+- ``metrics.json`` and plots: from ``evaluate`` (the plots are not in git)
+- ``test-openings.csv``: when and why the test set was opened for this run
 """
 
 from __future__ import annotations
@@ -36,7 +42,7 @@ OPENINGS_FILE = "test-openings.csv"
 
 @dataclass(frozen=True)
 class Config:
-    """What a run was asked to do and how it was made; enough to do it again."""
+    """What a run was asked to do and how it was made, which is enough to repeat it."""
 
     name: str
     architecture: str
@@ -60,10 +66,10 @@ class Config:
         return find_architecture(self.architecture).build(self.input_size, len(self.class_names))
 
     def check_photos(self, photos: Path | None) -> None:
-        """Make sure that ``photos`` is the folder that this run learns from, or None where it learns from none.
+        """Check that ``photos`` is the folder that this run learns from, or None if it uses none.
 
         Raises:
-            RunError: It is not.
+            RunError: The photos are missing, not needed, or other photos.
             DataError: The photos cannot be read.
         """
         if photos is None and self.photos_sha256 is not None:
@@ -72,19 +78,20 @@ class Config:
             raise RunError(f"run {self.name} learns from no photos: leave --photos out")
         if photos is not None and self.photos_sha256 != hash_photos(photos):
             raise RunError(
-                f"run {self.name} learns from other photos than those in {photos}: name their folder"
+                f"run {self.name} learns from other photos than those in {photos}: "
+                "name the folder of the run's own photos with --photos"
             )
 
     def split(self, samples: Samples) -> tuple[Samples, Samples]:
-        """Split the training set into the part for training and the part for validation, as the recipe says.
+        """Split the training set into the training and the validation part of the recipe.
 
         Raises:
-            RunError: These are not the samples that the run was made with.
+            RunError: The run was made with other samples.
         """
         if samples.sha256() != self.data_sha256:
             raise RunError(
-                f"run {self.name} was made with training data of sha256 {self.data_sha256}, "
-                f"this is {samples.sha256()}: name the same data with --data"
+                f"this training data has sha256 {samples.sha256()}, run {self.name} was made with "
+                f"{self.data_sha256}: name the run's own data with --data"
             )
         return samples.split(self.recipe.validation_fraction, self.recipe.split_seed)
 
@@ -106,11 +113,9 @@ def read_config(folder: Path) -> Config:
     try:
         values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         values["recipe"] = Recipe(**values["recipe"])
-        values["class_names"], values["input_size"] = (
-            tuple(values["class_names"]),
-            tuple(values["input_size"]),
-        )
-        values["teachers"] = tuple(values.get("teachers", ()))
+        values.setdefault("teachers", ())
+        for name in ("class_names", "input_size", "teachers"):
+            values[name] = tuple(values[name])
         return Config(**values)
     except OSError as error:
         raise RunError(
@@ -121,7 +126,7 @@ def read_config(folder: Path) -> Config:
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """Read ``history.csv``, one mapping an epoch; empty before the first epoch has ended."""
+    """Read ``history.csv``: one mapping for each finished epoch."""
     path = folder / HISTORY_FILE
     if not path.exists():
         return []
@@ -138,7 +143,7 @@ def write_history(folder: Path, history: list[dict[str, float]]) -> None:
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """Read what ``evaluate`` measured.
+    """Read the figures that ``evaluate`` measured.
 
     Raises:
         RunError: The run was not evaluated.
@@ -153,7 +158,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def log_opening(folder: Path, purpose: str) -> None:
-    """Note in a run's folder that the test set is opened for it."""
+    """Log in a run's folder that the test set is opened for this run."""
     path = folder / OPENINGS_FILE
     new = not path.exists()
     with path.open("a", encoding="utf-8") as file:
@@ -169,16 +174,14 @@ def load_model(folder: Path) -> Any:
     """
     path = folder / MODEL_FILE
     if not path.exists():
-        raise RunError(
-            f"{path} is missing: the run has not ended, or its weights were not copied along"
-        )
+        raise RunError(f"{path} is missing: finish the run, or copy its weights to this machine")
     model = read_config(folder).build()
     model.load_weights(path)
     return model
 
 
 def describe_making() -> dict[str, Any]:
-    """Describe the code, the libraries and the machine that a run is made by."""
+    """Describe the code, the libraries and the machine that make a run."""
     return {
         "git_commit": git_commit(),
         "python": platform.python_version(),
@@ -189,20 +192,19 @@ def describe_making() -> dict[str, Any]:
 
 
 def git_commit() -> str:
-    """Return the commit of the code, with ``-dirty`` after it if the code of training differs from it."""
+    """Return the commit of the code, followed by ``-dirty`` if training has uncommitted changes."""
     try:
-        commit, changes = (
-            subprocess.run(
-                ["git", *words], capture_output=True, text=True, check=True
-            ).stdout.strip()  # noqa: S603, S607 - fixed words
-            for words in (
-                ["rev-parse", "HEAD"],
-                ["status", "--porcelain", "--untracked-files=no", "training"],
-            )
-        )
+        commit = _git("rev-parse", "HEAD")
+        changes = _git("status", "--porcelain", "--untracked-files=no", "training")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{commit}-dirty" if changes else commit
+
+
+def _git(*words: str) -> str:
+    command = ["git", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - fixed
+    return done.stdout.strip()
 
 
 def _version(package: str) -> str:
@@ -213,12 +215,11 @@ def _version(package: str) -> str:
 
 
 def processor() -> str:
-    """Name the processor's model and cores: Linux tells it in /proc/cpuinfo, elsewhere ``platform`` does."""
+    """Name the processor's model, from /proc/cpuinfo or ``platform``, and its number of cores."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    named = next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), ""
-    )
-    return f"{named or platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    model = next(iter(models), "") or platform.processor() or platform.machine()
+    return f"{model}, {os.cpu_count()} cores"

@@ -1,13 +1,11 @@
-"""Own the way from samples to a trained run folder. Must never open the test set or import TensorFlow.
+"""Training: from samples to a finished run folder.
 
-Everything random in an epoch comes from (seed, epoch, batch) or from state saved in the checkpoint, so a run that is
-interrupted and resumed ends with the same weights as one that is not.
+Everything random in an epoch comes from (seed, epoch, batch) or from state in the checkpoint. So an
+interrupted and resumed run ends with the same weights as an uninterrupted run.
 """
 
 from __future__ import annotations
 
-import functools
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,15 +13,15 @@ from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from training.architectures import find_architecture
 from training.data.photos.table import hash_photos
-from training.data.photos.views import Views, make_views
+from training.data.photos.views import make_views
 from training.data.samples import Samples, Source
 from training.errors import RunError
 from training.fit.augmentation import find_augmentation
-from training.fit.distillation import DistillationLoss, Teachers
+from training.fit.batches import Batches
+from training.fit.distillation import DistillationLoss
 from training.fit.recipe import Recipe
 from training.fit.runs import (
     MODEL_FILE,
@@ -38,82 +36,8 @@ from training.fit.runs import (
 from training.plots import plot_history
 
 
-class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
-    """The batches of one epoch: images float32 ``[N, H, W, 1]`` of 0..255 and targets, shuffled, augmented.
-
-    Views of photos are drawn beside the samples where the recipe learns from photos; teachers are not asked about them.
-    """
-
-    def __init__(self, samples: Samples, config: Config, views: Views | None = None) -> None:
-        super().__init__()
-        self._samples = samples
-        self._views = views
-        self._views_per_batch = config.recipe.photos_per_batch
-        self._seed = config.seed
-        self._batch_size = config.recipe.batch_size
-        self._endless = config.recipe.steps_per_epoch is not None
-        self._count = config.recipe.steps_per_epoch or math.ceil(len(samples) / self._batch_size)
-        self._augmentation = find_augmentation(config.recipe.augmentation)
-        self._class_count = len(config.class_names)
-        self._teachers = _find_teachers(config)
-        self.epoch = config.earlier_epochs
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        chosen = self._indices(index)
-        images = self._samples.images[chosen].astype(np.float32)
-        targets = np.eye(self._class_count, dtype=np.float32)[self._samples.labels[chosen]]
-        generator = np.random.default_rng((self._seed, self.epoch, index))
-        if self._views is not None:
-            drawn = generator.integers(0, len(self._views.images), self._views_per_batch)
-            images = np.concatenate([images, self._views.images[drawn]])
-            targets = np.concatenate([targets, self._views.targets[drawn]])
-        for step in self._augmentation:
-            images, targets = step(images, targets, generator)
-        if self._teachers is not None:
-            targets[: len(chosen)] = self._teachers.answer(images[: len(chosen)])
-        return images[..., None], targets
-
-    def _indices(self, index: int) -> NDArray[np.intp]:
-        if not self._endless:
-            return _shuffle(self._seed, self.epoch, len(self._samples))[
-                index * self._batch_size : (index + 1) * self._batch_size
-            ]
-        start = (self.epoch * self._count + index) * self._batch_size
-        stream = np.arange(start, start + self._batch_size)
-        passes = stream // len(self._samples)
-        return np.concatenate(
-            [
-                _shuffle(self._seed, int(number), len(self._samples))[
-                    stream[passes == number] % len(self._samples)
-                ]
-                for number in np.unique(passes)
-            ]
-        )
-
-
-@functools.lru_cache(
-    maxsize=2
-)  # a batch may need the end of one pass and the beginning of the next
-def _shuffle(seed: int, number: int, count: int) -> NDArray[np.intp]:
-    """Order the samples of one pass through the data."""
-    return np.random.default_rng((seed, number)).permutation(count)
-
-
-def _find_teachers(config: Config) -> Teachers | None:
-    recipe = config.recipe
-    if recipe.distillation_temperature is None:
-        return None
-    folders = [Path(folder) for folder in config.teachers]
-    return Teachers(
-        folders, config.class_names, recipe.distillation_temperature, recipe.teachers_see_mirrored
-    )
-
-
 class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
-    """Keep the history and the checkpoint of each epoch; stop early where the recipe says so."""
+    """Write history and checkpoint after each epoch, and stop early if the recipe says so."""
 
     def __init__(self, folder: Path, batches: Batches, config: Config) -> None:
         super().__init__()
@@ -126,19 +50,19 @@ class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Derive the randomness of the epoch from its number, in the batches and in dropout, and start its clock."""
+        """Seed batches and dropout from the number of the epoch, and start the epoch's clock."""
         del logs
         self._batches.epoch = self._earlier_epochs + epoch
-        # Keras saves no state of dropout. The second number counts the calls: there are fewer than 2**20 an epoch.
+        # Keras does not save the state of dropout. Its second number counts the calls, and an epoch
+        # has fewer than 2**20 calls.
+        calls = self._batches.epoch << 20
         for number, layer in enumerate(self.model.layers):
             if isinstance(layer, keras.layers.Dropout):
-                layer.seed_generator.state.assign(
-                    (1000 * self._seed + number, self._batches.epoch << 20)
-                )
+                layer.seed_generator.state.assign((1000 * self._seed + number, calls))
         self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Write the history first and the checkpoint last: only a checkpoint makes an epoch count as done."""
+        """Write the history first and the checkpoint last: an epoch with a checkpoint is done."""
         row = {"epoch": self._earlier_epochs + epoch + 1, **(logs or {})}
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         row["seconds"] = round(time.monotonic() - self._started, 1)
@@ -146,10 +70,8 @@ class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         write_history(self._folder, self._history)
         _save_checkpoint(self._folder, self.model, epoch + 1)
         losses = [earlier["val_loss"] for earlier in self._history]
-        if (
-            self._patience is not None
-            and len(losses) - 1 - int(np.argmin(losses)) >= self._patience
-        ):
+        epochs_since_best = len(losses) - 1 - int(np.argmin(losses))
+        if self._patience is not None and epochs_since_best >= self._patience:
             self.model.stop_training = True
 
 
@@ -168,14 +90,14 @@ def plan(
 ) -> Config:
     """Compose the configuration of a run on ``source``.
 
-    ``start_from`` is the folder of the run that it continues, ``teachers`` are folders of runs or bundles that it is
-    distilled from, ``photos`` is the folder of those that it learns from as well.
+    ``start_from`` is the folder of the earlier run, ``teachers`` are folders of runs or bundles,
+    and ``photos`` is a folder of labelled photos.
 
     Raises:
-        RunError: The recipe starts from another run, or has teachers or photos, and none is given; or the other way
-            about.
+        RunError: The recipe needs an earlier run, teachers or photos that are not given, or it does
+            not use what is given.
         DataError: The photos cannot be read.
-        TrainingError: There is no architecture or augmentation of this name.
+        TrainingError: There is no such architecture or augmentation.
     """
     find_augmentation(recipe.augmentation)
     _check_needs(recipe_name, recipe, start_from, teachers, photos)
@@ -211,22 +133,28 @@ def _check_needs(
     teachers: Sequence[Path],
     photos: Path | None,
 ) -> None:
-    needs_start, needs_teacher = (
-        recipe.continues or recipe.fine_tunes,
-        recipe.distillation_temperature is not None,
-    )
-    if needs_start and start_from is None:
-        raise RunError(f"recipe {recipe_name} continues another run: name its folder with --from")
-    if start_from is not None and not needs_start:
-        raise RunError(f"recipe {recipe_name} starts from a new network: leave --from out")
-    if needs_teacher and not teachers:
-        raise RunError(f"recipe {recipe_name} needs a teacher: name a run or bundle with --teacher")
-    if teachers and not needs_teacher:
-        raise RunError(f"recipe {recipe_name} takes no teacher: leave --teacher out")
-    if recipe.photos_from != "none" and photos is None:
-        raise RunError(f"recipe {recipe_name} learns from photos: name their folder with --photos")
-    if photos is not None and recipe.photos_from == "none":
-        raise RunError(f"recipe {recipe_name} learns from no photos: leave --photos out")
+    for is_needed, is_given, if_missing, if_unused in (
+        (
+            recipe.continues or recipe.fine_tunes,
+            start_from is not None,
+            "continues another run: name its folder with --from",
+            "starts from a new network: leave --from out",
+        ),
+        (
+            recipe.distillation_temperature is not None,
+            bool(teachers),
+            "needs a teacher: name a run or bundle with --teacher",
+            "uses no teacher: leave --teacher out",
+        ),
+        (
+            recipe.photos_from != "none",
+            photos is not None,
+            "learns from photos: name their folder with --photos",
+            "learns from no photos: leave --photos out",
+        ),
+    ):
+        if is_needed != is_given:
+            raise RunError(f"recipe {recipe_name} {if_missing if is_needed else if_unused}")
 
 
 def train(
@@ -240,13 +168,14 @@ def train(
 ) -> None:
     """Train a new run in ``folder``.
 
-    ``start_from`` is the folder of the run that it continues or fine-tunes, ``weights`` the file of pretrained ones
-    where the architecture takes any, ``photos`` the folder of those that it learns from.
+    ``start_from`` is the folder of the run to continue or fine-tune. ``weights`` is the file of
+    pretrained weights, for architectures that use them. ``photos`` is the folder of the run's
+    labelled photos.
 
     Raises:
-        RunError: The folder exists already, the run to start from has not what is needed of it, or the photos are not
-            those of ``config``.
-        TrainingError: Pretrained weights are needed and cannot be had.
+        RunError: The folder exists already, the run to start from lacks a checkpoint or weights, or
+            ``config`` was made with other photos.
+        TrainingError: The pretrained weights cannot be loaded.
     """
     if folder.exists():
         raise RunError(
@@ -266,10 +195,10 @@ def train(
 
 
 def resume(folder: Path, source: Source, photos: Path | None = None) -> None:
-    """Finish an interrupted run from the end of its last whole epoch.
+    """Finish an interrupted run from its last finished epoch.
 
     Raises:
-        RunError: The run has ended, there is no checkpoint to resume from, or the photos are not those it began with.
+        RunError: The run has ended already, has no checkpoint, or was started with other photos.
     """
     if (folder / MODEL_FILE).exists():
         raise RunError(f"{folder} has ended already: there is nothing to resume")
@@ -285,16 +214,14 @@ def _fit(
 ) -> None:
     part, validation = config.split(samples)
     class_count = len(config.class_names)
-    views = (
-        None
-        if photos is None
-        else make_views(photos, config.recipe.photos_from, part, class_count, config.seed)
-    )
+    views = None
+    if photos is not None:
+        views = make_views(photos, config.recipe.photos_from, part, class_count, config.seed)
     batches = Batches(part, config, views)
     targets = np.eye(class_count, dtype=np.float32)[validation.labels]
     model.fit(
         batches,
-        shuffle=False,  # Keras would shuffle the order of the batches by a state that no checkpoint holds
+        shuffle=False,  # Keras would shuffle by a state that is not in the checkpoint
         initial_epoch=done,
         epochs=config.recipe.epochs,
         validation_data=(validation.images[..., None].astype(np.float32), targets),
@@ -313,30 +240,30 @@ def _compile(config: Config, samples: Samples, weights: Path | None) -> Any:
     if load_pretrained is not None:
         load_pretrained(model, weights)
     steps = len(Batches(config.split(samples)[0], config)) * config.recipe.epochs
-    temperature = config.recipe.distillation_temperature
-    loss = (
-        keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=config.recipe.label_smoothing
-        )
-        if temperature is None
-        else DistillationLoss(temperature)
-    )
     model.compile(
         config.recipe.make_optimizer(steps),
-        loss,
+        _loss(config.recipe),
         metrics=["accuracy"],
-        jit_compile=keras.backend.backend()
-        != "tensorflow",  # XLA halved TensorFlow's speed on two CPU cores
+        # XLA halved TensorFlow's speed on two CPU cores.
+        jit_compile=keras.backend.backend() != "tensorflow",
     )
     return model
 
 
+def _loss(recipe: Recipe) -> Any:
+    if recipe.distillation_temperature is not None:
+        return DistillationLoss(recipe.distillation_temperature)
+    smoothing = recipe.label_smoothing
+    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+
+
 def _find_checkpoint(folder: Path) -> tuple[int, Path]:
-    """Find the last checkpoint: (epochs done, file)."""
+    """Find the last checkpoint and return (finished epochs, file)."""
     found = sorted((int(path.stem), path) for path in (folder / "checkpoints").glob("[0-9]*.keras"))
     if not found:
         raise RunError(
-            f"{folder} holds no checkpoint: no epoch of it was finished here, so delete the folder and train again"
+            f"{folder} holds no checkpoint, because no epoch was finished on this machine: "
+            "delete the folder and train again"
         )
     return found[-1]
 

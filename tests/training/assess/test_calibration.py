@@ -1,4 +1,4 @@
-"""Calibration: what is fitted keeps the promises of its methods, and the graph and the service's manifest carry it."""
+"""Calibration: the fits keep the promises of their methods, and bundles carry them."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ SOURCE = SampleSource()
 
 @given(st.floats(0.2, 5), st.integers(0, 1_000))
 @settings(max_examples=20, deadline=None)
-def test_temperature_undoes_what_was_done_to_honest_logits(factor: float, seed: int) -> None:
-    """Labels drawn from a softmax, whose logits are then multiplied: the temperature found is about the factor."""
+def test_temperature_undoes_a_factor_on_calibrated_logits(factor: float, seed: int) -> None:
+    """If calibrated logits are multiplied by a factor, the temperature is about that factor."""
     generator = np.random.default_rng(seed)
     logits = generator.normal(0, 2, (4_000, 5))
     labels = (logits + generator.gumbel(size=logits.shape)).argmax(
@@ -50,8 +50,8 @@ def test_temperature_undoes_what_was_done_to_honest_logits(factor: float, seed: 
     )
 
 
-def test_distance_is_the_relative_one_of_mahalanobis() -> None:
-    """The distance is that of the shared covariance from a class, less that of the whole covariance from the centre."""
+def test_distance_is_the_relative_mahalanobis_distance() -> None:
+    """The distance is that to the class minus that to all images, each with its covariance."""
     generator = np.random.default_rng(1)
     labels = np.arange(3_000) % 3
     features = (
@@ -75,15 +75,15 @@ def test_distance_is_the_relative_one_of_mahalanobis() -> None:
         np.testing.assert_allclose(measured[:, label], expected, rtol=0.05, atol=0.2)
 
 
-def test_dead_and_twin_features_do_no_harm() -> None:
-    """A feature that is always zero and one that repeats another leave all distances finite."""
+def test_dead_and_duplicate_features_are_harmless() -> None:
+    """A feature that is always zero and a duplicate feature leave all distances finite."""
     features = np.random.default_rng(1).normal(0, 1, (500, 3)).astype(np.float32)
     features[:, 1], features[:, 2] = 0, features[:, 0]
     assert np.isfinite(np.asarray(fit_space(features, np.arange(500) % 2).measure(features))).all()
 
 
-def test_each_class_is_accepted_alike() -> None:
-    """By its own offset, the same share of every class is below zero, however far it spreads."""
+def test_each_class_is_accepted_equally() -> None:
+    """With offsets, an equal share of each class is below zero, for any spread."""
     generator = np.random.default_rng(1)
     labels = np.arange(2_000) % 2
     features = (
@@ -95,8 +95,8 @@ def test_each_class_is_accepted_alike() -> None:
         assert (own[labels == label] <= 0).mean() == pytest.approx(0.95, abs=0.002)
 
 
-def test_prediction_sets_hold_the_truth_as_often_as_promised() -> None:
-    """Over many draws of validation and test data, each class is held with at least the coverage, and hardly more."""
+def test_prediction_sets_have_the_promised_coverage() -> None:
+    """Over many random draws, each class has at least the coverage, and hardly more."""
     generator = np.random.default_rng(1)
     held = np.zeros((len(COVERAGES), 2))
     for _ in range(300):
@@ -107,19 +107,20 @@ def test_prediction_sets_hold_the_truth_as_often_as_promised() -> None:
         for label in (0, 1):
             own = probabilities[200:][labels[200:] == label, label]
             held[:, label] += (own >= minima[:, [label]]).mean(axis=1) / 300
-    # With 100 images a class the expected coverage is between c and c + 1/101; 300 draws leave an error of 0.003.
+    # With 100 images in each class, the expected coverage is between c and c + 1/101. 300 draws
+    # leave an error of 0.003.
     assert (held >= np.array(COVERAGES)[:, None] - 0.006).all()
     assert (held <= np.array(COVERAGES)[:, None] + 1 / 101 + 0.006).all()
 
 
 def test_too_few_images_promise_nothing() -> None:
-    """With too few validation images for a coverage, every class is in every set."""
+    """If validation has too few images for a coverage, each set holds all classes."""
     minima = fit_prediction_sets(np.array([[0.9, 0.1], [0.2, 0.8]], np.float32), np.array([0, 1]))
     assert (minima == 0).all()
 
 
-def test_calibrated_network_answers_alike_but_for_temperature(calibrated_run: Path) -> None:
-    """Calibration keeps the order of the classes, and its distances are those of its own projection and means."""
+def test_calibration_keeps_the_answered_classes(calibrated_run: Path) -> None:
+    """Calibration keeps the most likely class and accepts 95 % of validation."""
     images = SOURCE.training().images
     calibration = load_calibration(calibrated_run)
     assert calibration is not None
@@ -138,7 +139,7 @@ def test_calibrated_network_answers_alike_but_for_temperature(calibrated_run: Pa
 
 
 def test_bundle_carries_the_calibration(calibrated_run: Path, tmp_path: Path) -> None:
-    """The graph has both outputs, probabilities first; the manifest has threshold and sets; the card their figures."""
+    """Graph, manifest and card of a bundle hold the calibration and its figures."""
     bundle = export(calibrated_run, SOURCE, tmp_path, "calibrated", "1")
     calibration, metrics = load_calibration(calibrated_run), read_metrics(calibrated_run)
     assert calibration is not None
@@ -158,8 +159,8 @@ def test_bundle_carries_the_calibration(calibrated_run: Path, tmp_path: Path) ->
     assert f"Brier score {metrics['test']['brier']:.4f}" in card
 
 
-def test_bundle_gives_every_figure_again(calibrated_run: Path, tmp_path: Path) -> None:
-    """Evaluating the bundle gives each figure that its manifest has."""
+def test_bundle_reproduces_every_figure(calibrated_run: Path, tmp_path: Path) -> None:
+    """The evaluation of a bundle gives the figures of its manifest."""
     bundle = export(calibrated_run, SOURCE, tmp_path, "calibrated", "1")
     measured = json.loads(json.dumps(evaluate_bundle(bundle.folder, SOURCE, tmp_path / "out")))
     stated = read_bundle(bundle.folder).manifest.metrics
@@ -175,8 +176,8 @@ def test_bundle_gives_every_figure_again(calibrated_run: Path, tmp_path: Path) -
         )
 
 
-def test_what_was_taught_counts_as_known(small_run: Path, tmp_path: Path) -> None:
-    """Fitted to augmented images, the distance accepts 95 % of such, and temperature and sets stay as they were."""
+def test_augmented_images_count_as_known(small_run: Path, tmp_path: Path) -> None:
+    """A distance fitted to augmented images accepts 95 % of them, and other fits stay."""
     shutil.copytree(small_run, tmp_path / "run", ignore=shutil.ignore_patterns("metrics.json"))
     plain = calibrate(tmp_path / "run", SOURCE)
     photographic = calibrate(tmp_path / "run", SOURCE, "photographic")
@@ -193,13 +194,13 @@ def test_what_was_taught_counts_as_known(small_run: Path, tmp_path: Path) -> Non
 
 
 def test_calibration_comes_before_evaluation(small_run: Path) -> None:
-    """An evaluated run is not calibrated any more: its figures would not be of what is exported."""
+    """An evaluated run cannot be calibrated, because its figures would be false."""
     with pytest.raises(RunError, match="was evaluated already"):
         calibrate(small_run, SOURCE)
 
 
-def test_damaged_calibration_is_refused(small_run: Path, tmp_path: Path) -> None:
-    """A file that is not what calibrate writes gives an error with the command that mends it."""
+def test_damaged_calibration_is_rejected(small_run: Path, tmp_path: Path) -> None:
+    """A damaged file gives an error with the command that repairs it."""
     folder = tmp_path / "run"
     shutil.copytree(small_run, folder)
     np.savez(folder / "calibration.npz", temperature=1.0)

@@ -1,4 +1,4 @@
-"""Corruptions: fifteen kinds that can be made again and leave the form of images as it is."""
+"""Corruptions: fifteen kinds that can be made again and keep the form of images."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ REVERSIBLE = ("inverse", "flip left to right", "flip upside down")
 
 
 def test_there_are_fifteen() -> None:
-    """As in Fashion-MNIST-C."""
+    """There are as many kinds as in Fashion-MNIST-C."""
     assert len(CORRUPTIONS) == 15
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_corruption_can_be_made_again(name: str) -> None:
-    """A seed gives the same images, changed ones, in the same form; the originals stay as they are."""
+    """Equal seeds give equal corrupted images in the same form, and the originals stay."""
     images = sample().images
     before = images.copy()
     corrupted = corrupt(images, name, 1)
@@ -30,13 +30,13 @@ def test_corruption_can_be_made_again(name: str) -> None:
 
 @pytest.mark.parametrize("name", REVERSIBLE)
 def test_mirror_of_a_mirror_is_the_original(name: str) -> None:
-    """Twice the same mirror, or inversion, changes nothing."""
+    """Mirroring twice, or inverting twice, gives the original."""
     images = sample().images
     assert (corrupt(corrupt(images, name, 1), name, 2) == images).all()
 
 
 def test_quarter_turns_undo_each_other() -> None:
-    """A turn to the left and one to the right end where they began."""
+    """A turn to the left and a turn to the right give the original."""
     images = sample().images
     assert (
         corrupt(corrupt(images, "quarter turn left", 1), "quarter turn right", 1) == images
@@ -44,13 +44,13 @@ def test_quarter_turns_undo_each_other() -> None:
 
 
 def test_images_of_other_sizes_are_corrupted_too() -> None:
-    """No corruption asks for square images."""
+    """Corruptions accept images that are not square."""
     images = sample().images[:5, :20]
     assert all(corrupt(images, name, 1).shape == images.shape for name in CORRUPTIONS)
 
 
-def test_strengths_are_those_said() -> None:
-    """Impulse noise strikes 9 % of pixels, contrast shrinks to 30 %, blur and scale keep what light there is."""
+def test_strengths_are_as_documented() -> None:
+    """Noise, contrast, blur and scale change images by the documented amounts."""
     images = np.full((50, 28, 28), 100, np.uint8)
     assert (corrupt(images, "impulse noise", 1) != images).mean() == pytest.approx(0.09, abs=0.005)
     noisy = sample().images

@@ -1,4 +1,4 @@
-"""Evaluation: the figures are those of the definitions, and the test set is opened once."""
+"""Evaluation: the figures follow their definitions, and the test set is opened once."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from training.export.bundle import export
 from training.fit.runs import read_metrics
 
 NAMES = ("one", "two", "three")
-PICTURES = {"confusion.png", "reliability.png", "mistakes.png"}
+PLOTS = {"confusion.png", "reliability.png", "mistakes.png"}
 
 
 def probabilities_of(
     confidences: list[float], predicted: list[int]
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Give the predicted class its confidence and share the rest."""
+    """Give the predicted class its confidence, and the other classes equal shares of the rest."""
     rest = (1 - np.array(confidences))[:, None] / 2
     values = np.repeat(rest, 3, axis=1)
     values[np.arange(len(predicted)), predicted] = confidences
     return values.astype(np.float32)
 
 
-def test_figures_are_those_of_the_definitions() -> None:
-    """Accuracy, loss, precision, recall, confusion and calibration of four answers, worked out by hand."""
+def test_figures_follow_their_definitions() -> None:
+    """The figures of four answers equal those calculated by hand."""
     measured = measure(
         probabilities_of([0.9, 0.9, 0.6, 0.6], [0, 0, 1, 2]), np.array([0, 1, 1, 2]), NAMES
     )
@@ -57,7 +57,7 @@ def test_figures_are_those_of_the_definitions() -> None:
     )
 )
 def test_figures_agree_with_each_other(answers: list[tuple[float, int, int]]) -> None:
-    """Whatever the answers, the interval holds the accuracy, the matrix its counts, and no figure is missing."""
+    """For any answers, interval, matrix and counts agree, and no figure is missing."""
     confidences, predicted, labels = (list(column) for column in zip(*answers, strict=True))
     measured = measure(probabilities_of(confidences, predicted), np.array(labels), NAMES)
     low, high = measured["wilson_95"]
@@ -74,21 +74,21 @@ def test_figures_agree_with_each_other(answers: list[tuple[float, int, int]]) ->
 
 
 def test_run_is_measured_on_test_and_validation(small_run: Path) -> None:
-    """A run's metrics hold the test set, its mean with flips and the validation part; pictures lie beside them."""
+    """Metrics hold test set, mean with flips and validation, and plots are beside them."""
     metrics = read_metrics(small_run)
     assert (metrics["test"]["count"], metrics["validation"]["count"]) == (100, 40)
     assert 0 < metrics["test_with_flips"]["accuracy"] <= 1
-    assert {path.name for path in small_run.glob("*.png")} == PICTURES | {"curves.png"}
+    assert {path.name for path in small_run.glob("*.png")} == PLOTS | {"curves.png"}
 
 
 def test_test_set_is_opened_once(small_run: Path) -> None:
-    """A run that was evaluated is not evaluated again."""
+    """An evaluated run is not evaluated again."""
     with pytest.raises(RunError, match="the test set is opened once for each run"):
         evaluate(small_run, SampleSource())
 
 
 def test_openings_of_the_test_set_are_logged(calibrated_run: Path, tmp_path: Path) -> None:
-    """A run's folder tells when the test set was opened for it: by its evaluation, and by each export."""
+    """The run folder logs each opening of the test set: by evaluation and by each export."""
     export(calibrated_run, SampleSource(), tmp_path, "small", "7")
     header, *rows = (calibrated_run / "test-openings.csv").read_text().splitlines()
     assert header == "time,purpose,git_commit"
@@ -96,13 +96,13 @@ def test_openings_of_the_test_set_are_logged(calibrated_run: Path, tmp_path: Pat
     assert rows[-1].split(",")[1] == "comparison of small version 7 with Keras"
 
 
-def test_bundle_is_measured_like_its_run(small_run: Path, tmp_path: Path) -> None:
-    """ONNX Runtime's figures of a bundle are Keras' of its run; measurements are not overwritten."""
+def test_bundle_has_the_figures_of_its_run(small_run: Path, tmp_path: Path) -> None:
+    """ONNX Runtime gives a bundle the figures of its run, and does not overwrite them."""
     bundle = export(small_run, SampleSource(), tmp_path, "small", "1").folder
     measured = evaluate_bundle(bundle, SampleSource(), tmp_path / "out")
     expected = read_metrics(small_run)["test"]
     assert measured["test"]["confusion_matrix"] == expected["confusion_matrix"]
     assert measured["test"]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == PICTURES | {"metrics.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == PLOTS | {"metrics.json"}
     with pytest.raises(RunError, match="holds measurements already"):
         evaluate_bundle(bundle, SampleSource(), tmp_path / "out")

@@ -1,4 +1,4 @@
-"""The projection: files that TensorBoard's projector reads, and pictures."""
+"""The projection: files for TensorBoard's projector, and plots."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.fit.runs import load_model
 
 @pytest.mark.parametrize("of", ["pixels", "features"])
 def test_projection_files_agree(tmp_path: Path, small_run: Path, of: str) -> None:
-    """Each vector has its label and its place in the sprite, and the configuration names all three files."""
+    """Each vector has a label and a place in the sprite, and the configuration names the files."""
     samples = SampleSource().test()
     project(samples, SampleSource().class_names, tmp_path, None if of == "pixels" else small_run)
     vectors = np.loadtxt(tmp_path / "vectors.tsv", delimiter="\t")
@@ -32,7 +32,7 @@ def test_projection_files_agree(tmp_path: Path, small_run: Path, of: str) -> Non
 
 
 def test_sprite_tiles_images_row_by_row() -> None:
-    """Image n is in row n // side and column n % side of the sprite, inverted; the rest is white."""
+    """Image n is in row n // side and column n % side, inverted, and the rest is white."""
     images = sample().images[:7]
     tiled = sprite(images)
     assert tiled.shape == (84, 84)
@@ -44,8 +44,8 @@ def test_sprite_tiles_images_row_by_row() -> None:
     assert (tiled[56:, 28:] == 255).all()
 
 
-def test_features_are_what_the_last_layer_sees(small_run: Path) -> None:
-    """The last dense layer makes the model's logits of the features."""
+def test_features_are_the_input_of_the_last_layer(small_run: Path) -> None:
+    """The last dense layer maps the features to the model's logits."""
     model, images = load_model(small_run), sample().images[:20]
     weights, bias = model.layers[-2].get_weights()
     logits = model.predict(images[..., None].astype(np.float32), verbose=0)

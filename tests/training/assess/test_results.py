@@ -1,4 +1,4 @@
-"""The page of results: it says what the runs say, and the one in docs/ is current."""
+"""The page of results: it shows the figures of the runs, and docs/results.md is current."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ def rows(page: str, architecture: str) -> list[list[str]]:
 
 
 def published_runs() -> list[Evaluated]:
-    """Read the runs that are in the repository, not what else was trained here."""
+    """Read the runs in the repository, and no other runs on this machine."""
     listed = subprocess.run(
         ["git", "ls-files", "runs/*/metrics.json"], cwd=ROOT, capture_output=True, text=True
     )
     names = {line.split("/")[1] for line in listed.stdout.splitlines()}
     if not names:
-        pytest.skip("git does not say which runs are in the repository")
+        pytest.skip("git does not tell which runs are in the repository")
     return [run for run in read_runs(ROOT / "runs") if run.folder.name in names]
 
 
 def test_page_in_docs_is_current() -> None:
-    """docs/results.md is what `python -m training report` writes of the runs in the repository."""
+    """docs/results.md equals the page of `python -m training report`."""
     assert (ROOT / "docs" / "results.md").read_text() == render_results(published_runs())
 
 
 def test_runs_in_the_repository_are_complete() -> None:
-    """Every run says how it was made and has one row of history an epoch."""
+    """Each run describes how it was made and has one row of history for each epoch."""
     for run in published_runs():
         assert run.folder.name == run.config.name
         assert run.config.made_by["git_commit"] != "unknown"
@@ -63,7 +63,7 @@ def copy_run(
 
 
 def test_page_shows_mean_spread_and_difference(small_run: Path, tmp_path: Path) -> None:
-    """Two seeds become one row with their mean, spread and the difference from the published figure."""
+    """Two seeds share a row with mean, spread and difference from the published figure."""
     for seed, accuracy in ((1, 0.90), (2, 0.92)):
         name = f"run-{seed}"
         copy_run(
@@ -83,8 +83,10 @@ def test_page_shows_mean_spread_and_difference(small_run: Path, tmp_path: Path) 
     assert (measured, published, difference) == ("91.00% ± 1.41", "91.04%", "-0.04")
 
 
-def test_page_says_which_shear_gains_what_was_published(small_run: Path, tmp_path: Path) -> None:
-    """Of two runs that continue the same, the one whose gain is nearer to the published gain is named."""
+def test_page_names_the_reading_of_shear_nearer_to_the_published_gain(
+    small_run: Path, tmp_path: Path
+) -> None:
+    """Of two continued runs, the page names the one whose gain is nearer to the published gain."""
     for name, augmentation, published, accuracy in (
         ("first", "none", 0.91, 0.905),
         ("some", "tutorial-degrees", 0.92, 0.914),
@@ -96,15 +98,16 @@ def test_page_says_which_shear_gains_what_was_published(small_run: Path, tmp_pat
         copy_run(small_run, tmp_path / name, accuracy, changes, recipe)
     page = render_results(read_runs(tmp_path))
     assert "| `some` | `first` | 90.50% | 91.40% | +0.90 | +1.00 |" in page
-    assert "0.3 degrees +0.90 points (seeds: 1)" in page
-    assert "against +1.00: 0.3 degrees come nearer. The readings are 1.60 points apart" in page
+    assert "+0.90 points with 0.3 degrees (seeds: 1)" in page
+    assert "the published gain is +1.00 points. So 0.3 degrees are nearer." in page
+    assert "The readings differ by 1.60 points" in page
 
 
 @pytest.mark.parametrize(("epochs", "shown"), [(3, "3 of 50"), (50, "3")])
-def test_shortened_run_is_told_from_an_early_stop(
+def test_shortened_run_differs_from_an_early_stop(
     small_run: Path, tmp_path: Path, epochs: int, shown: str
 ) -> None:
-    """A run that was asked for fewer epochs says so; one that stopped early by its recipe counts as full."""
+    """A run with fewer planned epochs shows both numbers; an early stop counts as a full run."""
     changes = {"architecture": "vgg-like", "recipe_name": "adam"}
     copy_run(
         small_run, tmp_path / "run", 0.9, changes, {"epochs": epochs, "early_stopping_patience": 5}
@@ -115,8 +118,8 @@ def test_shortened_run_is_told_from_an_early_stop(
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_page_names_every_recipe_that_was_not_run(tmp_path: Path, name: str) -> None:
-    """Without runs the page lists the command of every published recipe."""
+def test_page_lists_recipes_without_a_run(tmp_path: Path, name: str) -> None:
+    """Without runs, the page lists the command of each recipe."""
     page = render_results(read_runs(tmp_path))
     for recipe in RECIPES[name]:
         assert f"python -m training train {name} --recipe {recipe}" in page

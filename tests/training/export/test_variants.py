@@ -1,4 +1,4 @@
-"""Variants: int8 and float16 graphs answer like float32, and the page says how nearly and how fast."""
+"""Variants: int8 and float16 graphs answer like float32, and the page shows their figures."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from training.export.variants import compare_variants, make_variants, render_var
 SOURCE = SampleSource()
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # weights below float16's smallest number
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # for weights below float16's smallest number
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_variants_answer_like_float32(calibrated_run: Path, tmp_path: Path) -> None:
-    """Both variants keep inputs and outputs, hold the numbers they are named after, and answer nearly alike."""
+    """Both variants hold numbers of their type and answer nearly like float32."""
     bundle = export(calibrated_run, SOURCE, tmp_path, "small", "1")
     variants = make_variants(bundle.model, SOURCE.training().images)
     assert variants["float32"] == bundle.model
@@ -36,7 +36,5 @@ def test_variants_answer_like_float32(calibrated_run: Path, tmp_path: Path) -> N
         assert measured[name]["agreement"] > 0.95
         assert np.isfinite(measured[name]["speed"][1])
     page = render_variants({"small-1": measured})
-    assert (
-        f"| `small-1` | int8 | {len(variants['int8']):,} | {measured['int8']['accuracy']:.2%} |"
-        in page
-    )
+    size, accuracy = len(variants["int8"]), measured["int8"]["accuracy"]
+    assert f"| `small-1` | int8 | {size:,} | {accuracy:.2%} |" in page

@@ -1,4 +1,4 @@
-"""The augmentations, the affine one against SciPy's."""
+"""The augmentations, compared with SciPy and with their descriptions."""
 
 from __future__ import annotations
 
@@ -31,14 +31,17 @@ TARGETS = np.eye(10, dtype=np.float32)[sample().labels]
 
 
 def generator(seed: int = 1) -> np.random.Generator:
-    """Return the randomness of one batch."""
+    """Return the generator of one batch."""
     return np.random.default_rng(seed)
 
 
 def tutorial_matrix(
     theta: float, shift_pixels: Any, shear: float, zoom: Any, size: tuple[int, int]
 ) -> NDArray[Any]:
-    """Compose the matrix of one image as keras_preprocessing did: rotation, shift, shear, zoom, about the centre."""
+    """Compose the matrix of one image like keras_preprocessing.
+
+    The order is rotation, shift, shear, zoom, around the centre.
+    """
     rotation = [[np.cos(theta), -np.sin(theta), 0], [np.sin(theta), np.cos(theta), 0], [0, 0, 1]]
     translation = [[1, 0, shift_pixels[0]], [0, 1, shift_pixels[1]], [0, 0, 1]]
     slant = [[1, -np.sin(shear), 0], [0, np.cos(shear), 0], [0, 0, 1]]
@@ -57,10 +60,10 @@ def tutorial_matrix(
     zoom=st.tuples(st.floats(0.7, 1.3), st.floats(0.7, 1.3)),
     size=st.tuples(st.integers(20, 28), st.integers(20, 28)),
 )
-def test_affine_is_that_of_scipy(
+def test_affine_equals_scipy(
     theta: float, moved: Any, shear: float, zoom: Any, size: tuple[int, int]
 ) -> None:
-    """Rotation, shift, shear and zoom resample as scipy.ndimage does with keras_preprocessing's matrix."""
+    """Affine maps resample like scipy.ndimage with keras_preprocessing's matrix."""
     images = IMAGES[:2, : size[0], : size[1]]
     turned, slanted = np.array([theta, 0.0]), np.array([shear, 0.0])
     matrices = affine_matrices(
@@ -72,13 +75,14 @@ def test_affine_is_that_of_scipy(
         images[0], matrix[:2, :2], matrix[:2, 2], order=1, mode="nearest"
     )
     changed = transform(images, matrices)
-    # TensorFlow computes the coordinates in float32; between black and white 1e-5 of a pixel is 0.003 of 255.
+    # TensorFlow computes coordinates in float32. An error of 1e-5 pixels between black and white
+    # changes the value by 0.003 of 255.
     np.testing.assert_allclose(changed[0], expected, atol=0.1)
     np.testing.assert_allclose(changed[1], images[1], atol=0.1)
 
 
 def test_readings_of_shear_differ() -> None:
-    """0.3 radians shear visibly, 0.3 degrees hardly."""
+    """A shear of 0.3 radians is visible, and a shear of 0.3 degrees is hardly visible."""
     plain = affine(0, 0, 0, 0)(IMAGES, TARGETS, generator())[0]
     degrees = affine(0, 0, 0.3, 0)(IMAGES, TARGETS, generator())[0]
     radians = affine(0, 0, float(np.rad2deg(0.3)), 0)(IMAGES, TARGETS, generator())[0]
@@ -86,7 +90,7 @@ def test_readings_of_shear_differ() -> None:
 
 
 def test_affine_moves_are_within_their_limits() -> None:
-    """A shift of 0.08 moves the centre of a centred dot by at most 0.08 of the side, and uses that range."""
+    """A shift of 0.08 moves a dot by up to 0.08 of the side."""
     dots = np.zeros((500, 29, 29), np.float32)
     dots[:, 14, 14] = 255
     moved, _ = affine(0, 0.08, 0, 0)(dots, TARGETS[:1].repeat(500, 0), generator())
@@ -95,7 +99,7 @@ def test_affine_moves_are_within_their_limits() -> None:
 
 
 def test_flip_mirrors_about_half() -> None:
-    """Each image is itself or its mirror image, about as often."""
+    """About half of the images become their mirror image, and the others stay."""
     flipped, targets = flip(IMAGES, TARGETS, generator())
     mirrored = (flipped == IMAGES[:, :, ::-1]).all(axis=(1, 2))
     assert (mirrored | (flipped == IMAGES).all(axis=(1, 2))).all()
@@ -104,7 +108,7 @@ def test_flip_mirrors_about_half() -> None:
 
 
 def test_shift_moves_whole_pixels_over_black() -> None:
-    """Every image is one of the 25 moves of up to two pixels, black filling in, and all moves occur."""
+    """Images move by up to two pixels each way over black, and all 25 moves occur."""
     shifted, _ = shift(2)(IMAGES, TARGETS, generator())
     padded = np.pad(IMAGES, ((0, 0), (2, 2), (2, 2)))
     moves = [
@@ -117,7 +121,7 @@ def test_shift_moves_whole_pixels_over_black() -> None:
 
 
 def test_cutout_blacks_out_at_most_its_square() -> None:
-    """What changed is black and lies within a square of the side."""
+    """The changed pixels are black and within a square of the given side."""
     white = np.full_like(IMAGES, 255)
     changed, _ = cutout(8)(white, TARGETS, generator())
     for black in changed == 0:
@@ -129,7 +133,7 @@ def test_cutout_blacks_out_at_most_its_square() -> None:
 
 @pytest.mark.parametrize("step", [mixup(1.0), cutmix(1.0)])
 def test_mixes_keep_targets_in_step_with_pixels(step: Any) -> None:
-    """An image of class 0 is all black and one of class 1 all white, so the target is the share of white."""
+    """Class 0 is black and class 1 is white, so a mixed target equals the share of white."""
     labels = np.arange(300) % 2
     plain = np.broadcast_to(labels[:, None, None] * np.float32(255), IMAGES.shape)
     targets = np.eye(2, dtype=np.float32)[labels]
@@ -140,8 +144,8 @@ def test_mixes_keep_targets_in_step_with_pixels(step: Any) -> None:
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_augmentation_depends_on_its_generator_alone(name: str) -> None:
-    """The same generator gives the same batch, shapes and types stay, and pixels stay in 0..255."""
+def test_augmentation_depends_only_on_its_generator(name: str) -> None:
+    """Equal generators give equal batches; shapes, types and the range 0..255 stay."""
 
     def augment(seed: int) -> Any:
         batch = IMAGES, TARGETS
@@ -159,7 +163,7 @@ def test_augmentation_depends_on_its_generator_alone(name: str) -> None:
 
 
 def test_affine_is_fast() -> None:
-    """10,000 images are transformed in less time than a call for each would take, even on a busy machine."""
+    """Batches of 500 are at least three times as fast as single images."""
     images = np.resize(IMAGES, (10_000, 28, 28))
     step = AUGMENTATIONS["tutorial-radians"][0]
     step(images[:1], TARGETS, generator())
@@ -173,8 +177,8 @@ def test_affine_is_fast() -> None:
     assert together < 20 * (time.monotonic() - started) / 3
 
 
-def test_photographic_leaves_a_quarter_and_lays_the_rest_on_grounds() -> None:
-    """About a quarter of the images is only mirrored and moved, so its ground is black; most others' is some grey."""
+def test_photographic_adds_backgrounds_to_most_images() -> None:
+    """About 60 % of the images get a grey background, and the others keep the black one."""
     images, targets, random = IMAGES, TARGETS, generator()
     for step in AUGMENTATIONS["photographic"]:
         images, targets = step(images, targets, random)
@@ -187,8 +191,8 @@ def test_photographic_leaves_a_quarter_and_lays_the_rest_on_grounds() -> None:
     assert corners.max() < 255
 
 
-def test_sometimes_changes_its_share() -> None:
-    """The share of images that is changed is the one asked for, and the others are left to the last bit."""
+def test_sometimes_changes_the_requested_share() -> None:
+    """The requested share of images changes, and the other images stay exact."""
     step = sometimes(0.3, lambda images, targets, _: (images + 1, targets))
     images, _ = step(
         np.zeros((5_000, 2, 2), np.float32), np.zeros((5_000, 1), np.float32), generator()
@@ -197,8 +201,8 @@ def test_sometimes_changes_its_share() -> None:
     assert images.mean() == pytest.approx(0.3, abs=0.03)
 
 
-def test_deployment_keeps_garments_on_black() -> None:
-    """What photos have is added within the range of pixels, targets stay, and small garments have black around them."""
+def test_deployment_keeps_items_on_black() -> None:
+    """Pixels stay in range, targets stay, and the background stays nearly black."""
     images, targets, random = IMAGES, TARGETS, generator()
     for step in AUGMENTATIONS["deployment"]:
         images, targets = step(images, targets, random)

@@ -1,4 +1,4 @@
-"""Distillation: what students learn from, that teachers may be runs and bundles, and that it can be resumed."""
+"""Distillation: teachers are runs or bundles, and students learn their answers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from training.export.bundle import export
 from training.fit.answers import predict
 from training.fit.distillation import DistillationLoss, Teachers
 from training.fit.runs import load_model, read_config, read_history
-from training.fit.training import Batches, train
+from training.fit.training import train
 
 SOURCE = SampleSource()
 IMAGES = SOURCE.test().images
 
 
 def test_teachers_are_averaged_and_softened(small_run: Path, tmp_path: Path) -> None:
-    """A run and its bundle teach the same; temperature softens as a softmax of divided logits; two are averaged."""
+    """Run and bundle answer alike, are averaged, and soften like a softmax of divided logits."""
     bundle = export(small_run, SOURCE, tmp_path, "small", "1").folder
     pixels = IMAGES.astype(np.float32)
     expected = predict(load_model(small_run), IMAGES)
@@ -39,8 +39,8 @@ def test_teachers_are_averaged_and_softened(small_run: Path, tmp_path: Path) -> 
     )
 
 
-def test_teachers_may_be_asked_about_both_ways_round(small_run: Path) -> None:
-    """The answer is then the mean of those to the image and to its mirror image, so the same for both."""
+def test_mirrored_teachers_average_both_orientations(small_run: Path) -> None:
+    """Mirrored teachers give the mean answer to an image and its mirror image."""
     teachers = Teachers([small_run], SOURCE.class_names, 1, mirrored=True)
     pixels = IMAGES.astype(np.float32)
     model = load_model(small_run)
@@ -50,7 +50,7 @@ def test_teachers_may_be_asked_about_both_ways_round(small_run: Path) -> None:
 
 
 def test_loss_keeps_the_size_of_gradients() -> None:
-    """At temperature 1 the loss is cross-entropy; its checkpoint keeps the temperature."""
+    """At temperature 1 the loss is the cross-entropy, and a checkpoint keeps the temperature."""
     logits, targets = (
         np.array([[1.0, 2.0, -1.0]], np.float32),
         np.array([[0.2, 0.7, 0.1]], np.float32),
@@ -64,22 +64,8 @@ def test_loss_keeps_the_size_of_gradients() -> None:
     assert float(again(targets, logits)) != pytest.approx(expected, rel=0.1)
 
 
-def test_teachers_see_the_augmented_images(small_run: Path) -> None:
-    """The targets of a batch are the teacher's answers to the very images of the batch."""
-    config = make_config(
-        SOURCE,
-        name="student",
-        teachers=[small_run],
-        distillation_temperature=1.0,
-        augmentation="modern-cutmix",
-    )
-    images, targets = Batches(SOURCE.training(), config)[0]
-    pixels = images[..., 0].round().astype(np.uint8)
-    np.testing.assert_allclose(targets, predict(load_model(small_run), pixels), atol=1e-5)
-
-
-def test_student_nears_its_teacher(small_run: Path, tmp_path: Path) -> None:
-    """A student trained on a teacher's answers alone comes to answer like it, and its run says who taught."""
+def test_student_learns_from_its_teacher(small_run: Path, tmp_path: Path) -> None:
+    """A student learns to answer like its teacher, and its run names the teacher."""
     config = make_config(
         SOURCE,
         name="student",
@@ -101,8 +87,8 @@ def test_student_nears_its_teacher(small_run: Path, tmp_path: Path) -> None:
     )
 
 
-def test_unfit_teachers_are_refused(linear_folder: Path, tmp_path: Path) -> None:
-    """A teacher of other classes, or a folder that is neither run nor bundle, is refused and leaves no run behind."""
+def test_unsuitable_teachers_are_rejected(linear_folder: Path, tmp_path: Path) -> None:
+    """A teacher with other classes, and a folder without a model, give errors and no run."""
     for teacher in (linear_folder, tmp_path, Path("nowhere")):
         config = make_config(
             SOURCE, name="student", teachers=[teacher], distillation_temperature=1.0
@@ -112,8 +98,8 @@ def test_unfit_teachers_are_refused(linear_folder: Path, tmp_path: Path) -> None
     assert not (tmp_path / "student").exists()
 
 
-def test_fine_tuning_takes_weights_alone(small_run: Path, tmp_path: Path) -> None:
-    """A recipe that fine-tunes takes another run's weights, and starts its own optimizer and schedule."""
+def test_fine_tuning_takes_only_the_weights(small_run: Path, tmp_path: Path) -> None:
+    """Fine-tuning takes the weights of another run, and starts with a new optimizer."""
     recipe: dict[str, Any] = {
         "fine_tunes": True,
         "epochs": 1,
@@ -132,11 +118,11 @@ def test_fine_tuning_takes_weights_alone(small_run: Path, tmp_path: Path) -> Non
     assert int(tuned.optimizer.iterations) == 5
 
 
-def test_recipe_gets_what_it_needs_and_no_more(small_run: Path) -> None:
-    """A recipe with teachers wants some, one from another run wants its folder, and any other takes neither."""
+def test_recipe_decides_what_is_needed(small_run: Path) -> None:
+    """Missing and unused teachers and earlier runs give errors."""
     with pytest.raises(RunError, match="needs a teacher: name a run or bundle with --teacher"):
         make_config(SOURCE, name="student", distillation_temperature=1.0)
-    with pytest.raises(RunError, match="takes no teacher: leave --teacher out"):
+    with pytest.raises(RunError, match="uses no teacher: leave --teacher out"):
         make_config(SOURCE, name="student", teachers=[small_run])
     with pytest.raises(RunError, match="name its folder with --from"):
         make_config(SOURCE, name="tuned", fine_tunes=True)

@@ -1,4 +1,4 @@
-"""The recipes: the schedules have the shape of their names, and a recipe says what it is."""
+"""The recipes: schedules have the shape of their names, and recipes can be written and read."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ def rates(recipe: Recipe, steps: int) -> list[float]:
 
 
 def test_constant_stays() -> None:
-    """A constant rate is the same at every step."""
+    """A constant learning rate is equal at every step."""
     assert set(rates(Recipe(learning_rate=0.5), 20)) == {0.5}
 
 
 def test_cosine_falls_from_its_peak_to_nothing() -> None:
-    """A cosine schedule begins at the rate, passes half of it in the middle and ends at zero."""
+    """A cosine schedule starts at the rate, is at half of it in the middle, and ends at zero."""
     seen = rates(Recipe(learning_rate=0.5, schedule="cosine"), 100)
     np.testing.assert_allclose([seen[0], seen[50], seen[100]], [0.5, 0.25, 0], atol=1e-6)
     assert seen == sorted(seen, reverse=True)
 
 
 def test_onecycle_rises_for_30_percent_and_falls_to_nothing() -> None:
-    """One cycle begins at a 25th of the rate, peaks at 30 % of the steps and ends at zero."""
+    """One cycle starts at 1/25 of the rate, peaks at 30 % of the steps and ends at zero."""
     seen = rates(Recipe(learning_rate=0.5, schedule="onecycle"), 100)
     np.testing.assert_allclose([seen[0], seen[30], seen[100]], [0.02, 0.5, 0], atol=1e-6)
     assert int(np.argmax(seen)) == 30
 
 
 def test_weight_decay_and_average_reach_the_optimizer() -> None:
-    """The modern recipes keep an average of the weights and decay them; the plain ones do neither."""
+    """Modern recipes average and decay the weights, and plain recipes do neither."""
     for name, kind in (("modern", "AdamW"), ("modern-sgd", "SGD")):
         optimizer = MODERN_RECIPES[name].make_optimizer(100)
         assert type(optimizer).__name__ == kind
@@ -61,7 +61,7 @@ def test_weight_decay_and_average_reach_the_optimizer() -> None:
 
 @pytest.mark.parametrize("recipe", EVERY_RECIPE, ids=str)
 def test_recipe_survives_being_written(recipe: Recipe) -> None:
-    """A recipe read back from JSON is the same; it names a known augmentation and all that sets it apart."""
+    """A recipe survives JSON and shows its number of epochs and a known augmentation."""
     assert Recipe(**json.loads(json.dumps(asdict(recipe)))) == recipe
     assert recipe.augmentation in AUGMENTATIONS
     assert str(recipe.epochs) in str(recipe)
@@ -74,7 +74,7 @@ def test_every_architecture_has_recipes() -> None:
     assert all(RECIPES.values())
 
 
-def test_unknown_recipe_is_answered_with_the_known() -> None:
+def test_error_for_unknown_recipe_lists_the_known() -> None:
     """An unknown recipe or architecture gives an error that lists the known ones."""
     with pytest.raises(TrainingError, match=r"choose one of .*plain"):
         find_recipe("cnn-1conv", "fancy")

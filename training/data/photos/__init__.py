@@ -1,1 +1,1 @@
-"""Photos: the table of labelled ones, ones made of data set images, and what the service sees of them."""
+"""Photos: labelled ones, ones made from data set images, and what the service sees of them."""

@@ -14,12 +14,12 @@ from training.errors import DataError
 LABELS_FILE = "labels.csv"
 
 Part = Literal["none", "half", "all"]
-"""Which of the photos a network learns from: half are those that the rules of ``service.item`` were chosen on."""
+"""Which photos a network learns from. ``half`` is the development half, see ``Photo``."""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A labelled photo: ``classes`` are those that it may be, none for a thing of no class."""
+    """A labelled photo. ``classes`` are its possible classes: none for an object of no class."""
 
     file: str
     classes: tuple[int, ...]
@@ -27,13 +27,16 @@ class Photo:
     source: str
 
     @property
-    def is_developed_on(self) -> bool:
-        """Whether it is of the half of the photos that the rules of ``service.item`` were chosen on."""
+    def is_in_development_half(self) -> bool:
+        """Whether the photo is in the half on which the rules for finding the item were chosen.
+
+        The rules are in ``service/imaging/item.py``.
+        """
         return zlib.crc32(self.file.encode()) % 2 == 0
 
 
 def hash_photos(folder: Path) -> str:
-    """Hash the table and the photos that it names, in its order.
+    """Hash the table, and the photos in the order of the table.
 
     Raises:
         DataError: The table or a photo cannot be read.
@@ -48,25 +51,23 @@ def hash_photos(folder: Path) -> str:
 
 
 def read_photos(folder: Path) -> list[Photo]:
-    """Read ``labels.csv`` of a folder of photos: ``file, class_id``, and ``tier, source`` where they are known.
+    """Read ``labels.csv``: columns ``file`` and ``class_id``, optionally ``tier`` and ``source``.
 
-    ``class_id`` is empty for a thing of no class, and several joined by ``|`` where the class is one of them.
+    ``class_id`` is empty for an object of no class. Several possible classes are joined by ``|``.
 
     Raises:
-        DataError: There is no such file, or it lacks a column.
+        DataError: The file does not exist or lacks a column.
     """
+    path = folder / LABELS_FILE
     try:
-        with (folder / LABELS_FILE).open(encoding="utf-8", newline="") as file:
-            return [
-                Photo(
-                    row["file"],
-                    tuple(int(class_id) for class_id in row["class_id"].split("|") if class_id),
-                    row.get("tier", ""),
-                    row.get("source", ""),
-                )
-                for row in csv.DictReader(file)
-            ]
+        with path.open(encoding="utf-8", newline="") as file:
+            return [_to_photo(row) for row in csv.DictReader(file)]
     except OSError as error:
-        raise DataError(f"{folder / LABELS_FILE} cannot be read: {error.strerror}") from error
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except (KeyError, ValueError, AttributeError) as error:
-        raise DataError(f"{folder / LABELS_FILE} is not a table of photos: {error!r}") from error
+        raise DataError(f"{path} is not a table of photos: {error!r}") from error
+
+
+def _to_photo(row: dict[str, str]) -> Photo:
+    classes = tuple(int(class_id) for class_id in row["class_id"].split("|") if class_id)
+    return Photo(row["file"], classes, row.get("tier", ""), row.get("source", ""))

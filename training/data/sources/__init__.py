@@ -1,4 +1,4 @@
-"""Own the choice of a data source: what ``--data`` means and where Fashion-MNIST is looked for."""
+"""The sources of samples: one file for each format, and the choice that ``--data`` makes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from training.data.sources.folder import ImageFolder
 from training.data.sources.idx import TEST_FILES, TRAINING_FILES, WHERE_TO_GET_IT, IdxFolder
 from training.errors import DataError
 
-# As Keras itself decides it when it is imported.
+# Keras chooses its cache folder in the same way when it is imported.
 KERAS_FOLDER = (
     Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets" / "fashion-mnist"
 )
 
-# Where Fashion-MNIST is looked for without --data: the project, Debian's package, Keras' cache.
+# Without --data, Fashion-MNIST is searched in the project, Debian's package and Keras' cache.
 STANDARD_FOLDERS = (
     Path("data/fashion-mnist"),
     Path("/usr/share/datasets/fashion-mnist"),
@@ -27,13 +27,15 @@ STANDARD_FOLDERS = (
 
 
 def open_source(data: Path | None, input_size: tuple[int, int] = (28, 28)) -> Source:
-    """Find the data that ``--data`` names, or Fashion-MNIST where it is not given.
+    """Find the data that ``--data`` names. Without a name, find Fashion-MNIST.
 
-    ``data`` is a folder with the IDX files, the CSV pair or one sub-folder of images a class; or the word ``keras``
-    for Keras' download. ``input_size`` (height, width) is what images of a folder are brought to.
+    ``data`` is a folder with the IDX files, with the CSV pair, or with one sub-folder of images
+    for each class. The word ``keras`` stands for Keras' download. Images of a folder are fitted to
+    ``input_size`` (height, width).
 
     Raises:
-        DataError: ``data`` is not a data source, or Fashion-MNIST is nowhere and cannot be downloaded.
+        DataError: ``data`` is not a data source, or Fashion-MNIST is neither on this machine nor
+            downloadable.
     """
     if data is None:
         return IdxFolder(next(filter(_holds_idx, STANDARD_FOLDERS), None) or _download())
@@ -46,8 +48,9 @@ def open_source(data: Path | None, input_size: tuple[int, int] = (28, 28)) -> So
     if data.is_dir() and any(path.is_dir() for path in data.iterdir()):
         return ImageFolder(data, input_size)
     raise DataError(
-        f"{data} is not a folder with {TRAINING_FILES[0]} and the other IDX files, with {TRAINING_FILE} and "
-        f"{TEST_FILE}, or with one sub-folder of images a class; for Fashion-MNIST, {WHERE_TO_GET_IT}"
+        f"{data} is not a data source: name a folder with {TRAINING_FILES[0]} and the other IDX "
+        f"files, with {TRAINING_FILE} and {TEST_FILE}, or with one sub-folder of images for each "
+        f"class; for Fashion-MNIST, {WHERE_TO_GET_IT}"
     )
 
 
@@ -56,11 +59,12 @@ def _holds_idx(folder: Path) -> bool:
 
 
 def _download() -> Path:
-    """Let Keras fetch the files into its cache unless they are there; ``IdxFolder`` verifies them."""
+    """Let Keras download the files into its cache if they are missing. IdxFolder verifies them."""
     try:
         keras.datasets.fashion_mnist.load_data()
     except Exception as error:  # Keras raises a bare Exception when a download fails
         raise DataError(
-            f"Fashion-MNIST is not here and cannot be downloaded ({error}); {WHERE_TO_GET_IT}"
+            f"Fashion-MNIST is not on this machine and the download failed ({error}); "
+            f"{WHERE_TO_GET_IT}"
         ) from error
     return KERAS_FOLDER

@@ -1,4 +1,4 @@
-"""Own the reading of people's own images: one sub-folder a class. Must never know how an image becomes model input."""
+"""A folder of the user's own images, with one sub-folder for each class."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ TEST_SEED = 13
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """A folder with one sub-folder of images a class, or with ``train`` and ``test`` folders of such.
+    """A folder with one sub-folder of images for each class.
 
-    Images become model input as they do in the service. Without a ``test`` folder a sixth of each class, drawn with
-    a fixed seed, is the test set. ``input_size`` is (height, width) in pixels.
+    The sub-folders may also be inside two folders ``train`` and ``test``. Without these two, a
+    sixth of each class, drawn with a fixed seed, is the test set. Images become model input in the
+    same way as in the service. ``input_size`` is (height, width) in pixels.
     """
 
     folder: Path
@@ -55,32 +56,36 @@ class ImageFolder:
         return self.folder / "train" if self._has_test else self.folder
 
     def _read(self, folder: Path) -> Samples:
-        if len(self.class_names) < 2:
+        names = self.class_names
+        if len(names) < 2:
             raise DataError(
-                f"{folder} holds {len(self.class_names)} sub-folders: make one for each class, at least two"
+                f"{folder} holds {len(names)} sub-folders: create one for each class, at least two"
             )
-        images, labels = [], []
-        for label, name in enumerate(self.class_names):
-            paths = [path for path in _list(folder / name) if path.is_file()]
-            if not paths:
-                raise DataError(f"{folder / name} holds no images of class {name!r}")
-            images += [_read_file(path, self.input_size) for path in paths]
-            labels += [label] * len(paths)
-        unknown = {path.name for path in _list(folder) if path.is_dir()} - set(self.class_names)
+        unknown = {path.name for path in _list(folder) if path.is_dir()} - set(names)
         if unknown:
             raise DataError(
-                f"{folder} holds {', '.join(sorted(unknown))}, which are no classes of the training folder"
+                f"{folder} holds {', '.join(sorted(unknown))}: "
+                "the training folder has no such classes"
             )
-        return Samples(np.stack(images), np.array(labels))
+        images = [_read_class(folder / name, self.input_size) for name in names]
+        labels = np.repeat(np.arange(len(names)), [len(found) for found in images])
+        return Samples(np.concatenate(images), labels)
 
 
 def _list(folder: Path) -> list[Path]:
-    """List a folder in order, without what is hidden: file managers and notebooks leave such files behind."""
+    """List a folder in order, without the hidden files of file managers and notebooks."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _read_class(folder: Path, input_size: tuple[int, int]) -> Images:
+    paths = [path for path in _list(folder) if path.is_file()]
+    if not paths:
+        raise DataError(f"{folder} holds no images of class {folder.name!r}")
+    return np.stack([_read_file(path, input_size) for path in paths])
 
 
 def _read_file(path: Path, input_size: tuple[int, int]) -> Images:
     try:
         return read_image(path.read_bytes(), input_size, MAX_PIXELS).image
     except (OSError, ServiceError) as error:
-        raise DataError(f"{path} is not an image that can be read: {error}") from error
+        raise DataError(f"{path} is not a readable image: {error}") from error

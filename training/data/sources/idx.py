@@ -1,4 +1,4 @@
-"""Own the IDX format and the four files of Fashion-MNIST. Must never know who reads them."""
+"""The IDX format, and the four IDX files of Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ TRAINING_FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
 TEST_FILES = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
 WHERE_TO_GET_IT = (
     "get the four files from github.com/zalandoresearch/fashion-mnist (data/fashion) "
-    "or Debian's package dataset-fashion-mnist, and name their folder with --data"
+    "or from Debian's package dataset-fashion-mnist, and name their folder with --data"
 )
 
-# The published files: md5 of the decompressed content and number of items. Not of the gzip file, because
-# Debian repacks the same content without gzip's file name, which changes the hash of the file alone.
+# The published files: md5 of the decompressed content, and number of items. The gzip files
+# themselves differ: Debian packs the same content without the file name in gzip's header.
 PUBLISHED = {
     "train-images-idx3-ubyte.gz": ("f4a8712d7a061bf5bd6d2ca38dc4d50a", 60_000),
     "train-labels-idx1-ubyte.gz": ("9018921c3c673c538a1fc5bad174d6f9", 60_000),
@@ -46,7 +46,7 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class IdxFolder:
-    """A folder with the four published Fashion-MNIST files, verified by md5 and count when read."""
+    """A folder with the four published files. Reading verifies their md5 and number of items."""
 
     folder: Path
 
@@ -72,16 +72,16 @@ class IdxFolder:
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Read one gzipped IDX file of unsigned bytes; the shape is the one in its header.
+    """Read a gzipped IDX file of unsigned bytes, in the shape that its header gives.
 
     Raises:
-        DataError: The file is missing, truncated, not gzip or not IDX.
+        DataError: The file is missing or truncated, or is not gzip or not IDX.
     """
     return _parse(path, _decompress(path))
 
 
 def write_idx(path: Path, values: NDArray[np.uint8]) -> None:
-    """Write a gzipped IDX file of unsigned bytes; the same values always give the same bytes."""
+    """Write a gzipped IDX file of unsigned bytes. Equal values always give equal files."""
     header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
     path.write_bytes(gzip.compress(header + values.tobytes(), mtime=0))
 
@@ -114,12 +114,13 @@ def _decompress(path: Path) -> bytes:
 def _parse(path: Path, raw: bytes) -> NDArray[np.uint8]:
     if len(raw) < 4 or raw[:3] != b"\x00\x00\x08" or len(raw) < 4 + 4 * raw[3]:
         raise DataError(
-            f"{path} does not begin with the header of an IDX file of bytes; {WHERE_TO_GET_IT}"
+            f"{path} does not start with the header of an IDX file of bytes; {WHERE_TO_GET_IT}"
         )
     shape = struct.unpack_from(f">{raw[3]}I", raw, 4)
     values = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3])
     if values.size != np.prod(shape):
         raise DataError(
-            f"{path} holds {values.size:,} values, but its header says {shape}; {WHERE_TO_GET_IT}"
+            f"{path} holds {values.size:,} values, but its header gives the shape {shape}; "
+            f"{WHERE_TO_GET_IT}"
         )
     return values.reshape(shape)

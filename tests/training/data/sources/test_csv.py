@@ -1,4 +1,4 @@
-"""The CSV source: the same tensors as IDX, and errors that name file, line and value."""
+"""The CSV source: it gives the same tensors as IDX, and errors name file, line and value."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def write_lines(path: Path, lines: list[str]) -> Path:
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 @pytest.mark.parametrize("header", [True, False])
 def test_sample_gives_the_same_tensors(tmp_path: Path, suffix: str, header: bool) -> None:
-    """Plain or compressed, with a header or none, a CSV file gives the very tensors it was written from."""
+    """A CSV file, plain or gzipped, with or without a header, gives the written tensors."""
     path = write_lines(tmp_path / f"images.csv{suffix}", to_lines(sample(), header))
     assert read_csv(path, 300).sha256() == sample().sha256()
 
 
 def test_whole_data_set_gives_the_same_hash_as_idx(tmp_path: Path) -> None:
-    """The 70,000 images as a CSV pair give the hashes that the IDX files give."""
+    """The 70,000 images in a CSV pair have the same hashes as in the IDX files."""
     idx = fashion_mnist()
     write_lines(tmp_path / TRAINING_FILE, to_lines(idx.training(), header=True))
     write_lines(tmp_path / f"{TEST_FILE}.gz", to_lines(idx.test(), header=False))
@@ -51,7 +51,7 @@ def test_whole_data_set_gives_the_same_hash_as_idx(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "wrong", "said"),
+    ("line", "wrong", "message"),
     [
         (3, lambda values: values[:-1], r"line 3: 784 columns, expected 785"),
         (300, lambda values: [*values, "0"], r"line 300: 786 columns, expected 785"),
@@ -70,25 +70,25 @@ def test_whole_data_set_gives_the_same_hash_as_idx(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_wrong_value_is_named_with_file_and_line(
-    tmp_path: Path, suffix: str, line: int, wrong: Callable[[list[str]], list[str]], said: str
+    tmp_path: Path, suffix: str, line: int, wrong: Callable[[list[str]], list[str]], message: str
 ) -> None:
-    """A line with other columns, labels or pixels than allowed gives an error with file, line and value."""
+    """A wrong column count, label or pixel gives an error with file, line and value."""
     lines = to_lines(sample(), header=True)
     lines[line - 1] = ",".join(wrong(lines[line - 1].split(",")))
     path = write_lines(tmp_path / f"images.csv{suffix}", lines)
-    with pytest.raises(DataError, match=rf"images\.csv{suffix}, {said}"):
+    with pytest.raises(DataError, match=rf"images\.csv{suffix}, {message}"):
         read_csv(path, 300)
 
 
 def test_count_is_checked(tmp_path: Path) -> None:
-    """A file with fewer images than it should hold gives an error with both counts."""
+    """A file with too few images gives an error with both counts."""
     path = write_lines(tmp_path / "images.csv", to_lines(sample(), header=True))
     with pytest.raises(DataError, match=r"images\.csv holds 300 images, expected 60,000"):
         read_csv(path, 60_000)
 
 
 def test_missing_or_truncated_file_is_named(tmp_path: Path) -> None:
-    """A pair with one file missing, and a compressed file cut off, give errors that name the file."""
+    """A missing file and a truncated gzip file give errors that name the file."""
     write_lines(tmp_path / f"{TRAINING_FILE}.gz", to_lines(sample(), header=True))
     pair = CsvPair(tmp_path, 300, 10)
     assert len(pair.training()) == 300

@@ -1,4 +1,4 @@
-"""The IDX source: what it reads, and what it says of files that are not what they should be."""
+"""The IDX source: it verifies the published files, and errors describe damaged files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.errors import DataError
 
 
 def test_whole_data_set_is_read_and_verified() -> None:
-    """The published files pass their checks: 60,000 and 10,000 images, as many of each class."""
+    """The published files pass their checks and hold equally many images of each class."""
     source = fashion_mnist()
     for samples, count in ((source.training(), 60_000), (source.test(), 10_000)):
         assert samples.images.shape == (count, 28, 28)
@@ -23,7 +23,7 @@ def test_whole_data_set_is_read_and_verified() -> None:
 
 
 def test_write_then_read_gives_the_same(tmp_path: Path) -> None:
-    """What write_idx writes, read_idx reads; the same values give the same bytes."""
+    """read_idx reads the values that write_idx wrote, and equal values give equal files."""
     images = sample().images
     write_idx(tmp_path / "images.gz", images)
     assert (read_idx(tmp_path / "images.gz") == images).all()
@@ -31,7 +31,7 @@ def test_write_then_read_gives_the_same(tmp_path: Path) -> None:
 
 
 def test_missing_file_is_named_with_where_to_get_it(tmp_path: Path) -> None:
-    """A folder without the files gives an error with the file's path and where to get it."""
+    """A missing file gives an error with its path and with where to get it."""
     with pytest.raises(
         DataError, match=r"train-images-idx3-ubyte\.gz cannot be read.*get the four files"
     ):
@@ -40,7 +40,7 @@ def test_missing_file_is_named_with_where_to_get_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 3, 20, 5_000])
 def test_truncated_file_is_named(tmp_path: Path, keep: int) -> None:
-    """A gzip file cut off anywhere gives an error that names it and what would do."""
+    """A truncated gzip file gives an error with its name and with what to do."""
     name = TEST_FILES[0]
     (tmp_path / name).write_bytes((SAMPLE / "images-idx3-ubyte.gz").read_bytes()[:keep])
     with pytest.raises(DataError, match=rf"{name}.*--data"):
@@ -48,22 +48,25 @@ def test_truncated_file_is_named(tmp_path: Path, keep: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
-        (b"", "does not begin with the header"),
-        (b"hello, world", "does not begin with the header"),
-        (b"\x00\x00\x08\x01\x00\x00\x00\x05abc", r"holds 3 values, but its header says \(5,\)"),
+        (b"", "does not start with the header"),
+        (b"hello, world", "does not start with the header"),
+        (
+            b"\x00\x00\x08\x01\x00\x00\x00\x05abc",
+            r"holds 3 values, but its header gives the shape \(5,\)",
+        ),
     ],
 )
-def test_damaged_content_is_described(tmp_path: Path, content: bytes, said: str) -> None:
-    """Content that is not IDX, or is shorter than its header says, gives an error that says so."""
+def test_damaged_content_is_described(tmp_path: Path, content: bytes, message: str) -> None:
+    """Content that is not IDX or is too short gives an error that describes the fault."""
     (tmp_path / "labels.gz").write_bytes(gzip.compress(content))
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         read_idx(tmp_path / "labels.gz")
 
 
-def test_other_content_under_a_published_name_is_refused(tmp_path: Path) -> None:
-    """A valid IDX file with one label changed gives an error with both hashes; a wrong count is named."""
+def test_other_content_under_a_published_name_is_rejected(tmp_path: Path) -> None:
+    """A changed label gives an error with both hashes, and a wrong count one with both counts."""
     source = fashion_mnist()
     labels = source.test().labels.astype(np.uint8)
     labels[0] += 1
@@ -80,7 +83,7 @@ def test_other_content_under_a_published_name_is_refused(tmp_path: Path) -> None
         IdxFolder(tmp_path).test()
 
 
-def test_data_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    """--data with a path that is not there gives an error that names it and what would do."""
-    with pytest.raises(DataError, match="nowhere is not a folder with"):
+def test_missing_data_is_named(tmp_path: Path) -> None:
+    """A path that does not exist gives an error with the path and the allowed sources."""
+    with pytest.raises(DataError, match="nowhere is not a data source: name a folder with"):
         open_source(tmp_path / "nowhere")
