@@ -14,11 +14,12 @@ import pytest
 from service.bundle import Bundle, read_bundle, self_test_image
 from service.settings import Settings
 from tests.training.fashion_mnist import ROOT, SAMPLE, fashion_mnist, sample
-from training.card import render_card
-from training.evaluate import Answers, measure, run_graph
-from training.export import check_graph
-from training.sources.idx import CLASS_NAMES
-from training.uncertainty import measure_distances, measure_prediction_sets
+from training.assess.card import render_card
+from training.assess.evaluation import measure
+from training.assess.uncertainty import measure_distances, measure_prediction_sets
+from training.data.sources.idx import CLASS_NAMES
+from training.export.gate import check_graph
+from training.fit.answers import Answers, run_graph
 
 
 @pytest.fixture(
