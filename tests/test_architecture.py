@@ -26,8 +26,23 @@ ROOMS = {
         {"imaging", "bundle", "machine"},
         {"settings", "errors"},
     ),
+    "training": (
+        {"__main__"},
+        {"export"},
+        {"assess"},
+        {"fit"},
+        {"architectures"},
+        {"data"},
+        {"plots"},
+        {"errors"},
+    ),
 }
-APART = {"service/__init__", "service/client"}  # the client knows the HTTP contract alone
+SHARED_WITH_TRAINING = {"service/bundle", "service/imaging", "service/errors"}
+APART = {
+    "service/__init__",
+    "training/__init__",
+    "service/client",
+}  # the client knows the HTTP contract alone
 OWNERS = {
     "fastapi": {"app", "api", "telemetry/tracing"},
     "starlette": {"app", "api", "telemetry"},
@@ -82,6 +97,13 @@ def test_imports_go_one_way(package: str) -> None:
         else:
             upwards = {other for other in others if row_of.get(other, -1) <= row_of[room]}
             assert not upwards, f"{module} imports {upwards}"
+
+
+def test_training_shares_few_rooms_with_the_service() -> None:
+    """Training imports only the bundle, the images' way to the model, and the errors."""
+    imported = {name for path in modules("training").values() for name in imports(path)}
+    rooms = {"/".join(name.split("/")[:2]) for name in imported if name.startswith("service/")}
+    assert rooms == SHARED_WITH_TRAINING
 
 
 @pytest.mark.parametrize("package", ROOMS)
