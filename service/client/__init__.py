@@ -1,6 +1,6 @@
 """The batch client: a library, and the command ``python -m service.client``.
 
-Knows only the HTTP contract and imports nothing else of ``service``.
+Knows only the HTTP contract and imports no other part of ``service``.
 
     with Client("http://127.0.0.1:8000") as client:
         print(client.predict("boot.png").class_name)
@@ -14,7 +14,7 @@ if _missing := [name for name in ("httpx2", "rich", "stamina", "typer") if find_
         f"the client needs packages that are not installed: {', '.join(_missing)}. "
         "Run: pip install 'fashion-classifier[client]'"
     )
-    # With `python -m service.client`, argv[0] is "-m" during this import. SystemExit: no traceback.
+    # With `python -m service.client`, argv[0] is "-m" here. SystemExit prints no traceback.
     raise SystemExit(_message) if sys.argv[0] == "-m" else ModuleNotFoundError(_message)
 
 from service.client.client import AsyncClient, Client, Prediction

@@ -31,10 +31,10 @@ from service.client.summary import Summary
 async def classify_files(
     client: AsyncClient, images: Iterable[Path], concurrency: int, on_row: Callable[[Row], None]
 ) -> None:
-    """Classify images, ``concurrency`` at a time, and pass each row to ``on_row`` when it is known.
+    """Classify images, ``concurrency`` at a time, and pass each row to ``on_row`` when it is ready.
 
     Raises:
-        UnreachableError: The server cannot be reached any more. The other images are not tried.
+        UnreachableError: The server is unreachable. The remaining images are not tried.
     """
     queue = iter(images)
 
@@ -53,7 +53,7 @@ async def classify_files(
             for _ in range(concurrency):
                 workers.create_task(work())
     except ExceptionGroup as group:
-        raise group.exceptions[0] from group  # all workers fail for the same reason
+        raise group.exceptions[0] from group  # one reason is enough to end the run
 
 
 class _RateColumn(ProgressColumn):
@@ -91,34 +91,32 @@ def _run(
     ],
     output: Annotated[Path, Option("--output", "-o", help="The .csv or .jsonl file to write.")],
     url: Annotated[str, Option(help="The service's base URL.")] = "http://127.0.0.1:8000",
-    concurrency: Annotated[int, Option(min=1, max=MAX_CONNECTIONS, help="Requests in flight.")] = 8,
+    concurrency: Annotated[int, Option(min=1, max=MAX_CONNECTIONS, help="Requests at a time.")] = 8,
     retries: Annotated[int, Option(min=0, help="Retries for each image.")] = 5,
     timeout: Annotated[
-        float, Option(min=0.001, help="Seconds to wait for each step of a request.")
+        float, Option(min=0.001, help="Seconds to wait for each step: connect, send, receive.")
     ] = 30.0,
     api_key: Annotated[
         str, Option(envvar="FASHION_CLASSIFIER_API_KEY", help="Sent as a bearer token.")
     ] = "",
     resume: Annotated[
-        bool, Option("--resume", help="Skip the images that the output has an answer for.")
+        bool, Option("--resume", help="Continue an output: skip images that have an answer.")
     ] = False,
-    overwrite: Annotated[
-        bool, Option("--overwrite", help="Replace an output that exists.")
-    ] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing output.")] = False,
     explain: Annotated[
-        bool, Option("--explain", help="Add what the model saw of each image, and warnings.")
+        bool, Option("--explain", help="Add the image as the model saw it, and warnings.")
     ] = False,
     labels_from_folders: Annotated[
         bool,
         Option(
             "--labels-from-folders",
-            help="Print the accuracy. Each folder's name is a class's name or id.",
+            help="Print the accuracy. An image's true class is its folder's name: a name or an id.",
         ),
     ] = False,
 ) -> None:
     """Classify images, write a row for each, and print a summary.
 
-    Exit code: 0 if all rows are answers, 1 if not, 2 for a wrong argument, 130 after Ctrl-C.
+    Exit code: 0 if every image has an answer, 1 if not, 2 for a wrong argument, 130 after Ctrl-C.
     """
     images = find_images(paths)
     kept = read_kept_rows(output, images, resume=resume, overwrite=overwrite)
@@ -127,9 +125,9 @@ def _run(
     for row in kept:
         summary.add(row)
     done = {row.path for row in kept}
-    left = [image for image in images if str(image) not in done]
+    remaining = [image for image in images if str(image) not in done]
     with closing(RowFile(output, kept)) as file:
-        exit_code = _classify_into_file(client, left, concurrency, file, summary)
+        exit_code = _classify_into_file(client, remaining, concurrency, file, summary)
     Console().print(summary.table())
     typer.echo("\n".join(summary.lines()))
     raise typer.Exit(exit_code or int(summary.failed.total() > 0))
@@ -137,7 +135,7 @@ def _run(
 
 def main() -> None:
     """Run the command line."""
-    stamina.instrumentation.set_on_retry_hooks(())  # structlog's would print on stdout
+    stamina.instrumentation.set_on_retry_hooks(())  # stamina's structlog hook prints on stdout
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(_run)
     try:

@@ -23,12 +23,12 @@ from service.client.errors import (
     UsageError,
 )
 
-RETRIED_STATUSES = frozenset({429, 502, 503, 504})  # overloaded, restarting or too slow
+RETRIED_STATUSES = frozenset({429, 502, 503, 504})  # rate limit, overload, restart, timeout
 MAX_CONNECTIONS = 100
 LONGEST_BACKOFF_S = 30.0
-LONGEST_RETRY_AFTER_S = 300.0  # a longer Retry-After ends the attempts
+LONGEST_RETRY_AFTER_S = 300.0  # the client gives up if Retry-After is longer
 
-# stamina logs each retry. Without a handler, Python prints that on stderr.
+# stamina logs each retry as a warning. Without a handler, Python prints warnings on stderr.
 logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 
@@ -36,8 +36,9 @@ logging.getLogger("stamina").addHandler(logging.NullHandler())
 class Prediction:
     """The service's answer for one image.
 
-    ``probabilities`` lie in [0, 1], in the model's label order. ``explanation`` comes on request.
-    ``distance`` and ``in_distribution`` are None where the model does not measure them.
+    ``probabilities`` maps each class to a value in [0, 1], in the model's label order.
+    ``explanation`` is None without ``explain=True``. ``distance`` and ``in_distribution`` are None
+    if the model does not measure them.
     """
 
     class_id: int
@@ -53,7 +54,7 @@ class Prediction:
 
 @dataclass(eq=False)
 class _Caller:
-    """The arguments of Client and AsyncClient, and what follows from them. Does no I/O."""
+    """The arguments of Client and AsyncClient, and the settings derived from them. Does no I/O."""
 
     url: str
     api_key: str | None = field(default=None, repr=False)
@@ -71,7 +72,7 @@ class _Caller:
         return {
             "base_url": _parse_url(self.url),
             "headers": headers,
-            # No limit on the wait for a free connection: that is not the server's fault.
+            # The wait for a free connection has no limit: the server does not cause it.
             "timeout": httpx2.Timeout(self.timeout_s, pool=None),
             "limits": httpx2.Limits(max_connections=MAX_CONNECTIONS),
             "params": {"explain": "true"} if self.explain else {},
@@ -79,7 +80,7 @@ class _Caller:
 
     @property
     def _retry_policy(self) -> dict[str, Any]:
-        """The arguments of stamina's callers."""
+        """The arguments of stamina's retrying callers."""
         return {
             "attempts": self.retries + 1,
             "timeout": None,
@@ -96,18 +97,21 @@ class _Caller:
             return False
         if error.retry_after_s is None:
             return True
-        jitter_s = random.uniform(0, self.backoff_s)  # noqa: S311 - spreads the clients; no secret
-        return error.retry_after_s <= LONGEST_RETRY_AFTER_S and error.retry_after_s + jitter_s
+        if error.retry_after_s > LONGEST_RETRY_AFTER_S:
+            return False
+        jitter_s = random.uniform(0, self.backoff_s)  # noqa: S311 - jitter is not a secret
+        return error.retry_after_s + jitter_s
 
 
 @dataclass(eq=False)
 class Client(_Caller):
     """Call the service from threads.
 
-    ``timeout_s`` bounds each step of a request. The client retries a failed connection and a 429,
-    502, 503 or 504 up to ``retries`` times. It waits as long as Retry-After asks, and gives up
-    if that is more than five minutes. Without Retry-After it waits ``backoff_s`` seconds, doubled
-    at each retry, plus jitter. ``explain=True`` adds what the model saw.
+    ``timeout_s`` limits each step of a request: connect, send, receive. The client retries up to
+    ``retries`` times after a failed connection, a timeout, or a 429, 502, 503 or 504. It waits as
+    long as Retry-After asks, and gives up if Retry-After is more than five minutes. Without
+    Retry-After it waits ``backoff_s`` seconds, doubled at each retry, plus jitter, but at most 30
+    seconds. ``explain=True`` asks for ``Prediction.explanation``: what the model saw.
 
     Raises:
         UsageError: The URL is not an http or https URL.
@@ -118,13 +122,13 @@ class Client(_Caller):
         self._retrying = stamina.RetryingCaller(**self._retry_policy).on(self._decide_retry)
 
     def predict(self, image: Path | str | bytes) -> Prediction:
-        """Classify one image: a path, or the bytes of an image file.
+        """Classify one image, given as a path or as the bytes of an image file.
 
         Raises:
             UnreadableFileError: The file cannot be read.
-            NoAnswerError: No attempt got an answer.
+            NoAnswerError: The last attempt got no answer.
             ProblemError: The server answered with an error.
-            UnexpectedAnswerError: Something else than this service answered.
+            UnexpectedAnswerError: A 200 has no prediction. The URL may be another service's.
         """
         return self._retrying(self._post, _read_image(image))
 
@@ -193,7 +197,7 @@ def _read_image(image: Path | str | bytes) -> bytes:
 
 @contextmanager
 def _connection_errors() -> Iterator[None]:
-    """Turn httpx2's errors into the client's."""
+    """Turn httpx2's errors into NoAnswerError and UnreachableError."""
     try:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
@@ -228,7 +232,7 @@ def _parse_answer(response: httpx2.Response) -> Prediction:
 def _parse_problem(response: httpx2.Response) -> ProblemError:
     title = f"HTTP {response.status_code} {response.reason_phrase}"
     problem = {"type": "about:blank", "title": title, "detail": response.text[:200]}
-    with suppress(TypeError, ValueError):  # a proxy's own page is no JSON object
+    with suppress(TypeError, ValueError):  # a proxy's error page is not a JSON object
         problem |= response.json()
     return ProblemError(response.status_code, problem, _parse_retry_after_s(response))
 

@@ -4,7 +4,7 @@ ClientError
 ├── UnreadableFileError     an image file cannot be read
 ├── NoAnswerError           the connection broke or timed out
 │   └── UnreachableError    no connection could be made
-├── UnexpectedAnswerError   a 200 that breaks the HTTP contract: the URL may be another service's
+├── UnexpectedAnswerError   a 200 without a prediction: the URL may be another service's
 ├── ProblemError            the server answered with an error
 └── UsageError              an argument is wrong
 """
@@ -33,19 +33,19 @@ class UnreadableFileError(ClientError):
 
 
 class NoAnswerError(ClientError):
-    """The connection broke or timed out at every attempt."""
+    """The connection broke or timed out at the last attempt."""
 
     problem_type, title = "client:no-answer", "No answer"
 
 
 class UnreachableError(NoAnswerError):
-    """No connection could be made at any attempt."""
+    """The last attempt could not connect."""
 
     problem_type, title = "client:unreachable", "Server unreachable"
 
 
 class UnexpectedAnswerError(ClientError):
-    """A 200 breaks the HTTP contract."""
+    """A 200 has no prediction. The URL may be another service's."""
 
     problem_type, title = "client:unexpected-answer", "Unexpected answer"
 
@@ -57,7 +57,8 @@ class UsageError(ClientError):
 class ProblemError(ClientError):
     """The server answered with an error.
 
-    ``problem`` is the RFC 9457 body, ``retry_after_s`` what Retry-After asks for.
+    ``problem`` is the body of the answer (RFC 9457). ``retry_after_s`` is the wait that Retry-After
+    asks for, or None.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The image files that a command line names."""
+"""Finds the image files that the command line's arguments name."""
 
 from collections.abc import Sequence
 from glob import glob
@@ -6,11 +6,11 @@ from pathlib import Path
 
 from service.client.errors import UsageError
 
-IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # what browsers show
+IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # web formats
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:
-    """Return the files that files, folders and globs name, each once.
+    """Return the files that the arguments (files, folders, globs) name, each file once.
 
     Folders are searched recursively for IMAGE_SUFFIXES.
 
@@ -21,21 +21,22 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
 
 
 def _find(argument: str) -> list[Path]:
-    # A file's own name may look like a glob, so existing files come first.
-    # glob.glob, because Path.glob takes no absolute pattern.
+    # An existing path is not a glob, even if it looks like one (shoe[1].png).
+    # Path.glob takes no absolute pattern, glob.glob does.
     exists = Path(argument).exists()
     matches = [argument] if exists else sorted(glob(argument, recursive=True))  # noqa: PTH207
     if not matches:
-        raise UsageError(f"{argument} is no file, no folder and matches nothing")
+        raise UsageError(f"{argument} is not a file or folder, and as a glob it matches nothing")
     images = [image for match in matches for image in _list_images(Path(match))]
     if not images:
-        raise UsageError(f"{argument} has no {', '.join(IMAGE_SUFFIXES)} file")
+        suffixes = ", ".join(IMAGE_SUFFIXES)
+        raise UsageError(f"{argument} has no image file. Image files end in {suffixes}")
     return images
 
 
 def _list_images(path: Path) -> list[Path]:
     if not path.is_dir():
-        return [path]  # whatever its suffix is: the server decides what is an image
+        return [path]  # with any suffix: the server decides what is an image
     images = (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-    # macOS leaves hidden files such as ._boot.png.
+    # Hidden files are skipped: macOS adds files such as ._boot.png, which are not images.
     return sorted(image for image in images if image.is_file() and not image.name.startswith("."))

@@ -1,4 +1,4 @@
-"""The rows of an output file: one image each, as CSV or JSON lines."""
+"""The rows of an output file, one for each image, as CSV or JSON lines."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from service.client.client import Prediction
 from service.client.errors import ClientError, UsageError
 
 MAX_ERROR_CHARACTERS = 500
-# Keep the bytes of a path that is not UTF-8, and each line break as it is.
+# Keep the bytes of a path that is not UTF-8, and keep each line break as it is.
 ENCODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"}
 
 
@@ -60,8 +60,8 @@ JSON_COLUMNS = tuple(field.name for field in fields(Row) if field.type not in (s
 class RowFile:
     """An output file, CSV or JSON lines by its suffix, that grows row by row.
 
-    Opening it replaces the file by ``kept`` in one step. Each row is written at once and whole: a
-    killed run loses no row.
+    Opening replaces the file's content with the ``kept`` rows in one step. Each row goes to the
+    operating system at once: a killed run loses at most the row that it was writing.
 
     Raises:
         UsageError: The path has another suffix or cannot be written.
@@ -109,7 +109,7 @@ def _csv_line(cells: Iterable[object]) -> str:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of an output file, without a last row that a killed run cut.
+    """Return the complete rows of an output file. A last row that a killed run cut is left out.
 
     Raises:
         UsageError: The file cannot be read or is not an output of this client.
@@ -144,23 +144,24 @@ def _read_csv(lines: Sequence[str]) -> Iterator[Row]:
     except csv.Error:
         if reader.line_num < len(lines) - 1:
             raise
-        # At the end of the file, this is the row that was cut, after a line break inside quotes.
+        # An error at the end of the file is a row that was cut at a line break inside quotes.
 
 
 def read_kept_rows(
     output: Path, images: Iterable[Path], *, resume: bool, overwrite: bool
 ) -> list[Row]:
-    """Return the rows of an earlier run that stay: all but the errors of ``images``.
+    """Return the earlier run's rows to keep: all except the failed rows of ``images``.
 
     Raises:
-        UsageError: The file exists and is neither resumed nor overwritten, or cannot be resumed.
+        UsageError: The suffix is wrong, both flags are given, the file exists and no flag is given,
+            or the file cannot be resumed.
     """
     if resume and overwrite:
         raise UsageError("got --resume and --overwrite; give only one of them")
-    _is_csv(output)
+    _is_csv(output)  # raises UsageError if the suffix is wrong
     if overwrite or not output.exists():
         return []
     if not resume:
-        raise UsageError(f"{output} exists. Continue it with --resume, replace it with --overwrite")
+        raise UsageError(f"{output} exists. Use --resume to continue it, --overwrite to replace it")
     asked = {str(image) for image in images}
     return [row for row in read_rows(output) if row.class_name is not None or row.path not in asked]

@@ -14,9 +14,9 @@ from service.client.rows import Row
 
 @dataclass
 class Summary:
-    """Counts over rows.
+    """The counts of a run's rows.
 
-    With ``labels_from_folders``, the name of an image's folder is its true class, by name or id.
+    With ``labels_from_folders``, an image's true class is its folder's name: a class name or id.
     """
 
     labels_from_folders: bool = False
@@ -44,15 +44,15 @@ class Summary:
             self.hits[true_name].append(true_name == row.class_name)
 
     def table(self) -> Table:
-        """Return a table with one line a class."""
+        """Return a table with one row for each class."""
         headings = ["predicted", "mean probability"]
         headings += ["true", "recognised"] if self.labels_from_folders else []
         table = Table("class", *(Column(heading, justify="right") for heading in headings))
         for name in self.classes:
-            found, hits = self.probabilities[name], self.hits[name]
+            probabilities, hits = self.probabilities[name], self.hits[name]
             labels = [str(len(hits)), str(sum(hits))] if self.labels_from_folders else []
-            mean = f"{fmean(found):.3f}" if found else ""
-            table.add_row(escape(name), str(len(found)), mean, *labels)
+            mean = f"{fmean(probabilities):.3f}" if probabilities else ""
+            table.add_row(escape(name), str(len(probabilities)), mean, *labels)
         return table
 
     def lines(self) -> Iterator[str]:
@@ -65,4 +65,4 @@ class Summary:
             share = f"{sum(hits)} of {len(hits)} labelled and classified images"
             yield f"accuracy: {fmean(hits):.2%} ({share})"
         elif self.labels_from_folders:
-            yield "accuracy: unknown, no classified image is in a folder named by a class or its id"
+            yield "accuracy: unknown, no classified image is in a folder named after a class or id"

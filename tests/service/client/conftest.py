@@ -17,7 +17,7 @@ def server() -> Iterator[ScriptedServer]:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A folder with scripts for classes 0 to 2, one in a subfolder, and two files to be ignored."""
+    """A folder with three image files, one in a subfolder, and two files that a search ignores."""
     folder = tmp_path / "images"
     (folder / "deeper").mkdir(parents=True)
     for name, script in {"a.png": "200 0", "b.JPG": "200 1", "deeper/c.webp": "200 2"}.items():

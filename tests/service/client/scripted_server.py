@@ -1,4 +1,4 @@
-"""An HTTP server that answers each upload as the upload itself says."""
+"""An HTTP server for tests: each upload contains the script of its own answers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ CLASSES = ("T-shirt/top", "Trouser", "Bag")
 
 
 class ScriptedServer(ThreadingHTTPServer):
-    """Answers an "image" by the script in its bytes, one step a request, the last step for ever.
+    """Reads a script from each upload's bytes and performs one step per request.
 
-    ``503 after 1; 200 2`` is a 503 with ``Retry-After: 1``, then class 2. The steps:
+    Further requests repeat the last step. ``503 after 1; 200 2`` answers a 503 with
+    ``Retry-After: 1``, then class 2. The steps:
     ``200 CLASS_ID``, ``STATUS``, ``STATUS after VALUE``, ``garbage`` (a 200 without a prediction),
     ``page`` (a 500 with HTML), ``drop`` (closes without an answer), ``hang`` (never answers).
     """
@@ -27,7 +28,7 @@ class ScriptedServer(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), ScriptedHandler)
-        self.arrivals: dict[bytes, list[float]] = defaultdict(list)  # monotonic seconds by body
+        self.arrivals: dict[bytes, list[float]] = defaultdict(list)  # time.monotonic() by body
         self.headers: list[Any] = []
         self.in_flight = self.most_in_flight = 0
         self.lock, self.stopping = threading.Lock(), threading.Event()
@@ -45,7 +46,7 @@ class ScriptedHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        """Do the next step of the script in the body."""
+        """Perform the next step of the script in the body."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         with self.server.lock:
             arrivals = self.server.arrivals[body]
@@ -55,13 +56,13 @@ class ScriptedHandler(BaseHTTPRequestHandler):
             self.server.headers.append(self.headers)
             self.server.in_flight += 1
             self.server.most_in_flight = max(self.server.most_in_flight, self.server.in_flight)
-        time.sleep(0.01)  # lets requests overlap, if the client sends them together
+        time.sleep(0.01)  # lets concurrent requests overlap
         with self.server.lock:
             self.server.in_flight -= 1
         self.follow(step)
 
     def follow(self, step: list[str]) -> None:
-        """Answer, or fail, as one step says."""
+        """Perform one step of a script."""
         if step[0] == "hang":
             self.server.stopping.wait()
         if step[0] in ("hang", "drop"):

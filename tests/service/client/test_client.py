@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_bytes_and_paths_give_a_prediction(server: ScriptedServer, images: Path) -> None:
-    """Bytes, Path and str give the whole answer of the server, sync and async."""
+    """Bytes, a Path and a str each give the server's full answer, sync and async."""
     expected = Prediction(
         class_id=0,
         class_name=CLASSES[0],
@@ -52,7 +52,7 @@ def test_bytes_and_paths_give_a_prediction(server: ScriptedServer, images: Path)
 
 
 def test_api_key_is_a_bearer_token(server: ScriptedServer) -> None:
-    """The key is sent as a bearer token and is not in the repr; no key, no header."""
+    """A key is sent as a bearer token and is not in the repr; without a key there is no header."""
     with Client(server.url, "secret") as client:
         client.predict(b"200 0")
         assert "secret" not in repr(client)
@@ -62,7 +62,7 @@ def test_api_key_is_a_bearer_token(server: ScriptedServer) -> None:
 
 
 @pytest.mark.parametrize("first", ["429", "502", "503", "504", "drop"])
-def test_passing_failures_are_retried(server: ScriptedServer, first: str) -> None:
+def test_temporary_failures_are_retried(server: ScriptedServer, first: str) -> None:
     """Overload, a gateway's error and a broken connection are retried, sync and async."""
 
     async def predict() -> Prediction:
@@ -76,7 +76,7 @@ def test_passing_failures_are_retried(server: ScriptedServer, first: str) -> Non
 
 
 def test_backoff_doubles(server: ScriptedServer) -> None:
-    """Without Retry-After, the pause before each retry is at least twice the pause before."""
+    """Without Retry-After, the retries wait at least 1, 2 and 4 times ``backoff_s``."""
     with Client(server.url, backoff_s=0.05) as client:
         client.predict(b"503;503;503;200 1")
     times = server.arrivals[b"503;503;503;200 1"]
@@ -86,7 +86,7 @@ def test_backoff_doubles(server: ScriptedServer) -> None:
 
 @pytest.mark.parametrize("asked", ["1", "date"])
 def test_retry_after_is_honoured(server: ScriptedServer, asked: str) -> None:
-    """The retry does not come before Retry-After, seconds or a date, sync and async."""
+    """The retry waits as long as Retry-After asks, in seconds or until a date, sync and async."""
     moment = int(time.time()) + 2
     value = formatdate(moment, usegmt=True) if asked == "date" else asked
     body, other = f"503 after {value};200 1".encode(), f"503 after {value};200 2".encode()
@@ -107,7 +107,7 @@ def test_retry_after_is_honoured(server: ScriptedServer, asked: str) -> None:
 
 
 def test_endless_retry_after_is_an_error(server: ScriptedServer) -> None:
-    """The client gives up at once if the server asks for a day."""
+    """The client gives up at once if the server asks it to wait for a day."""
     with Client(server.url) as client, pytest.raises(ProblemError) as caught:
         client.predict(b"503 after 86400")
     assert caught.value.retry_after_s == 86400
@@ -117,8 +117,8 @@ def test_endless_retry_after_is_an_error(server: ScriptedServer) -> None:
 @pytest.mark.parametrize(
     "asked", ["soon", "Wed, 21 Oct 2015 07:28:00 GMT", "-1", "Wed, 21 Oct 2015 07:28:00 -0000"]
 )
-def test_senseless_retry_after_is_retried(server: ScriptedServer, asked: str) -> None:
-    """A Retry-After that is no number, or is in the past, leads to a retry."""
+def test_invalid_retry_after_is_retried(server: ScriptedServer, asked: str) -> None:
+    """A Retry-After that is invalid or in the past does not prevent a retry."""
     with Client(server.url, backoff_s=0.001) as client:
         assert client.predict(f"429 after {asked};200 1".encode()).class_id == 1
 
@@ -137,8 +137,8 @@ def test_gives_up(server: ScriptedServer) -> None:
 
 
 @pytest.mark.parametrize("script", ["400", "401", "413", "415", "422", "500", "page", "garbage"])
-def test_lasting_failures_are_not_retried(server: ScriptedServer, script: str) -> None:
-    """An error that another attempt cannot mend is raised at once, a proxy's page too."""
+def test_permanent_failures_are_not_retried(server: ScriptedServer, script: str) -> None:
+    """An error that a retry cannot fix, or a proxy's error page, is raised at once."""
     titles = {"page": "HTTP 500 Internal Server Error", "garbage": "Unexpected answer"}
     with Client(server.url) as client, pytest.raises(ClientError) as caught:
         client.predict(script.encode())

@@ -1,4 +1,4 @@
-"""Which files the arguments of the command line mean."""
+"""The image files that the command line's arguments name."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from service.client.files import find_images
 
 
 def test_files_folders_and_globs(images: Path) -> None:
-    """A folder gives its images, a file and a glob what they name; nothing comes twice."""
+    """A folder gives its images, a glob its matches, a file itself; no file comes twice."""
     inside = [images / "a.png", images / "b.JPG", images / "deeper/c.webp"]
     assert find_images([str(images)]) == inside
     assert find_images([f"{images}/*.png", str(images / "a.png"), str(images)]) == inside
@@ -24,14 +24,14 @@ def test_relative_glob(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_name_that_looks_like_a_glob_is_a_file(tmp_path: Path) -> None:
-    """A file that exists is taken by its name, not read as a pattern."""
+    """The name of an existing file is not read as a glob."""
     (tmp_path / "shoe[1].png").touch()
     assert find_images([str(tmp_path / "shoe[1].png")]) == [tmp_path / "shoe[1].png"]
 
 
 @pytest.mark.parametrize("name", ["missing.png", "empty", "*.png"])
 def test_argument_without_an_image_is_an_error(tmp_path: Path, name: str) -> None:
-    """The error names a missing file, an empty folder and a glob without a match."""
+    """A missing file, an empty folder or a glob without a match is named in the error."""
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError) as caught:
         find_images([str(tmp_path / name)])

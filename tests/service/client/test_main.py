@@ -41,7 +41,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def read(output: Path) -> dict[str, dict[str, Any]]:
-    """Read an output as any other program would, by file name; no image may be there twice."""
+    """Read an output with csv or json; return rows by file name. No name may occur twice."""
     with output.open(newline="") as file:
         is_csv = output.suffix == ".csv"
         rows = list(csv.DictReader(file)) if is_csv else [json.loads(line) for line in file]
@@ -57,7 +57,7 @@ def output(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_all_answered(server: ScriptedServer, images: Path, output: Path) -> None:
-    """Every image has a row with all probabilities, the summary counts classes, the exit is 0."""
+    """Every row has all probabilities, the summary counts classes, and the exit code is 0."""
     done = run(images, "--url", server.url, "--output", output)
     assert done.returncode == 0, done.stderr
     rows = read(output)
@@ -77,7 +77,7 @@ def test_all_answered(server: ScriptedServer, images: Path, output: Path) -> Non
 
 
 def test_failures_are_rows(server: ScriptedServer, images: Path, output: Path) -> None:
-    """A failed image has a row with its problem, the others are answered, the exit is 1."""
+    """A failed image has a row with its problem, others have answers, and the exit code is 1."""
     for name in ("garbage", "page", "drop"):
         (images / f"{name}.png").write_text(name)
     options = "--url", server.url, "--output", output, "--retries", 0
@@ -99,7 +99,7 @@ def test_failures_are_rows(server: ScriptedServer, images: Path, output: Path) -
 
 
 def test_retries_are_silent(server: ScriptedServer, images: Path, output: Path) -> None:
-    """A retry prints nothing: stderr has the progress bar alone."""
+    """A retry prints nothing: stderr has only the progress bar."""
     (images / "a.png").write_text("503 after 0;200 0")
     done = run(images / "a.png", "--url", server.url, "--output", output)
     assert done.returncode == 0, done.stderr
@@ -109,7 +109,7 @@ def test_retries_are_silent(server: ScriptedServer, images: Path, output: Path) 
 
 
 def test_resume_after_a_kill(server: ScriptedServer, images: Path, output: Path) -> None:
-    """After a kill that cut the last line, only the failed and the cut image are sent again."""
+    """After a cut in the last row, only its image and the failed image are sent again."""
     (images / "busy.png").write_text("422;200 0")
     options = images, "--url", server.url, "--output", output, "--concurrency", 1
     assert run(*options).returncode == 1
@@ -136,7 +136,7 @@ def test_interrupt_keeps_the_rows(server: ScriptedServer, images: Path, tmp_path
         (images / f"z{number}.png").write_text("hang;200 1" + " " * number)
     output = tmp_path / "results.csv"
     options = images, "--url", server.url, "--output", output
-    # Under a shell's background job SIGINT is ignored, in its children too.
+    # A shell's background jobs ignore SIGINT, and child processes inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         command(*options), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -158,7 +158,7 @@ def test_interrupt_keeps_the_rows(server: ScriptedServer, images: Path, tmp_path
 
 
 def test_accuracy_comes_from_folders(server: ScriptedServer, tmp_path: Path) -> None:
-    """A folder's name, a class or its id, labels its images; others do not count."""
+    """A folder named after a class or its id labels its images; other images do not count."""
     truth = {"0/a": 0, "0/b": 1, "2/a": 2, "Bag/b": 2, "Bag/c": 0, "3/a": 0, "shoes/a": 0}
     for name, class_id in truth.items():
         path = tmp_path / "set" / f"{name}.png"
@@ -186,7 +186,7 @@ def test_concurrency_is_bounded(server: ScriptedServer, tmp_path: Path) -> None:
 
 
 def test_existing_output_is_safe(server: ScriptedServer, images: Path, tmp_path: Path) -> None:
-    """Only --overwrite replaces an output, and a foreign file is never resumed."""
+    """Only --overwrite replaces an output. Another program's file is never resumed."""
     output = tmp_path / "results.csv"
     options = images, "--url", server.url, "--output", output
     output.write_text("path,label\nboot.png,9\n")
@@ -201,7 +201,7 @@ def test_existing_output_is_safe(server: ScriptedServer, images: Path, tmp_path:
 
 
 def test_wrong_arguments_are_named(images: Path, tmp_path: Path) -> None:
-    """A missing path, another suffix and a wrong URL exit with 2 and make no output."""
+    """A missing path, a wrong suffix and a wrong URL exit with 2 and create no output."""
     for arguments, named in {
         (images / "missing.png", "--output", tmp_path / "r.csv"): str(images / "missing.png"),
         (images, "--output", tmp_path / "r.xlsx"): "r.xlsx",
@@ -214,7 +214,7 @@ def test_wrong_arguments_are_named(images: Path, tmp_path: Path) -> None:
 
 
 def test_unreachable_server_ends_the_run(images: Path, tmp_path: Path) -> None:
-    """Without a listener the run exits with 1 and names the URL, and --resume does the images."""
+    """Without a server the run exits with 1 and names the URL; --resume continues it."""
     url, output = unused_url(), tmp_path / "results.jsonl"
     done = run(images, "--url", url, "--output", output, "--retries", 0)
     assert done.returncode == 1
@@ -226,7 +226,7 @@ def test_unreachable_server_ends_the_run(images: Path, tmp_path: Path) -> None:
 
 
 def test_imports_nothing_of_the_server() -> None:
-    """The client loads no web framework, model runtime or imaging, and no other room of service."""
+    """The client loads no web framework, model runtime, imaging or other part of service."""
     listing = "import service.client.__main__, sys; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", listing], cwd=ROOT, capture_output=True, text=True, check=True
@@ -254,7 +254,7 @@ def test_missing_extra_is_named(way: tuple[str, str], tmp_path: Path) -> None:
 
 
 def test_real_service_answers(tmp_path: Path) -> None:
-    """The real service gives all fields of the shipped model, and a 422 for a text named .png."""
+    """The real service gives all fields for images, and an error for a text named .png."""
     config = uvicorn.Config(create_app(Settings(device="cpu")), port=0, log_config=None)
     service = uvicorn.Server(config)
     thread = threading.Thread(target=service.run)

@@ -60,7 +60,7 @@ def write(path: Path, *rows: Row) -> None:
 
 
 def test_row_of_a_prediction(output: Path) -> None:
-    """A row holds all of a prediction, and a file gives the row back."""
+    """A row holds the whole prediction, and the file gives the same row back."""
     row = Row.answered(Path("a/boot.png"), PREDICTION)
     assert row == Row(
         path="a/boot.png",
@@ -93,7 +93,7 @@ def test_row_of_an_error() -> None:
 @given(rows=st.lists(answered | failed, min_size=1, max_size=4), cut=st.floats(0, 1))
 @settings(max_examples=100, deadline=None)
 def test_cut_file_keeps_its_whole_rows(suffix: str, rows: list[Row], cut: float) -> None:
-    """With any text, a file gives its rows back, and a cut file the rows before the cut."""
+    """A file gives back rows with any text; a cut file gives the rows before the cut."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "rows" + suffix)
         ends = []
@@ -109,7 +109,7 @@ def test_cut_file_keeps_its_whole_rows(suffix: str, rows: list[Row], cut: float)
 
 
 def test_resume_keeps_answers_and_other_errors(output: Path) -> None:
-    """A resumed run keeps every answer, and the errors of images that are not asked again."""
+    """A resumed run keeps every answer, and the errors of images that are not requested."""
     done = Row.answered(Path("done.png"), PREDICTION)
     again, other = (
         Row.failed(Path(name), UnreachableError("gone")) for name in ("again.png", "other.png")
@@ -123,19 +123,19 @@ def test_resume_keeps_answers_and_other_errors(output: Path) -> None:
 
 
 def test_new_output_keeps_nothing(output: Path) -> None:
-    """An output that does not exist is new, with --resume too."""
+    """With --resume, an output that does not exist has no rows to keep."""
     assert read_kept_rows(output, [Path("a.png")], resume=True, overwrite=False) == []
 
 
 def test_unwritable_output_is_named(output: Path) -> None:
-    """A folder that does not exist is an error that names the output."""
+    """The error names an output whose folder does not exist."""
     path = output.parent / "missing" / output.name
     with pytest.raises(UsageError, match=r"cannot write .*missing"):
         RowFile(path)
 
 
-def test_unreadable_output_is_named(output: Path) -> None:
-    """An output that cannot be read is an error that names it."""
+def test_unreadable_output_is_an_error(output: Path) -> None:
+    """An output that cannot be read is a UsageError."""
     output.mkdir()
     with pytest.raises(UsageError, match="cannot read"):
         read_rows(output)

@@ -33,7 +33,7 @@ def summarise(*rows: Row, labels_from_folders: bool = False) -> Summary:
 
 
 def cells(summary: Summary) -> list[list[str]]:
-    """Return the table as a terminal shows it, one list of cells a class."""
+    """Return the table as a terminal shows it, one list of cells for each class."""
     console = Console(width=100)
     with console.capture() as capture:
         console.print(summary.table())
@@ -42,13 +42,13 @@ def cells(summary: Summary) -> list[list[str]]:
 
 
 def test_table_counts_by_class() -> None:
-    """Each class has a line, in the model's order, with its count and mean probability."""
+    """Each class has a row, in the model's order, with its count and mean probability."""
     table = cells(summarise(answered("a", 0, 0.5), answered("b", 0, 1.0), answered("c", 2)))
     assert table == [["Coat", "2", "0.750"], ["Bag", "0", ""], ["[bold]Shirt", "1", "0.750"]]
 
 
 def test_table_shows_what_was_recognised() -> None:
-    """With labels, a class's line counts its true images and how many of them were recognised."""
+    """With labels, a class's row has the counts of its true and its recognised images."""
     rows = answered("Coat/a", 0), answered("Coat/b", 1), answered("1/c", 1), answered("else/d", 0)
     table = cells(summarise(*rows, labels_from_folders=True))
     assert [row[3:] for row in table] == [["2", "1"], ["1", "1"], ["0", "0"]]
@@ -63,7 +63,7 @@ def test_failures_are_counted_by_title() -> None:
 
 
 def test_accuracy_counts_labelled_answers() -> None:
-    """The accuracy is that of answers in folders named by a class or its id."""
+    """Accuracy counts only answers for images in folders named after a class or its id."""
     rows = answered("Coat/a", 0), answered("0/b", 1), answered("Bag/c", 1), answered("else/d", 1)
     lines = list(summarise(*rows, labels_from_folders=True).lines())
     assert lines[1:] == ["accuracy: 66.67% (2 of 3 labelled and classified images)"]
