@@ -64,7 +64,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-vers
 	--no-emit-index-url --no-annotate --custom-compile-command 'make requirements' $(UPGRADE)
 
 requirements: .venv/all ## Write requirements/*.txt from pyproject.toml; UPGRADE=--upgrade takes new releases
-	$(COMPILE) --extra client --extra heic --extra tracing --extra training --extra test --extra dev \
+	$(COMPILE) --extra client --extra heic --extra jax --extra tracing --extra training --extra test --extra dev \
 		--output-file requirements/all.txt
 	$(COMPILE) --constraint requirements/all.txt --output-file requirements/serve.txt
 	$(COMPILE) --extra cuda --extra tracing --constraint requirements/all.txt --output-file requirements/serve-cuda.txt

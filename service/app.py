@@ -12,7 +12,10 @@ from fastapi.routing import APIRoute
 from service.api import access, openapi, problems
 from service.api.limits import UploadLimits
 from service.api.routes import batch, health, metrics, models, predict
-from service.inference.predictor import Predictor, load_classifier
+from service.inference.classifier import load_classifier
+from service.inference.live_model import LiveModel
+from service.inference.predictor import Predictor
+from service.machine.sizing import count_threads
 from service.settings import Settings
 from service.telemetry import tracing
 from service.telemetry.metrics import Metrics, Observe
@@ -32,11 +35,13 @@ def create_app(
     ``starts_with_model`` the start waits until the model is loaded.
     A supervisor gives its workers their number of ``threads`` and their ``metrics_folder``.
     """
-    predictor = Predictor(settings, lambda: load_classifier(settings), on_failure, threads)
+    threads = threads or count_threads(settings, workers=1)
+    model = LiveModel(settings, lambda: load_classifier(settings), on_failure, threads=threads)
+    predictor = Predictor(settings, model, threads=threads)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        duties = predictor.start(), predictor.watch(), app.state.metrics.watch()
+        duties = model.start(), model.watch(), predictor.watch(), app.state.metrics.watch()
         tasks = [asyncio.create_task(duty) for duty in duties]
         if starts_with_model:
             await tasks[0]
@@ -45,6 +50,7 @@ def create_app(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         predictor.close()
+        model.close()
 
     # include_router would search for the route of each request twice.
     routes = [
@@ -67,7 +73,7 @@ def create_app(
     problems.install(app)
     openapi.install(app, with_keys=settings.api_keys_file is not None)
     # The middleware added last is the outermost.
-    app.add_middleware(UploadLimits, settings=settings, status=lambda: predictor.status)
+    app.add_middleware(UploadLimits, settings=settings, status=lambda: model.status)
     access.install(app, settings)
     paths = {route.path for route in routes if isinstance(route, APIRoute)}
     app.add_middleware(Observe, metrics=app.state.metrics, paths=paths)

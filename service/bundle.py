@@ -1,4 +1,4 @@
-"""Own the contract of ``models/NAME/VERSION/``: manifest, hashes, checks. Must never import onnxruntime."""
+"""The contract of ``models/NAME/VERSION/``: manifest, hashes, checks. Never imports onnxruntime."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class PredictionSets(BaseModel):
-    """Which classes hold the truth with which probability.
+    """Thresholds for sets of classes that include the true class with a given probability.
 
-    A class is in the set of coverage ``coverages[i]`` if its probability is at least its own of
-    ``minimum_probabilities[i]``, in the order of the manifest's classes. Coverages rise.
+    A class is in the set of ``coverages[i]`` if its probability is at least its own minimum in
+    ``minimum_probabilities[i]``, which has the order of the manifest's classes. Coverages rise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,22 +39,21 @@ class PredictionSets(BaseModel):
         if list(self.coverages) != sorted(set(self.coverages)):
             raise ValueError("coverages must rise")
         if len(self.minimum_probabilities) != len(self.coverages):
-            raise ValueError(
-                f"{len(self.minimum_probabilities)} rows of minimum_probabilities for {len(self.coverages)} coverages"
-            )
+            rows, count = len(self.minimum_probabilities), len(self.coverages)
+            raise ValueError(f"{rows} rows of minimum_probabilities for {count} coverages")
         return self
 
 
 class Manifest(BaseModel):
-    """What ``manifest.json`` says of a bundle.
+    """The content of ``manifest.json``.
 
-    ``input_size`` is (height, width) in pixels; ``class_names`` are in the order of the model's outputs;
-    ``files`` maps each file of the bundle, the manifest excepted, to its sha256; ``write_bundle`` fills it in.
-    ``self_test`` holds the probabilities that the trained network itself, not its export, gives for
-    ``self_test_image``; the service compares its own answer with them.
-    ``distance_threshold`` is the largest ``distance``, the model's second output, of an image that counts as one of the
-    classes; None where the model has no such output. ``prediction_sets`` is None where nothing was fitted.
-    ``training`` and ``metrics`` are figures written by ``training``; serving does not read them.
+    ``files`` maps each file of the bundle except the manifest to its sha256; ``write_bundle`` fills
+    it in. ``input_size`` is (height, width) in pixels. ``class_names`` has the order of the model's
+    output. ``self_test`` holds the probabilities that the trained network gave for
+    ``self_test_image`` before its export; the service compares its own answer with them.
+    ``distance_threshold`` is the largest ``distance``, the model's second output, at which an image
+    counts as one of the classes; None if the model has no such output. ``prediction_sets`` is None
+    if none were fitted. ``training`` and ``metrics`` are figures that the service only shows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,15 +83,14 @@ class Manifest(BaseModel):
                 f"self_test holds {len(self.self_test)} values for {len(self.class_names)} classes"
             )
         sets = self.prediction_sets
-        if sets and {len(row) for row in sets.minimum_probabilities} != {len(self.class_names)}:
-            raise ValueError(
-                f"prediction_sets must hold {len(self.class_names)} minimum probabilities a coverage"
-            )
+        count = len(self.class_names)
+        if sets and {len(row) for row in sets.minimum_probabilities} != {count}:
+            raise ValueError(f"prediction_sets needs {count} minimum probabilities per coverage")
         return self
 
 
 def self_test_image(size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Draw the picture that a bundle's self-test is answered on: uint8 ``[height, width]``, a disc of stripes."""
+    """Draw the image of the self-test, a striped disc: uint8 ``[height, width]`` of ``size``."""
     rows, columns = np.indices(size)
     disc = np.hypot(rows / size[0] - 0.5, columns / size[1] - 0.5) < 0.4
     return np.where(disc, 55 + (rows * 40 + columns * 9) % 200, 0).astype(np.uint8)
@@ -100,34 +98,26 @@ def self_test_image(size: tuple[int, int]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files were read and found to be what its manifest says."""
+    """A bundle whose files were read and match its manifest."""
 
     folder: Path
     manifest: Manifest
     model: bytes
-    """The ONNX model, serialized; its sha256 was checked on these very bytes."""
+    """The serialized ONNX model; its sha256 was checked on exactly these bytes."""
     card: str
     """The model card, in Markdown."""
 
 
 def newest_version(folder: Path) -> Path:
-    """Return the bundle to serve: ``folder`` itself, or, of a folder of versions, the newest one.
+    """Return ``folder`` if it is a bundle; if it is a folder of versions, the newest of them.
 
-    Versions are ordered as numbers where they are numbers, ``10`` after ``9``. A version without a manifest, which is
-    written last, is not there yet.
+    Numbers are compared as numbers: ``10`` comes after ``9``. The manifest is written last, so a
+    version without one is not complete yet and does not count.
     """
-
-    def order(version: Path) -> list[tuple[bool, int, str]]:
-        return [
-            (part.isdecimal(), int(part) if part.isdecimal() else 0, part)
-            for part in version.name.split(".")
-        ]
-
     if (folder / MANIFEST_FILE).exists():
         return folder
-    return max(
-        (path.parent for path in folder.glob(f"*/{MANIFEST_FILE}")), key=order, default=folder
-    )
+    versions = (path.parent for path in folder.glob(f"*/{MANIFEST_FILE}"))
+    return max(versions, key=_version_order, default=folder)
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -150,14 +140,14 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def write_bundle(folder: Path, manifest: Manifest, contents: dict[str, bytes]) -> Bundle:
-    """Write ``contents`` (file name to bytes) and the manifest that lists them, then read the bundle back.
+    """Write ``contents`` (file name to bytes) and their manifest; read the bundle back.
 
     Raises:
-        BundleError: The folder exists already, or what was written does not verify.
+        BundleError: The folder exists already, or the written files do not verify.
     """
     if folder.exists():
         raise BundleError(
-            f"{folder} exists already: a published version never changes, choose another version"
+            f"{folder} exists already; a published version never changes: choose another version"
         )
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     manifest = manifest.model_copy(update={"files": hashes})
@@ -166,6 +156,13 @@ def write_bundle(folder: Path, manifest: Manifest, contents: dict[str, bytes]) -
         (folder / name).write_bytes(content)
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return read_bundle(folder)
+
+
+def _version_order(version: Path) -> list[tuple[bool, int, str]]:
+    return [
+        (part.isdecimal(), int(part) if part.isdecimal() else 0, part)
+        for part in version.name.split(".")
+    ]
 
 
 def _read_verified(path: Path, sha256: str) -> bytes:
@@ -178,7 +175,8 @@ def _read_verified(path: Path, sha256: str) -> bytes:
     actual = hashlib.sha256(content).hexdigest()
     if actual != sha256:
         raise BundleError(
-            f"{path} has sha256 {actual} but the manifest says {sha256}: restore the file or export again"
+            f"{path} has sha256 {actual} but the manifest says {sha256}; "
+            "restore the file, or export again"
         )
     return content
 
@@ -188,7 +186,7 @@ def _read_manifest(path: Path) -> Manifest:
         return Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise BundleError(
-            f"{path} is missing: a bundle is a folder models/NAME/VERSION with {MANIFEST_FILE}"
+            f"{path} is missing; a bundle is a folder models/NAME/VERSION with {MANIFEST_FILE}"
         ) from error
     except ValidationError as error:
         faults = "; ".join(

@@ -1,4 +1,4 @@
-"""The golden set: real Fashion-MNIST images and what Keras, which trained the shipped model, answers to them."""
+"""The golden set: Fashion-MNIST images, and the answers of the shipped model's Keras network."""
 
 import gzip
 from pathlib import Path

@@ -32,7 +32,7 @@ OWNERS = {
     "fastapi": {"app", "api", "telemetry/tracing"},
     "starlette": {"app", "api", "telemetry"},
     "uvicorn": {"server"},
-    "onnxruntime": {"inference/classifier"},
+    "onnxruntime": {"inference/session"},
     "PIL": {"imaging"},
     "prometheus_client": {"telemetry/metrics"},
     "opentelemetry": {"telemetry/tracing"},
@@ -45,8 +45,6 @@ OWNERS = {
 # Every other module is handed values: Settings and Assignment read the variables of the service.
 ENVIRONMENT_USERS = {
     "service/__init__",
-    "service/inference/neighbours",
-    "service/inference/predictor",
     "service/server/assignment",
     "service/telemetry/tracing",
 }
@@ -124,9 +122,7 @@ def test_health_probe_is_light() -> None:
 
 def test_runtime_does_not_report_home() -> None:
     """ONNX Runtime's telemetry is off by the time it is loaded, whatever part of the service loads it."""
-    code = (
-        "import service.inference.classifier, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
-    )
+    code = "import service.inference.session, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
     environment = {
         key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"
     }

@@ -1,1 +1,1 @@
-"""Train Keras networks on images, measure them and export them as bundles; ``service`` never imports this."""
+"""Train networks on images, measure them and export them as bundles for the service."""

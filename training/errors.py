@@ -1,11 +1,12 @@
-"""Own the errors that training raises on purpose.
+"""The errors that training raises on purpose.
 
 TrainingError
-├── DataError      a data file is missing, damaged or holds a value that is not allowed
-├── RunError       a run folder is missing, incomplete or contradicts what is asked of it
-└── ExportError    the exported graph failed a check: nothing is published
+├── DataError      a data file is missing or damaged, or holds a value that is not allowed
+├── RunError       a run folder is missing or incomplete, or contradicts the request
+└── ExportError    the exported graph failed a check, so nothing is published
 
-A message says what was got, what is allowed and what to do; the command line prints it without a traceback.
+A message says what was received, what is allowed and what to do. The command line prints the
+message without a traceback.
 """
 
 
@@ -14,12 +15,12 @@ class TrainingError(Exception):
 
 
 class DataError(TrainingError):
-    """A data file is missing, damaged or holds a value that is not allowed."""
+    """A data file is missing or damaged, or holds a value that is not allowed."""
 
 
 class RunError(TrainingError):
-    """A run folder is missing, incomplete or contradicts what is asked of it."""
+    """A run folder is missing or incomplete, or contradicts the request."""
 
 
 class ExportError(TrainingError):
-    """The exported graph failed a check; nothing is published."""
+    """The exported graph failed a check, so nothing is published."""

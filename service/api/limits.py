@@ -19,7 +19,7 @@ from service.errors import (
     UploadTimeoutError,
     UploadTooLargeError,
 )
-from service.inference.predictor import Status
+from service.inference.live_model import Status
 from service.settings import Settings
 
 GUARD_AFTER_SECONDS = (

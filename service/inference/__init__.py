@@ -1,1 +1,1 @@
-"""The models at work: load, decode, batch, classify."""
+"""The models at work: load, decode, batch, classify. Knows nothing about HTTP."""

@@ -1,4 +1,4 @@
-"""Own the micro-batcher: items that wait while the last batch runs go into the next together. Knows no images."""
+"""The micro-batcher: items that arrive during a batch form the next one. Knows no images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Batched(Generic[Result]):
-    """The answer to one item, and how it came about."""
+    """The answer to one item, and how its batch went."""
 
     answer: Result
     batch_size: int
@@ -31,11 +31,12 @@ class _Waiting(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Hands items to ``run``, oldest first, at most ``max_batch`` at a time and ``slots`` batches side by side.
+    """Passes items to ``run``, oldest first, in batches of at most ``max_batch``.
 
-    An item that comes while a slot is free is run at once, alone: nothing is ever waited for but a slot.
-    An item whose caller was cancelled while it waited is never run. When a batch of several fails, its items are run
-    again one by one, so that only those that fail alone fail.
+    At most ``slots`` batches run side by side. An item that arrives while a slot is free runs at
+    once: no item waits for others to fill its batch. An item whose caller is cancelled while it
+    waits never runs. The items of a failed batch run again one by one, so only those that fail
+    alone fail.
     """
 
     def __init__(
@@ -51,27 +52,24 @@ class Batcher(Generic[Item, Result]):
         self._free_slots = slots
         self._clock = clock
         self._waiting: deque[_Waiting[Item, Result]] = deque()
-        self._running: set[asyncio.Task[None]] = (
-            set()
-        )  # the event loop alone would let them be collected
+        self._running: set[asyncio.Task[None]] = set()  # asyncio keeps weak references only
 
     @property
     def depth(self) -> int:
-        """How many items wait."""
+        """Number of items that wait."""
         return len(self._waiting)
 
     async def submit(self, item: Item) -> Batched[Result]:
         """Return the answer to ``item``.
 
         Raises:
-            Exception: What ``run`` raised for this item.
+            Exception: Whatever ``run`` raised for this item.
         """
-        waiting = _Waiting[Item, Result](
-            item, self._clock(), asyncio.get_running_loop().create_future()
-        )
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting[Item, Result](item, self._clock(), loop.create_future())
         self._waiting.append(waiting)
-        # Not at once: what else has arrived by now goes into the same batch.
-        asyncio.get_running_loop().call_soon(self._start)
+        # Not at once: items that have already arrived join the same batch.
+        loop.call_soon(self._start)
         return await waiting.answer
 
     def _start(self) -> None:
@@ -111,6 +109,5 @@ class Batcher(Generic[Item, Result]):
         ended = self._clock()
         for waiting, answer in answered:
             if not waiting.answer.done():
-                waiting.answer.set_result(
-                    Batched(answer, len(batch), started - waiting.since, ended - started)
-                )
+                waited = started - waiting.since
+                waiting.answer.set_result(Batched(answer, len(batch), waited, ended - started))

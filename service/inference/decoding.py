@@ -1,4 +1,4 @@
-"""Own the threads that decode uploads, and the queue before them. Must know nothing of HTTP or of models."""
+"""The threads that decode uploads, and their queue. Knows nothing about HTTP or models."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from functools import partial
 from service.errors import ImageError, ImageTooLargeError
 from service.imaging.model_input import ModelInput, read_image
 
-# What is this small, and no larger than the model's input, is decoded in less time than a hop to a thread takes;
-# at worst, by text that is compressed a thousand times, in some 10 ms.
+# Uploads this small that have no more pixels than the model's input decode faster than a thread
+# hop, so the event loop decodes them. The worst, text compressed a thousand times, takes 10 ms.
 SMALL_UPLOAD_BYTES = 4 * 1024
-# A thread decodes several uploads, one after the other, before it hands them over: there are fewer hops then, and the
-# model gets them in one batch. None of them waits for longer than this for those after it.
+# A thread decodes several uploads before it hands them over: this takes fewer thread hops, and the
+# model gets the images in one batch. A decoded image waits at most PATIENCE_SECONDS for the others.
 MAX_TOGETHER = 4
 PATIENCE_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upload as the model's input, how long it waited before and after its decoding, and how long that took."""
+    """An upload as the model's input, the seconds that it waited, and those of its decoding."""
 
     source: ModelInput
     queue_seconds: float = 0.0
@@ -41,9 +41,9 @@ class _WaitingUpload:
 
 
 class Decoder:
-    """Turns uploads of at most ``max_pixels`` into a model's inputs on ``threads`` threads, oldest first.
+    """Decodes uploads of at most ``max_pixels`` on ``threads`` threads, oldest first.
 
-    An upload whose caller was cancelled while it waited is never decoded.
+    An upload whose caller is cancelled while it waits is never decoded.
     """
 
     def __init__(self, threads: int, max_pixels: int) -> None:
@@ -52,25 +52,25 @@ class Decoder:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._waiting: deque[_WaitingUpload] = deque()
         self._done: deque[tuple[_WaitingUpload, ModelInput | Exception, float]] = deque()
-        self._at_work_since: dict[object, float] = {}
+        self._decoding_since: dict[object, float] = {}
 
     @property
     def depth(self) -> int:
-        """How many uploads wait."""
+        """Number of uploads that wait."""
         return len(self._waiting)
 
     @property
-    def is_at_work(self) -> bool:
-        """Whether a thread is at an image; no thread can be stopped."""
-        return bool(self._at_work_since)
+    def is_decoding(self) -> bool:
+        """Whether a thread decodes an image; no thread can be stopped."""
+        return bool(self._decoding_since)
 
     def is_stuck(self, seconds: float) -> bool:
-        """Whether every thread has been at one image for longer than ``seconds``."""
-        since = list(self._at_work_since.values())
+        """Whether every thread has decoded one image for longer than ``seconds``."""
+        since = list(self._decoding_since.values())
         return len(since) >= self._threads and time.monotonic() - max(since) > seconds
 
     async def decode(self, data: bytes, size: tuple[int, int]) -> Decoded:
-        """Turn the bytes of an image into the input of a model whose images have ``size`` (height, width).
+        """Turn the bytes of an image into the input of a model that takes ``size`` (height, width).
 
         Raises:
             ImageError: See ``read_image``.
@@ -81,16 +81,16 @@ class Decoder:
                 source = read_image(data, size, min(math.prod(size), self._max_pixels))
                 return Decoded(source, 0.0, time.perf_counter() - since)
             except ImageTooLargeError:
-                pass  # for this thread, which would do nothing else meanwhile; only its header was read
+                pass  # only its header was read; a thread decodes it
         return await self._enqueue(data, size, since)
 
     def close(self) -> None:
-        """Stop the threads after what they are at, without waiting for it."""
+        """Let the threads stop after their current image, without waiting for them."""
         self._waiting.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    # An error keeps the frames that it went through, those that called them, and so the image. None of them may hold
-    # the error or its future, or only the garbage collector, which runs seldom, would free all that.
+    # An error refers to the frames that it went through, and so to the image. No such frame may
+    # refer to the error or its future: the garbage collector, which frees cycles, runs rarely.
 
     def _enqueue(self, data: bytes, size: tuple[int, int], since: float) -> asyncio.Future[Decoded]:
         upload = _WaitingUpload(data, size, since, asyncio.get_running_loop().create_future())
@@ -101,7 +101,7 @@ class Decoder:
 
     def _forget(self, upload: _WaitingUpload, decoded: asyncio.Future[Decoded]) -> None:
         if decoded.cancelled():
-            with suppress(ValueError):  # a thread has taken it
+            with suppress(ValueError):  # a thread has already taken it
                 self._waiting.remove(upload)
 
     def _start(self) -> None:
@@ -130,21 +130,21 @@ class Decoder:
                 upload.decoded.set_result(Decoded(result, waited, decode_seconds))
 
     def _work(self) -> None:
-        """Decode some of what waits, on a thread."""
+        """Decode some of the waiting uploads, on a thread."""
         token, began = object(), time.monotonic()
         try:
             for _ in range(MAX_TOGETHER):
-                self._at_work_since[token] = time.monotonic()
+                self._decoding_since[token] = time.monotonic()
                 self._decode_next()
                 if not self._waiting or time.monotonic() - began > PATIENCE_SECONDS:
                     break
         finally:
-            del self._at_work_since[token]
+            del self._decoding_since[token]
 
     def _decode_next(self) -> None:
         try:
             upload = self._waiting.popleft()
-        except IndexError:  # another thread was sooner
+        except IndexError:  # another thread was faster
             return
         if upload.decoded.done():
             return
@@ -157,8 +157,8 @@ class Decoder:
         try:
             return read_image(data, size, self._max_pixels)
         except ImageError as error:
-            # What it keeps of where it came from holds the image, and a batch keeps it until its last image is done.
+            # Its traceback and cause refer to the image, and a batch keeps the error to the end.
             error.__cause__ = error.__context__ = None
             return error.with_traceback(None)
-        except Exception as error:  # whatever it is, it is this upload's alone
+        except Exception as error:  # any error fails this upload only
             return error

@@ -107,7 +107,7 @@ def _check_model(settings: Settings) -> Finding:
 
 def _check_session(settings: Settings) -> Finding:
     # Imported here because it loads onnxruntime, which may be broken.
-    from service.inference.predictor import load_classifier
+    from service.inference.classifier import load_classifier
 
     classifier = load_classifier(settings)
     providers = ", ".join(classifier.providers)

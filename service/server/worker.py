@@ -93,7 +93,8 @@ class _Server(uvicorn.Server):
         """Start to serve; reload the model on SIGHUP, and stop when the supervisor is gone."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(
-            signal.SIGHUP, lambda: asyncio.run_coroutine_threadsafe(self.predictor.reload(), loop)
+            signal.SIGHUP,
+            lambda: asyncio.run_coroutine_threadsafe(self.predictor.model.reload(), loop),
         )
         if self._is_supervised:
             loop.add_reader(sys.stdin, self._stop_with_supervisor)
@@ -105,8 +106,8 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; a second signal, or Ctrl-C, skips the grace period."""
-        is_draining = self.predictor.status == "draining"
-        self.predictor.drain()
+        is_draining = self.predictor.model.status == "draining"
+        self.predictor.model.drain()
         if sig == signal.SIGTERM and not is_draining:
             threading.Timer(self._grace_seconds, super().handle_exit, (sig, frame)).start()
         else:

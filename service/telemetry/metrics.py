@@ -159,10 +159,10 @@ class Metrics:
             await asyncio.sleep(STATE_SECONDS)
 
     def _note_state(self) -> None:
-        self.ready.set(self._predictor.status == "ready")
+        self.ready.set(self._predictor.model.status == "ready")
         self.in_flight.set(self.requests_in_flight)
         self.queue_depth.set(self._predictor.queue_depth)
-        classifier = self._predictor.classifier
+        classifier = self._predictor.model.classifier
         if classifier is None:
             return
         manifest = classifier.manifest

@@ -390,7 +390,7 @@ async def swap(rounds: int, uploads: list[Upload], *, corrupt: bool) -> Row:
 
 def _is_decided(server: Server, tally: Tally, version: str, *, corrupt: bool) -> bool:
     return (
-        server.read_log().count("is refused") == int(version)
+        server.read_log().count("is rejected") == int(version)
         if corrupt
         else version in tally.versions
     )

@@ -179,7 +179,7 @@ def test_new_version_is_swapped_in_without_a_failed_request(tmp_path: Path, work
             corrupt = write_linear_bundle(tmp_path / "corrupt", version="3").folder
             (corrupt / MODEL_FILE).write_bytes(b"damaged")
             shutil.move(corrupt, folder / "3")
-            wait_until(lambda: "is refused" in server.read_log())
+            wait_until(lambda: "is rejected" in server.read_log())
             assert version(server) == "2"
             assert server.get("/health").json()["model"]["version"] == "2"
             stop = True

@@ -1,4 +1,4 @@
-"""The shipped bundle: it is whole, it answers like the network it came from, and its figures are true."""
+"""The shipped bundles: complete, equal to their Keras networks, and with true figures."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import onnxruntime
 import pytest
 
 from service.bundle import Bundle, read_bundle, self_test_image
-from service.inference.classifier import Classifier
 from service.settings import Settings
 from tests.training.fashion_mnist import ROOT, SAMPLE, fashion_mnist, sample
-from training.card import render_card
-from training.evaluate import Answers, measure, run_graph
-from training.export import check_graph
-from training.sources.idx import CLASS_NAMES
-from training.uncertainty import measure_distances, measure_prediction_sets
+from training.assess.card import render_card
+from training.assess.evaluation import measure
+from training.assess.uncertainty import measure_distances, measure_prediction_sets
+from training.data.sources.idx import CLASS_NAMES
+from training.export.gate import check_graph
+from training.fit.answers import Answers, run_graph
 
 
 @pytest.fixture(
@@ -28,29 +28,27 @@ from training.uncertainty import measure_distances, measure_prediction_sets
     ids=lambda path: "-".join(path.parts[-3:-1]),
 )
 def bundle(request: pytest.FixtureRequest) -> Bundle:
-    """Each bundle in models/, its hashes verified."""
+    """Each bundle in models/, with verified hashes."""
     return read_bundle(Path(request.param).parent)
 
 
 @pytest.fixture(scope="module")
 def session(bundle: Bundle) -> Any:
-    """A session of ONNX Runtime on the bundle's model."""
+    """An ONNX Runtime session of the bundle's model."""
     return onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
 
 
-def test_bundle_is_where_its_manifest_says(bundle: Bundle) -> None:
-    """Name and version are those of the folders, every file is listed, and the model is below 20 MB."""
+def test_manifest_matches_the_folder(bundle: Bundle) -> None:
+    """The folders are name and version, every file is listed, the model is below 20 MB."""
     assert bundle.folder.parts[-2:] == (bundle.manifest.name, bundle.manifest.version)
-    assert {path.name for path in bundle.folder.iterdir()} == {
-        *bundle.manifest.files,
-        "manifest.json",
-    }
+    files = {path.name for path in bundle.folder.iterdir()}
+    assert files == {*bundle.manifest.files, "manifest.json"}
     assert len(bundle.model) < 20_000_000
     assert bundle.manifest.class_names == CLASS_NAMES
 
 
-def test_graph_is_as_agreed(bundle: Bundle) -> None:
-    """The graph passes the checks of export, has the manifest's opset and names its classes."""
+def test_graph_keeps_the_contract(bundle: Bundle) -> None:
+    """The graph passes the export's checks, has the manifest's opset and lists the class names."""
     graph = onnx.load_from_string(bundle.model)
     check_graph(graph)
     assert graph.opset_import[0].version == bundle.manifest.opset
@@ -59,59 +57,43 @@ def test_graph_is_as_agreed(bundle: Bundle) -> None:
 
 
 def test_card_is_rendered_from_the_manifest(bundle: Bundle) -> None:
-    """The card is what the code makes of the manifest, to the letter."""
+    """The card is exactly what the code renders from the manifest."""
     assert (bundle.folder / "MODEL_CARD.md").read_text() == render_card(bundle.manifest)
 
 
 def test_self_test_is_answered(bundle: Bundle, session: Any) -> None:
-    """The graph answers the self-test like the network that it was made from."""
+    """The graph answers the self-test like the network that was exported."""
     answer = session.run(None, {"image": self_test_image(bundle.manifest.input_size)[None]})[0][0]
     np.testing.assert_allclose(answer, bundle.manifest.self_test, atol=1e-4)
 
 
-def test_lone_batch_is_answered_like_any(bundle: Bundle) -> None:
-    """Two threads give the answers of one."""
-    classifier = Classifier(bundle, "cpu", cores=8)
-    assert classifier.batch_cores == 2
-    assert Classifier(bundle, "cpu").batch_cores == 1
-    for size in (1, 32):
-        images = list(sample().images[:size])
-        one, several = (classifier.classify(images, alone) for alone in (False, True))
-        np.testing.assert_allclose(
-            [a.probabilities for a in several], [a.probabilities for a in one], atol=1e-5
-        )
-        assert [a.in_distribution for a in several] == [a.in_distribution for a in one]
-
-
 def test_golden_probabilities_are_answered() -> None:
-    """ONNX Runtime gives Keras' probabilities for the golden set, whatever the batch."""
+    """ONNX Runtime gives Keras' probabilities for the golden set, in batches of any size."""
     model = read_bundle(Settings().model).model
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     golden = np.load(SAMPLE / "probabilities.npy")
     for size in (1, 7, 300):
-        answers = [
-            session.run(None, {"image": sample().images[i : i + size]})[0]
-            for i in range(0, 300, size)
-        ]
+        batches = [sample().images[start : start + size] for start in range(0, 300, size)]
+        answers = [session.run(None, {"image": batch})[0] for batch in batches]
         np.testing.assert_allclose(np.concatenate(answers), golden, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
 def answers(session: Any) -> Answers:
-    """What the bundle answers to all 10,000 test images."""
+    """The bundle's answers to all 10,000 test images."""
     return run_graph(session, fashion_mnist().test().images, 500)
 
 
-def test_accuracy_is_the_stated_one(bundle: Bundle, answers: Answers) -> None:
-    """The accuracy on all 10,000 test images is to the image what manifest and card say, and at least 92 %."""
+def test_accuracy_equals_the_manifest(bundle: Bundle, answers: Answers) -> None:
+    """The count of correct test images equals the manifest exactly, and is at least 92 %."""
     correct = int((answers.probabilities.argmax(axis=1) == fashion_mnist().test().labels).sum())
     assert correct == bundle.manifest.metrics["test"]["correct"]
     assert correct >= 9_200
     assert bundle.manifest.data_sha256 == fashion_mnist().training().sha256()
 
 
-def test_calibration_is_the_stated_one(bundle: Bundle, answers: Answers) -> None:
-    """Calibration error, acceptance and coverage on the test images are what manifest and card say."""
+def test_calibration_equals_the_manifest(bundle: Bundle, answers: Answers) -> None:
+    """Calibration error, acceptance and coverage on the test images equal the manifest."""
     manifest, labels = bundle.manifest, fashion_mnist().test().labels
     if manifest.prediction_sets is None or manifest.distance_threshold is None:
         pytest.skip(f"{manifest.name} was not calibrated")
@@ -131,7 +113,7 @@ def test_calibration_is_the_stated_one(bundle: Bundle, answers: Answers) -> None
 
 
 def test_run_of_the_bundle_is_in_the_repository(bundle: Bundle) -> None:
-    """The run that a bundle came from is described in runs/, with the same figures."""
+    """runs/ describes the run that the bundle came from, with the same figures."""
     run = ROOT / "runs" / bundle.manifest.training["run"]
     measured = json.loads((run / "metrics.json").read_text())["test"]
     assert measured["correct"] == bundle.manifest.metrics["test"]["correct"]

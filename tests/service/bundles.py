@@ -1,4 +1,4 @@
-"""Small real bundles for tests: an ONNX graph that keeps the contract, with weights drawn from a seed."""
+"""Small real bundles for tests: ONNX graphs with random weights from a fixed seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def linear_model(
 ) -> bytes:
     """Serialize softmax(W x / 255 + b) over uint8 ``[N, height, width]``.
 
-    The distance, if there is to be one, is the mean of x / 255.
+    With ``with_distance``, a second output ``distance`` is the mean of x / 255.
     """
     weights, bias = _parameters(classes, height, width)
     nodes = [
@@ -57,7 +57,7 @@ def linear_model(
 
 
 def linear_answer(image: NDArray[np.uint8], classes: int) -> NDArray[np.float32]:
-    """Compute in NumPy what ``linear_model`` answers to one image: float32 ``[classes]``."""
+    """Compute the answer of ``linear_model`` to one image in NumPy: float32 ``[classes]``."""
     weights, bias = _parameters(classes, *image.shape)
     exponentials = np.exp(image.reshape(-1).astype(np.float32) / 255 @ weights + bias)
     answer: NDArray[np.float32] = exponentials / exponentials.sum()

@@ -16,16 +16,15 @@ from service.settings import Settings
 @pytest.fixture(scope="session")
 def linear(linear_folder: Path) -> Iterator[TestClient]:
     """Client of an application that serves the linear bundle and is ready."""
-    with TestClient(
-        create_app(Settings(model=linear_folder, device="cpu", max_upload_bytes=1_000_000))
-    ) as client:
+    settings = Settings(model=linear_folder, device="cpu", max_upload_bytes=1_000_000)
+    with TestClient(create_app(settings)) as client:
         wait_until_ready(client)
         yield client
 
 
 @pytest.fixture(scope="session")
 def shipped() -> Iterator[TestClient]:
-    """Client of an application with default settings, which serves the shipped model."""
+    """Client of an application with default settings: it serves the shipped model on the CPU."""
     with TestClient(create_app(Settings(device="cpu"))) as client:
         wait_until_ready(client)
         yield client

@@ -1,4 +1,4 @@
-"""Images for tests, as bytes of files."""
+"""Images for tests, as the bytes of files."""
 
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +17,7 @@ def fault(name: str) -> bytes:
 
 
 def encode(pixels: NDArray[Any] | Image.Image, file_format: str = "PNG", **options: Any) -> bytes:
-    """Encode pixels, uint8 ``[height, width]`` or ``[height, width, 3]``, as a file of ``file_format``."""
+    """Encode pixels, uint8 ``[height, width]`` or ``[height, width, 3]``, as an image file."""
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     buffer = BytesIO()
     image.save(buffer, file_format, **options)

@@ -6,44 +6,58 @@ from typing import Any
 
 import pytest
 
-from service.bundle import CARD_FILE, MANIFEST_FILE, MODEL_FILE, read_bundle
+from service.bundle import CARD_FILE, MANIFEST_FILE, MODEL_FILE, newest_version, read_bundle
 from service.errors import BundleError
-from tests.service.bundles import write_linear_bundle
+from tests.service.bundles import linear_model, write_linear_bundle
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    """A bundle is read back as it was written."""
+def rewrite_manifest(folder: Path, change: dict[str, Any]) -> None:
+    """Change fields of the manifest in ``folder``."""
+    path = folder / MANIFEST_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+def test_bundle_is_read_back_as_written(tmp_path: Path) -> None:
+    """Reading gives what was written, and the manifest lists each file."""
     written = write_linear_bundle(tmp_path / "linear" / "1")
     assert read_bundle(tmp_path / "linear" / "1") == written
     assert set(written.manifest.files) == {MODEL_FILE, CARD_FILE}
 
 
 def test_published_version_is_never_overwritten(tmp_path: Path) -> None:
-    """A second write to the same folder is refused and changes nothing."""
+    """A second write to the same folder is rejected and changes nothing."""
     first = write_linear_bundle(tmp_path / "linear")
     with pytest.raises(BundleError, match="another version"):
         write_linear_bundle(tmp_path / "linear", name="other")
     assert read_bundle(tmp_path / "linear") == first
 
 
+def test_newest_version_has_the_highest_number(tmp_path: Path) -> None:
+    """Versions are compared as numbers; a folder without a manifest is not a version yet."""
+    for version in ("9", "10", "2"):
+        write_linear_bundle(tmp_path / version, version=version)
+    (tmp_path / "11").mkdir()
+    (tmp_path / "11" / MODEL_FILE).write_bytes(linear_model(3, 20, 30))
+    assert newest_version(tmp_path) == tmp_path / "10"
+    assert newest_version(tmp_path / "2") == tmp_path / "2"
+
+
 @pytest.mark.parametrize("name", [MODEL_FILE, CARD_FILE])
-def test_changed_file_is_refused(tmp_path: Path, name: str) -> None:
-    """One changed byte in any file is found, and the file named with both hashes."""
+def test_changed_file_is_rejected(tmp_path: Path, name: str) -> None:
+    """One changed byte is found in any file; the error names the file and both hashes."""
     bundle = write_linear_bundle(tmp_path / "linear")
     path = bundle.folder / name
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(
-        BundleError,
-        match=rf"{name} has sha256 .* but the manifest says {bundle.manifest.files[name]}",
-    ):
+    expected = rf"{name} has sha256 .* but the manifest says {bundle.manifest.files[name]}"
+    with pytest.raises(BundleError, match=expected):
         read_bundle(bundle.folder)
 
 
 @pytest.mark.parametrize("name", [MODEL_FILE, CARD_FILE, MANIFEST_FILE])
 def test_missing_file_is_named(tmp_path: Path, name: str) -> None:
-    """A missing file is named."""
+    """The error names a missing file."""
     bundle = write_linear_bundle(tmp_path / "linear")
     (bundle.folder / name).unlink()
     with pytest.raises(BundleError, match=name):
@@ -64,18 +78,38 @@ def test_missing_file_is_named(tmp_path: Path, name: str) -> None:
         ({"surprise": 1}, "surprise"),
     ],
 )
-def test_invalid_manifest_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    """A manifest that breaks its schema is refused, with the field that breaks it; no path leaves the folder."""
-    path = write_linear_bundle(tmp_path / "linear").folder / MANIFEST_FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+def test_invalid_manifest_is_rejected(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    """The error names the field that breaks the schema; no path leaves the bundle's folder."""
+    folder = write_linear_bundle(tmp_path / "linear").folder
+    rewrite_manifest(folder, change)
     with pytest.raises(BundleError, match=message):
-        read_bundle(path.parent)
+        read_bundle(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
-def test_manifest_that_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
-    """A manifest that is not a JSON object is refused as such."""
+def test_manifest_that_is_not_json_is_rejected(tmp_path: Path, content: bytes) -> None:
+    """A manifest must be a JSON object."""
     path = write_linear_bundle(tmp_path / "linear").folder / MANIFEST_FILE
     path.write_bytes(content)
     with pytest.raises(BundleError, match="not a valid manifest"):
         read_bundle(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("coverages", "minimum_probabilities", "message"),
+    [
+        ([0.9, 0.8], [[0, 0, 0], [0, 0, 0]], "coverages must rise"),
+        ([0.8, 0.9], [[0, 0, 0]], "1 rows of minimum_probabilities for 2"),
+        ([0.8], [[0, 0]], "3 minimum probabilities per coverage"),
+        ([1.8], [[0, 0, 0]], "less than or equal to 1"),
+    ],
+)
+def test_inconsistent_prediction_sets_are_rejected(
+    tmp_path: Path, coverages: list[float], minimum_probabilities: list[list[float]], message: str
+) -> None:
+    """Prediction sets must fit together, and fit the classes."""
+    folder = write_linear_bundle(tmp_path / "linear").folder
+    sets = {"coverages": coverages, "minimum_probabilities": minimum_probabilities}
+    rewrite_manifest(folder, {"prediction_sets": sets})
+    with pytest.raises(BundleError, match=message):
+        read_bundle(folder)

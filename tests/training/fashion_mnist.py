@@ -1,4 +1,4 @@
-"""Where the tests find Fashion-MNIST, the whole of it and the sample in tests/data."""
+"""Fashion-MNIST for the tests: the whole data set, and the sample in tests/data."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data import STANDARD_FOLDERS
-from training.samples import Samples
-from training.sources.idx import CLASS_NAMES, TEST_FILES, TRAINING_FILES, IdxFolder, read_idx
+from training.data.samples import Samples
+from training.data.sources import STANDARD_FOLDERS
+from training.data.sources.idx import CLASS_NAMES, TEST_FILES, TRAINING_FILES, IdxFolder, read_idx
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "tests" / "data" / "fashion-mnist-sample"
 
 
 def fashion_mnist() -> IdxFolder:
-    """Find the whole data set, or skip the test with the reason."""
+    """Find the whole data set, or skip the test."""
     folders = [
         ROOT.parent / "shared" / "fashion-mnist",
         *(ROOT / folder.expanduser() for folder in STANDARD_FOLDERS),
@@ -36,7 +36,7 @@ def sample() -> Samples:
 
 @dataclass(frozen=True)
 class SampleSource:
-    """The first 200 images of the sample for training, the other 100 as test set."""
+    """The sample as a source: the first 200 images for training, the other 100 as test set."""
 
     @property
     def class_names(self) -> tuple[str, ...]:

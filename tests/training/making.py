@@ -1,4 +1,4 @@
-"""How the tests compose the configuration of a small run."""
+"""The configuration of a small run for the tests."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from training.recipes import Recipe
-from training.runs import Config
-from training.samples import Source
-from training.train import plan
+from training.data.samples import Source
+from training.fit.recipe import Recipe
+from training.fit.runs import Config
+from training.fit.training import plan
 
 SMALL = Recipe(batch_size=32, epochs=2, validation_fraction=0.2)
 
@@ -27,7 +27,7 @@ def make_config(
     photos: Path | None = None,
     **recipe: Any,
 ) -> Config:
-    """Compose the configuration of a run of a small recipe, changed by ``recipe``."""
+    """Compose the configuration of a run with a small recipe, changed by ``recipe``."""
     changed = replace(SMALL, **recipe)
     return plan(
         architecture,

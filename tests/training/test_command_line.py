@@ -1,4 +1,4 @@
-"""The command line, run as people run it: train, evaluate, export and the rest on a folder of images."""
+"""The command line: the commands work on a folder of images, and mistakes give one line."""
 
 from __future__ import annotations
 
@@ -17,39 +17,42 @@ from service.bundle import read_bundle
 from tests.training.fashion_mnist import ROOT, fashion_mnist, sample
 from training.__main__ import main
 from training.architectures import ARCHITECTURES, find_architecture
-from training.sources.idx import CLASS_NAMES, TEST_FILES, TRAINING_FILES
+from training.data.sources.idx import CLASS_NAMES, TEST_FILES, TRAINING_FILES
 
 
 class Command:
-    """``python -m training`` in a folder of its own, in this process to spare the seconds that Keras takes to load."""
+    """``python -m training`` in an empty folder.
+
+    It runs in the process of the tests, because Keras takes seconds to load.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch = monkeypatch
         self._capsys = capsys
 
     def __call__(self, *words: str | Path) -> str:
-        """Run the command and return its last line; a command that fails raises SystemExit."""
+        """Run the command and return its last line. A failing command raises SystemExit."""
         self._monkeypatch.setattr(sys, "argv", ["training", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
             main()
-        said = self._capsys.readouterr()
+        output = self._capsys.readouterr()
         if ended.value.code:
-            raise SystemExit(f"{ended.value.code} {said.err}")
-        return said.out.splitlines()[-1]
+            raise SystemExit(f"{ended.value.code} {output.err}")
+        return output.out.splitlines()[-1]
 
 
 @pytest.fixture
 def command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Command:
-    """The command line, in an empty folder."""
+    """The command line in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return Command(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of two classes of the sample, 30 pictures each."""
+    """Folder of two classes of the sample with 30 images each."""
     folder = tmp_path_factory.mktemp("images")
     for number, (image, label) in enumerate(zip(sample().images, sample().labels, strict=True)):
         if label in (8, 9):
@@ -63,7 +66,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_own_images_are_trained_evaluated_and_exported(
     command: Command, images: Path, tmp_path: Path
 ) -> None:
-    """Three commands lead from a folder of images to a bundle with its classes and size."""
+    """Three commands make a bundle with the classes and size of a folder of images."""
     trained = command(
         "train", "cnn-1conv", "--data", images, "--size", "24", "--epochs", "2", "--name", "own"
     )
@@ -81,8 +84,8 @@ def test_own_images_are_trained_evaluated_and_exported(
     )
 
 
-def test_pictures_are_drawn_without_a_run(command: Command, images: Path, tmp_path: Path) -> None:
-    """Show and project work on data alone."""
+def test_plots_are_drawn_without_a_run(command: Command, images: Path, tmp_path: Path) -> None:
+    """The commands show and project need no run."""
     assert command("show", "--data", images) == "samples.png"
     assert (tmp_path / "samples.png").read_bytes().startswith(b"\x89PNG")
     assert command("project", "--data", images, "--count", "20") == "projection"
@@ -90,7 +93,7 @@ def test_pictures_are_drawn_without_a_run(command: Command, images: Path, tmp_pa
 
 
 def test_list_names_every_system() -> None:
-    """List, run as a process of its own, shows each network with parameters and published accuracy."""
+    """The command list shows each network with parameters and published accuracy."""
     words = [sys.executable, "-m", "training", "list"]
     environment = {**os.environ, "COLUMNS": "250"}
     listed = subprocess.run(
@@ -102,7 +105,7 @@ def test_list_names_every_system() -> None:
 
 
 def test_download_of_keras_is_a_source(tmp_path: Path) -> None:
-    """``--data keras`` reads what Keras has in its cache, verified like any other folder of IDX files."""
+    """``--data keras`` reads and verifies the files in Keras' cache."""
     whole = fashion_mnist().folder
     cache = tmp_path / "datasets" / "fashion-mnist"
     cache.mkdir(parents=True)
@@ -129,10 +132,10 @@ def test_download_of_keras_is_a_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("train", "resnet"), "error: there is no architecture 'resnet'; choose one of mlp-64-64"),
-        (("train", "mlp-64-64", "--recipe", "x"), "error: there is no recipe 'x' here"),
+        (("train", "mlp-64-64", "--recipe", "x"), "error: there is no recipe 'x' for mlp-64-64"),
         (("train", "mlp-64-64", "--precision", "half"), "'half'"),
         (
             ("train", "mlp-64-64", "--augmentation", "x"),
@@ -144,10 +147,10 @@ def test_download_of_keras_is_a_source(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_answered_with_one_line(
-    command: Command, images: Path, tmp_path: Path, words: tuple[str, ...], said: str
+    command: Command, images: Path, tmp_path: Path, words: tuple[str, ...], message: str
 ) -> None:
-    """A mistake ends the command with a line that says what is allowed, and leaves no run behind."""
-    with pytest.raises(SystemExit, match=re.escape(said)):
+    """A mistake gives one line with what is allowed, and no run."""
+    with pytest.raises(SystemExit, match=re.escape(message)):
         command(*words, "--data", images)
     assert not (tmp_path / "runs").exists()
 
@@ -155,7 +158,7 @@ def test_mistakes_are_answered_with_one_line(
 def test_vgg19_trains_from_a_file_of_weights(
     command: Command, images: Path, tmp_path: Path
 ) -> None:
-    """VGG19 takes its features from a file, keeps them, and trains its head alone."""
+    """VGG19 loads its weights from a file, keeps them, and trains only its head."""
     few = tmp_path / "few"
     for folder in images.iterdir():
         (few / folder.name).mkdir(parents=True)
@@ -183,7 +186,7 @@ def test_vgg19_trains_from_a_file_of_weights(
 
 
 def test_tensorflow_is_imported_by_export_alone() -> None:
-    """No file of training but export.py imports TensorFlow or what converts it: the rest runs on any Keras backend."""
+    """Only export/graph.py imports TensorFlow: the rest runs on any Keras backend."""
     users = set()
     for path in (ROOT / "training").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -192,4 +195,4 @@ def test_tensorflow_is_imported_by_export_alone() -> None:
                 names = [node.module or ""]
             if {name.split(".")[0] for name in names} & {"tensorflow", "tf2onnx"}:
                 users.add(path.name)
-    assert users == {"export.py"}
+    assert users == {"graph.py"}

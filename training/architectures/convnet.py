@@ -1,4 +1,4 @@
-"""The convolutional networks with 5x5 kernels: TensorFlow 1's tutorial and its widened descendant."""
+"""The convolutional networks with 5x5 kernels: TensorFlow 1's tutorial and a wider network."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Residual networks of eight layers (He et al. 2015, section 4.2), made for 28x28 grey images and small processors.
+"""Residual networks of eight layers (He et al. 2015, section 4.2) for 28x28 grey images and CPUs.
 
-Normalisation follows each convolution and precedes the ReLU, so that the exported graph folds it into the weights:
-the pre-activation order (He et al. 2016) could not be folded, and at eight layers it gains nothing.
+Each normalisation is between a convolution and its ReLU, so that the exported graph folds it into
+the weights. The pre-activation order (He et al. 2016) cannot be folded and gains nothing at eight
+layers.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 from keras import layers
 
 EARLIER_FEATURES = "earlier_features"
-"""The name of the layer whose mean over the image is kept beside the last features, to tell what is no garment."""
+"""The layer whose mean over the image joins the last features, to detect images of no class."""
 
 
 def resnet_8(images: Any, class_count: int) -> Any:
@@ -20,7 +21,7 @@ def resnet_8(images: Any, class_count: int) -> Any:
 
 
 def resnet_8_tiny(images: Any, class_count: int) -> Any:
-    """The network of under 100,000 parameters."""
+    """The network with fewer than 100,000 parameters."""
     return _resnet_8(images, class_count, (16, 32, 48))
 
 
@@ -36,14 +37,13 @@ def _block(x: Any, filters: int, stride: int, name: str | None = None) -> Any:
     residual = layers.Activation("relu")(_normalised_convolution(x, filters, 3, stride))
     residual = _normalised_convolution(residual, filters, 3, 1)
     if stride > 1:
-        # He et al. 2018, "Bag of Tricks", ResNet-D: a strided 1x1 convolution would ignore three pixels of four.
-        x = _normalised_convolution(
-            layers.AveragePooling2D(stride, padding="same")(x), filters, 1, 1
-        )
+        # ResNet-D of "Bag of Tricks" (He et al. 2018): a strided 1x1 convolution would ignore three
+        # of four pixels.
+        pooled = layers.AveragePooling2D(stride, padding="same")(x)
+        x = _normalised_convolution(pooled, filters, 1, 1)
     return layers.Activation("relu", name=name)(layers.Add()([x, residual]))
 
 
 def _normalised_convolution(x: Any, filters: int, size: int, stride: int) -> Any:
-    return layers.BatchNormalization()(
-        layers.Conv2D(filters, size, stride, padding="same", use_bias=False)(x)
-    )
+    convolution = layers.Conv2D(filters, size, stride, padding="same", use_bias=False)
+    return layers.BatchNormalization()(convolution(x))

@@ -1,4 +1,4 @@
-"""The VGG family: a small relative trained from scratch, and VGG19 as a frozen extractor of features."""
+"""The VGG family: a small network trained from scratch, and VGG19 as a frozen feature extractor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VGG19_SIZE = (150, 150)
 
 
 def vgg_like(images: Any, class_count: int) -> Any:
-    """Six 3x3 convolutions in two blocks; the source names no dropout rates, these are the usual ones."""
+    """Six 3x3 convolutions in two blocks, with the usual dropout rates: the source gives none."""
     x = _convolution(_convolution(images, 32), 32)
     x = layers.Dropout(0.25)(x)
     x = layers.MaxPooling2D()(_convolution(x, 64))
@@ -30,20 +30,20 @@ def vgg_like(images: Any, class_count: int) -> Any:
 
 
 def vgg19_transfer(images: Any, class_count: int) -> Any:
-    """Frozen VGG19 features of the enlarged image, preprocessed as VGG19 was trained, then a dense head."""
+    """Frozen VGG19 features of the enlarged image with VGG19's preprocessing, then a dense head."""
     return _vgg19(images, class_count, scale=255)
 
 
 def vgg19_double_preprocessing(images: Any, class_count: int) -> Any:
-    """The same with the published mistake: VGG19's preprocessing of images that were scaled to 0..1 before."""
+    """The same network with the published mistake: preprocessing of images already in 0..1."""
     return _vgg19(images, class_count, scale=1)
 
 
 def load_imagenet_weights(model: Any, weights: Path | None) -> None:
-    """Put ImageNet weights into a model's VGG19 part: from ``weights``, or downloaded by Keras.
+    """Load ImageNet weights into a model's VGG19 part, from ``weights`` or a download by Keras.
 
     Raises:
-        TrainingError: The weights can neither be read nor downloaded.
+        TrainingError: The weights cannot be read or downloaded.
     """
     try:
         if weights is None:
@@ -51,13 +51,12 @@ def load_imagenet_weights(model: Any, weights: Path | None) -> None:
             model.get_layer("vgg19").set_weights(downloaded.get_weights())
         else:
             model.get_layer("vgg19").load_weights(weights)
-    except (
-        Exception
-    ) as error:  # Keras raises a bare Exception for a failed download, h5py various for a bad file
+    # Keras raises a bare Exception for a failed download, h5py many kinds for a damaged file.
+    except Exception as error:
         raise TrainingError(
-            f"VGG19's ImageNet weights cannot be had ({error}): give Keras' "
-            "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5 with --weights, or train vgg19-random, "
-            "which is the same network with random features and says so in its name"
+            f"VGG19's ImageNet weights cannot be loaded ({error}): name Keras' "
+            "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5 with --weights, "
+            "or train vgg19-random, the same network with random features"
         ) from error
 
 
@@ -67,7 +66,8 @@ def _convolution(x: Any, filters: int) -> Any:
 
 def _vgg19(images: Any, class_count: int, scale: int) -> Any:
     x = layers.Resizing(*VGG19_SIZE)(images)
-    # Three equal channels less the mean of ImageNet's blue, green and red: keras.applications.vgg19.preprocess_input.
+    # As keras.applications.vgg19.preprocess_input does: three equal channels, minus the mean of
+    # ImageNet's blue, green and red.
     x = layers.Concatenate()([x, x, x])
     x = layers.Rescaling(scale, offset=[-103.939, -116.779, -123.68], name="preprocess")(x)
     features = keras.applications.VGG19(

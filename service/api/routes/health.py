@@ -22,11 +22,12 @@ NOT_READY: dict[int | str, dict[str, Any]] = {
 async def health(request: Request, response: Response) -> Health:
     """Answer 200 if an inference has succeeded and the service accepts uploads, else 503."""
     predictor: Predictor = request.app.state.predictor
-    if predictor.status != "ready":
+    model = predictor.model
+    if model.status != "ready":
         response.status_code = 503
-    classifier = predictor.classifier
+    classifier = model.classifier
     return Health(
-        status=predictor.status,
+        status=model.status,
         model=name_model(classifier.manifest) if classifier else None,
         device=classifier.device if classifier else None,
         providers=list(classifier.providers) if classifier else [],

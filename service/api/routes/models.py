@@ -7,7 +7,7 @@ from service.api.schemas import InputFormat, ModelDetails, Models
 from service.errors import NotReadyError, UnknownModelError
 from service.imaging.model_input import PREPROCESSING
 from service.inference.classifier import Classifier
-from service.inference.predictor import Predictor
+from service.inference.live_model import LiveModel
 
 router = APIRouter(prefix="/models")
 
@@ -44,9 +44,7 @@ async def read_card(request: Request, name: str) -> Response:
 
 
 def _serving(request: Request) -> Classifier:
-    predictor: Predictor = request.app.state.predictor
-    if predictor.classifier is None:
-        raise NotReadyError(
-            f"the service is {predictor.status} and has no model yet; try again later"
-        )
-    return predictor.classifier
+    model: LiveModel = request.app.state.predictor.model
+    if model.classifier is None:
+        raise NotReadyError(f"the service is {model.status} and has no model yet; try again later")
+    return model.classifier

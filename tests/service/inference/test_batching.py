@@ -1,4 +1,4 @@
-"""The micro-batcher, on an event loop and a clock of the test's own."""
+"""The micro-batcher, on an event loop and a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ POISON = 13
 
 
 class BatcherMachine(RuleBasedStateMachine):
-    """Callers come, give up and are answered in any order; a batch ends when the test says so.
+    """Callers come, give up and are answered in any order; the test decides when a batch ends.
 
-    The answer to an item is its double, so answers cannot be mixed up; multiples of 13 fail whatever they are with.
+    The answer to an item is its double, so a mixed-up answer is found. Multiples of 13 always fail,
+    and so does each batch with one of them.
     """
 
     def __init__(self) -> None:
@@ -45,7 +46,7 @@ class BatcherMachine(RuleBasedStateMachine):
         return [2 * item for item in items]
 
     def settle(self) -> None:
-        """Let the event loop do all that can be done without a batch ending."""
+        """Let the event loop do everything that it can before a batch ends."""
         for _ in range(10):
             self.loop.run_until_complete(asyncio.sleep(0))
 
@@ -60,7 +61,7 @@ class BatcherMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.callers)
     @rule(choice=integers(0, 10**6))
     def give_up(self, choice: int) -> None:
-        """A caller goes away, whether it waits, is being answered or has its answer."""
+        """A caller leaves: it may wait, be in a batch or have its answer."""
         item = choice % len(self.callers)
         if self.callers[item].cancel() and item not in self.started:
             self.cancelled.add(item)
@@ -76,7 +77,7 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @invariant()
     def limits_hold(self) -> None:
-        """No more batches run than there are slots, none larger than allowed; nothing waits while a slot is free."""
+        """Slots and batch sizes stay within their limits; no item waits while a slot is free."""
         assert len(self.running) <= SLOTS
         assert all(1 <= len(items) <= MAX_BATCH for items, _ in self.running)
         if len(self.running) < SLOTS:
@@ -85,12 +86,12 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @invariant()
     def oldest_come_first(self) -> None:
-        """Items are started in the order in which they came, and none whose caller gave up before."""
+        """Items start in the order in which they came; cancelled ones do not start."""
         assert self.started == sorted(self.started)
         assert not self.cancelled & set(self.started)
 
     def teardown(self) -> None:
-        """Everybody who stayed is answered, with the answer to the own item or the own failure."""
+        """Every caller that stayed gets the answer to its own item, or its own failure."""
         while self.running:
             self.end_a_batch(0, 1)
         for item, caller in self.callers.items():
@@ -113,8 +114,8 @@ TestBatcher = BatcherMachine.TestCase
 TestBatcher.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 
 
-def test_single_item_is_run_at_once_and_alone() -> None:
-    """While a slot is free nothing is waited for: an item that comes alone is a batch of its own."""
+def test_single_item_runs_at_once() -> None:
+    """While a slot is free, an item does not wait for others: it is a batch of one."""
 
     async def run(items: Sequence[str]) -> Sequence[str]:
         return [item.upper() for item in items]
@@ -126,7 +127,7 @@ def test_single_item_is_run_at_once_and_alone() -> None:
 
 
 def test_wrong_number_of_answers_is_an_error() -> None:
-    """A batch that comes back with too few answers leaves nobody waiting for ever."""
+    """If a batch returns too few answers, no caller waits forever."""
 
     async def run(items: Sequence[str]) -> Sequence[str]:
         return items[1:]

@@ -1,4 +1,4 @@
-"""The threads that decode: several uploads before each hand-over, and each upload by itself."""
+"""The threads that decode: they hand over several uploads at once, and each fails alone."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def run(test: Callable[[Decoder], Coroutine[Any, Any, None]], threads: int = 1) 
 
 
 def start(decoder: Decoder, uploads: Sequence[bytes]) -> list[asyncio.Task[Decoded]]:
-    """Let ``uploads`` come at once."""
+    """Decode ``uploads`` that come at once."""
     return [asyncio.create_task(decoder.decode(upload, SIZE)) for upload in uploads]
 
 
 def test_failure_keeps_no_image() -> None:
-    """Failures that are kept, as those of a batch are until its last image is done, hold no pixels."""
+    """Errors hold no pixels: a batch keeps them until its last image is done."""
     side = 2900
     cut = encode(Image.new("RGB", (side, side)))[:-100]
 
@@ -59,8 +59,8 @@ def test_failure_keeps_no_image() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_uploads_that_come_at_once_come_out_as_alone(threads: int) -> None:
-    """Each gets its own image, or fails by itself."""
+def test_uploads_that_come_at_once_are_decoded_separately(threads: int) -> None:
+    """Each upload gets its own image, or fails alone."""
     damaged, too_large = FAST[0][: len(FAST[0]) // 2], encode(noise(3001, 3000), compress_level=0)
 
     async def test(decoder: Decoder) -> None:
@@ -77,22 +77,22 @@ def test_uploads_that_come_at_once_come_out_as_alone(threads: int) -> None:
     run(test, threads)
 
 
-def test_slow_image_does_not_hold_up_those_before_it() -> None:
-    """What a thread has decoded is handed over while it is still at another image."""
+def test_slow_image_does_not_delay_earlier_ones() -> None:
+    """A thread's decoded images are handed over while it still decodes the next one."""
 
     async def test(decoder: Decoder) -> None:
         tasks = start(decoder, [*FAST[:3], SLOW, FAST[3]])
         await asyncio.gather(*tasks[:3])
         assert not tasks[3].done()
         slow = await tasks[3]
-        assert slow.decode_seconds > 2 * PATIENCE_SECONDS  # else the above says nothing
+        assert slow.decode_seconds > 2 * PATIENCE_SECONDS  # else this test proves nothing
         await tasks[4]
 
     run(test)
 
 
-def test_slow_image_keeps_no_other_from_a_free_thread() -> None:
-    """While one thread is at a slow image, another goes through all that came with it."""
+def test_slow_image_does_not_occupy_other_threads() -> None:
+    """While one thread decodes a slow image, another decodes all that came with it."""
 
     async def test(decoder: Decoder) -> None:
         slow, *fast = start(decoder, [SLOW, *FAST])
@@ -103,8 +103,8 @@ def test_slow_image_keeps_no_other_from_a_free_thread() -> None:
     run(test, threads=2)
 
 
-def test_upload_whose_caller_has_gone_is_not_decoded() -> None:
-    """Of slow images whose callers leave, only the one that a thread is at costs time."""
+def test_cancelled_upload_is_not_decoded() -> None:
+    """Slow uploads whose callers leave cost nothing, except the one that a thread decodes."""
 
     async def test(decoder: Decoder) -> None:
         slow = await decoder.decode(SLOW, SIZE)
@@ -119,8 +119,8 @@ def test_upload_whose_caller_has_gone_is_not_decoded() -> None:
     run(test)
 
 
-def test_error_that_nobody_foresaw_is_that_uploads_alone() -> None:
-    """Whatever decoding raises reaches the caller of that upload, and nobody else: here that the size has no width."""
+def test_unexpected_error_fails_one_upload_only() -> None:
+    """Any error while decoding reaches the caller of that upload only; here the size is invalid."""
 
     async def test(decoder: Decoder) -> None:
         impossible = asyncio.create_task(decoder.decode(FAST[0], (20,)))  # type: ignore[arg-type]
@@ -154,8 +154,8 @@ def test_error_is_freed_with_its_last_reference() -> None:
         gc.enable()
 
 
-def test_waiting_is_told() -> None:
-    """What waits counts as waiting, and an upload's waiting is all of its time but its decoding."""
+def test_waiting_is_measured() -> None:
+    """Waiting uploads are counted; an upload's queue time is all of its time except decoding."""
 
     async def test(decoder: Decoder) -> None:
         loop = asyncio.get_running_loop()
@@ -163,12 +163,12 @@ def test_waiting_is_told() -> None:
         tasks = start(decoder, [SLOW, *FAST])
         await asyncio.sleep(0)
         assert decoder.depth >= len(FAST)
-        assert decoder.is_at_work
+        assert decoder.is_decoding
         slow, *_, last = await asyncio.gather(*tasks)
         assert (
             slow.decode_seconds <= last.queue_seconds + last.decode_seconds <= loop.time() - started
         )
         assert not decoder.depth
-        assert not decoder.is_at_work
+        assert not decoder.is_decoding
 
     run(test)

@@ -1,46 +1,44 @@
-"""What happens when the model fails while it serves."""
+"""The path of a request from the upload to the answer."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from service.bundle import MODEL_FILE, newest_version, read_bundle
-from service.errors import BundleError, DeviceError, InferenceError, NotReadyError
-from service.inference.classifier import Classification, Classifier
+from service.bundle import read_bundle
+from service.errors import InferenceError, NotReadyError
+from service.inference.classification import Classification
+from service.inference.classifier import Classifier, load_classifier
 from service.inference.decoding import SMALL_UPLOAD_BYTES
-from service.inference.neighbours import NEIGHBOURS_VARIABLE, make_record
-from service.inference.predictor import Predictor, load_classifier
+from service.inference.live_model import LiveModel
+from service.inference.predictor import Predictor
+from service.machine.sizing import count_threads
 from service.settings import Settings
-from tests.service.bundles import linear_model, write_linear_bundle
+from tests.service.bundles import write_linear_bundle
 from tests.service.images import encode, noise
-from tests.service.inference.test_neighbours import LONG_SECONDS, another_begins_a_batch
 
 GOOD = encode(np.full((20, 30), 7, np.uint8))
 POISON = encode(np.full((20, 30), 255, np.uint8))
 
 
 def poisonable_model() -> bytes:
-    """Serialize a model that answers one third each, and that ONNX Runtime itself fails to run on a pixel of 255."""
+    """Serialize a model that answers one third each, and that fails to run on a pixel of 255."""
     nodes = [
-        helper.make_node("ReduceMax", ["wide"], ["brightest"], keepdims=0),
         helper.make_node("Cast", ["image"], ["wide"], to=TensorProto.INT32),
+        helper.make_node("ReduceMax", ["wide"], ["brightest"], keepdims=0),
         helper.make_node("Gather", ["table", "brightest"], ["third"]),
         helper.make_node("Shape", ["image"], ["count"], start=0, end=1),
         helper.make_node("Concat", ["count", "three"], ["shape"], axis=0),
         helper.make_node("Expand", ["third", "shape"], ["probabilities"]),
     ]
-    nodes[0], nodes[1] = nodes[1], nodes[0]
     graph = helper.make_graph(
         nodes,
         "poisonable",
@@ -56,80 +54,54 @@ def poisonable_model() -> bytes:
     return serialized
 
 
-class BreakableClassifier(Classifier):
-    """A real classifier whose device can be broken, as a GPU may, and stays broken."""
-
-    broken = False
-
-    def classify(
-        self, images: Sequence[NDArray[np.uint8]], alone: bool = False
-    ) -> list[Classification]:
-        """Fail if broken."""
-        if self.broken:
-            raise RuntimeError("CUDA failure 999")
-        return super().classify(images, alone)
-
-
 class WatchedClassifier(Classifier):
-    """A real classifier that notes the size of each batch of the predictor's, and whether it was alone."""
+    """A real classifier that notes the size of each batch."""
 
-    batches: ClassVar[list[tuple[int, bool]]] = []
+    batches: ClassVar[list[int]] = []
 
-    def classify(
-        self, images: Sequence[NDArray[np.uint8]], alone: bool = False
-    ) -> list[Classification]:
+    def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
         """Note the batch."""
-        self.batches.append((len(images), alone))
-        return super().classify(images, alone)
+        self.batches.append(len(images))
+        return super().classify(images)
 
 
 def run(
-    settings: Settings, test: Callable[[Predictor], Coroutine[Any, Any, None]], **hooks: Any
+    settings: Settings,
+    test: Callable[[Predictor], Coroutine[Any, Any, None]],
+    load: Callable[[], Classifier] | None = None,
+    **hooks: Any,
 ) -> None:
-    """Run ``test`` on a predictor that was started."""
+    """Run ``test`` on a predictor whose model was started."""
 
     async def main() -> None:
-        predictor = Predictor(
-            settings, hooks.pop("load", lambda: load_classifier(settings)), **hooks
-        )
-        await predictor.start()
+        threads = count_threads(settings, workers=1)
+        load_model = load or partial(load_classifier, settings)
+        model = LiveModel(settings, load_model, threads=threads, **hooks)
+        await model.start()
+        predictor = Predictor(settings, model, threads=threads)
         await test(predictor)
         predictor.close()
+        model.close()
 
     asyncio.run(main())
 
 
-def test_large_batch_has_two_cores_while_no_other_worker_is_at_work(
-    linear_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A tensor is alone until another worker begins a batch; a single image never is."""
-    monkeypatch.setenv(NEIGHBOURS_VARIABLE, str(make_record(tmp_path)))
-    tensor = np.zeros((40, 20, 30), np.uint8).tobytes()
-
-    async def test(predictor: Predictor) -> None:
-        def begun() -> list[tuple[int, bool]]:
-            batches, WatchedClassifier.batches = WatchedClassifier.batches, []
-            return batches
-
-        begun()  # the self-tests
-        await predictor.predict_tensor(tensor, "40,20,30")
-        assert begun() == [(32, True), (8, True)]
-        await predictor.predict(GOOD)
-        assert begun() == [(1, False)]
-        await asyncio.to_thread(another_begins_a_batch)
-        monkeypatch.setattr("service.inference.neighbours.QUIET_SECONDS", LONG_SECONDS)
-        await predictor.predict_tensor(tensor, "40,20,30")
-        assert begun() == [(32, False), (8, False)]
-
-    run(
-        Settings(threads=1),
-        test,
-        load=lambda: WatchedClassifier(read_bundle(linear_folder), "cpu", cores=2),
-    )
+def test_model_that_is_not_loaded_answers_nothing(linear_folder: Path) -> None:
+    """Before the model is loaded, every kind of request is rejected."""
+    settings = Settings(model=linear_folder, device="cpu")
+    model = LiveModel(settings, partial(load_classifier, settings), threads=1)
+    predictor = Predictor(settings, model, threads=1)
+    for request in (
+        predictor.predict(GOOD),
+        predictor.predict_files([GOOD]),
+        predictor.predict_tensor(bytes(600), "1,20,30"),
+    ):
+        with pytest.raises(NotReadyError, match="starting"):
+            asyncio.run(request)
 
 
 def test_single_image_does_not_wait_for_a_whole_tensor(linear_folder: Path) -> None:
-    """What comes after a tensor of many images is answered between them."""
+    """An image that comes after a tensor of many images is answered between them."""
 
     async def test(predictor: Predictor) -> None:
         tensor = asyncio.create_task(predictor.predict_tensor(bytes(1024 * 20 * 30), "1024,20,30"))
@@ -140,13 +112,14 @@ def test_single_image_does_not_wait_for_a_whole_tensor(linear_folder: Path) -> N
         assert len(WatchedClassifier.batches) < 5
         assert len((await tensor).answers) == 1024
 
-    run(
-        Settings(threads=1), test, load=lambda: WatchedClassifier(read_bundle(linear_folder), "cpu")
-    )
+    run(Settings(threads=1), test, lambda: WatchedClassifier(read_bundle(linear_folder), "cpu"))
 
 
-def test_photos_that_wait_reach_the_model_together(linear_folder: Path) -> None:
-    """What a thread decodes in one go is one batch, and a photo that comes alone waits for no other."""
+def test_photos_that_wait_reach_the_model_together(
+    linear_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photos that a thread decodes in one go form one batch; a single photo does not wait."""
+    monkeypatch.setattr("service.inference.decoding.PATIENCE_SECONDS", 10)  # on a busy machine too
     photos = [encode(noise(100, 100, seed)) for seed in range(9)]
 
     async def test(predictor: Predictor) -> None:
@@ -158,7 +131,7 @@ def test_photos_that_wait_reach_the_model_together(linear_folder: Path) -> None:
 
 
 def test_poisoned_image_harms_nobody_else(tmp_path: Path) -> None:
-    """An image that the runtime fails on fails alone; those with it are answered, and the service stays ready."""
+    """An image that ONNX Runtime fails on fails alone, and the service stays ready."""
     bundle = write_linear_bundle(
         tmp_path / "m", model=poisonable_model(), self_test=(1 / 3, 1 / 3, 1 / 3)
     )
@@ -168,148 +141,13 @@ def test_poisoned_image_harms_nobody_else(tmp_path: Path) -> None:
         outcomes = await asyncio.gather(*map(predictor.predict, uploads), return_exceptions=True)
         for upload, outcome in zip(uploads, outcomes, strict=True):
             assert isinstance(outcome, InferenceError) == (upload is POISON), outcome
-        assert predictor.status == "ready"
+        assert predictor.model.status == "ready"
 
     run(Settings(model=bundle.folder, device="cpu", threads=1), test)
 
 
-def test_broken_device_is_replaced_once(linear_folder: Path) -> None:
-    """When the device breaks the caller gets an error, the model is loaded again, and the service serves on."""
-    loaded: list[BreakableClassifier] = []
-
-    def load() -> Classifier:
-        loaded.append(BreakableClassifier(read_bundle(linear_folder), "cpu"))
-        return loaded[-1]
-
-    async def test(predictor: Predictor) -> None:
-        await predictor.predict(GOOD)
-        loaded[0].broken = True
-        with pytest.raises(InferenceError):
-            await predictor.predict(GOOD)
-        assert len(loaded) == 2
-        assert predictor.status == "ready"
-        await predictor.predict(GOOD)
-
-    run(Settings(), test, load=load)
-
-
-def test_client_that_leaves_does_not_stop_the_replacement(linear_folder: Path) -> None:
-    """When the one whose image failed leaves while the model is loaded again, the service is ready all the same."""
-    loaded: list[BreakableClassifier] = []
-    leaves, left = threading.Event(), threading.Event()
-
-    def load() -> Classifier:
-        if loaded:
-            leaves.set()
-            assert left.wait(30)
-        loaded.append(BreakableClassifier(read_bundle(linear_folder), "cpu"))
-        return loaded[-1]
-
-    async def test(predictor: Predictor) -> None:
-        loaded[0].broken = True
-        request = asyncio.create_task(predictor.predict(GOOD))
-        await asyncio.to_thread(leaves.wait, 30)
-        request.cancel()
-        await asyncio.gather(request, return_exceptions=True)
-        assert request.cancelled()
-        assert predictor.classifier is None
-        left.set()
-        await predictor.self_test(loaded[0])  # which waits for the replacement
-        assert predictor.status == "ready"
-        await predictor.predict(GOOD)
-
-    run(Settings(), test, load=load)
-
-
-def test_idle_service_finds_a_broken_device_by_itself(linear_folder: Path) -> None:
-    """Without any request the self-test notices that the device broke; without a replacement the service fails."""
-    first = BreakableClassifier(read_bundle(linear_folder), "cpu")
-    loads = iter([first])
-
-    def load() -> Classifier:
-        try:
-            return next(loads)
-        except StopIteration:
-            raise DeviceError("no device is left") from None
-
-    failed = asyncio.Event()
-
-    async def test(predictor: Predictor) -> None:
-        watch = asyncio.create_task(predictor.watch())
-        await predictor.predict(GOOD)
-        first.broken = True
-        await asyncio.wait_for(failed.wait(), 30)
-        assert predictor.status == "failed"
-        with pytest.raises(NotReadyError):
-            await predictor.predict(GOOD)
-        watch.cancel()
-
-    settings = Settings(check_interval_seconds=0.01)
-    run(settings, test, load=load, on_failure=failed.set)
-
-
-def test_folder_that_cannot_be_read_for_a_while_ends_no_watch(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """While the versions cannot be looked at, the one that is loaded serves; a newer one is taken up afterwards."""
-    versions, elsewhere = tmp_path / "versions", tmp_path / "elsewhere"
-    write_linear_bundle(versions / "1", version="1")
-
-    async def test(predictor: Predictor) -> None:
-        watch = asyncio.create_task(predictor.watch())
-        await asyncio.sleep(0)  # it has begun
-        versions.rename(elsewhere)
-        versions.symlink_to(
-            "x" * 300
-        )  # too long a name: an error for root as well, whom no permission stops
-        async with asyncio.timeout(30):
-            while "cannot be read" not in caplog.text:  # noqa: ASYNC110  the log has no event
-                await asyncio.sleep(0.01)
-        assert (await predictor.predict(GOOD)).classification.manifest.version == "1"
-        versions.unlink()
-        elsewhere.rename(versions)
-        write_linear_bundle(versions / "2", version="2")
-        async with asyncio.timeout(30):
-            while (await predictor.predict(GOOD)).classification.manifest.version != "2":  # noqa: ASYNC110  nor has this
-                await asyncio.sleep(0.01)
-        watch.cancel()
-
-    settings = Settings(model=versions, check_interval_seconds=0.01)
-    run(settings, test, load=partial(load_classifier, settings))
-
-
-def test_wrong_answer_to_the_self_test_is_refused(tmp_path: Path) -> None:
-    """A model that does not answer its self-test as the trained network did is not served."""
-    bundle = write_linear_bundle(tmp_path / "m", self_test=(0.8, 0.1, 0.1))
-    with pytest.raises(InferenceError, match="self-test"):
-        Classifier(bundle, "cpu")
-
-
-def test_weights_in_other_files_are_never_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A model whose weights are in another file, which no hash covers, is refused even where that file is at hand."""
-    model = onnx.load_from_string(linear_model(3, 20, 30))
-    path = tmp_path / "model.onnx"
-    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=100)
-    bundle = write_linear_bundle(tmp_path / "m", model=path.read_bytes())
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(BundleError, match="cannot load"):
-        Classifier(bundle, "cpu")
-
-
-def test_newest_version_is_served(tmp_path: Path) -> None:
-    """Of a folder of versions the highest number is served; one whose manifest is not written yet is passed over."""
-    for version in ("9", "10", "2"):
-        write_linear_bundle(tmp_path / version, version=version)
-    (tmp_path / "11").mkdir()
-    (tmp_path / "11" / MODEL_FILE).write_bytes(linear_model(3, 20, 30))
-    assert newest_version(tmp_path) == tmp_path / "10"
-    assert newest_version(tmp_path / "2") == tmp_path / "2"
-
-
-def test_batch_of_small_images_holds_up_nobody(linear_folder: Path) -> None:
-    """Between images that are small but take long, as those in colour do, the event loop turns."""
+def test_batch_of_small_images_blocks_nobody(linear_folder: Path) -> None:
+    """The event loop turns between images that are small but slow, as colour images are."""
     upload = encode(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
     assert len(upload) < SMALL_UPLOAD_BYTES
 
@@ -331,8 +169,8 @@ def test_batch_of_small_images_holds_up_nobody(linear_folder: Path) -> None:
     run(Settings(model=linear_folder, threads=1), test)
 
 
-def test_size_of_an_upload_is_told(linear_folder: Path) -> None:
-    """An answer says how many pixels the upload had, and what each step took."""
+def test_answer_holds_pixels_and_durations(linear_folder: Path) -> None:
+    """An answer has the number of the upload's pixels, and the seconds of each step."""
 
     async def test(predictor: Predictor) -> None:
         answer = await predictor.predict(encode(noise(50, 40)))
@@ -342,31 +180,36 @@ def test_size_of_an_upload_is_told(linear_folder: Path) -> None:
     run(Settings(model=linear_folder, device="cpu"), test)
 
 
-def test_slow_image_is_not_taken_for_a_stuck_thread(linear_folder: Path) -> None:
-    """However short the time for a request is, a thread that is past it at its image comes back."""
-    slow = encode(noise(4000, 4000), compress_level=1)
-
-    async def test(predictor: Predictor) -> None:
-        watch = asyncio.create_task(predictor.watch())
-        await asyncio.gather(*(predictor.predict(slow) for _ in range(5)))
-        assert predictor.status == "ready"
-        assert not watch.done()
-        watch.cancel()
-
-    settings = Settings(
+@pytest.fixture
+def impatient(linear_folder: Path) -> Settings:
+    """Settings with one thread, a very short deadline and frequent checks."""
+    return Settings(
         model=linear_folder,
         device="cpu",
         threads=1,
         check_interval_seconds=0.01,
         request_timeout_seconds=0.01,
     )
-    run(settings, test)
+
+
+def test_slow_image_is_not_a_stuck_thread(impatient: Settings) -> None:
+    """A thread that decodes past the deadline of its request is not taken for a stuck one."""
+    slow = encode(noise(4000, 4000), compress_level=1)
+
+    async def test(predictor: Predictor) -> None:
+        watch = asyncio.create_task(predictor.watch())
+        await asyncio.gather(*(predictor.predict(slow) for _ in range(5)))
+        assert predictor.model.status == "ready"
+        assert not watch.done()
+        watch.cancel()
+
+    run(impatient, test)
 
 
 def test_stuck_threads_end_the_service(
-    linear_folder: Path, monkeypatch: pytest.MonkeyPatch
+    impatient: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When every thread stays at an image for longer than any can take, the service gives up by itself."""
+    """When every thread decodes one image for longer than any image takes, the service gives up."""
     monkeypatch.setattr("service.inference.predictor.STUCK_SECONDS", 0.01)
     slow = encode(noise(4000, 4000), compress_level=1)
     failed = asyncio.Event()
@@ -376,15 +219,9 @@ def test_stuck_threads_end_the_service(
         await predictor.predict(GOOD)
         uploads = [asyncio.create_task(predictor.predict(slow)) for _ in range(20)]
         await asyncio.wait_for(failed.wait(), 30)
-        assert predictor.status == "failed"
-        for task in (watch, *uploads):
+        assert predictor.model.status == "failed"
+        await watch
+        for task in uploads:
             task.cancel()
 
-    settings = Settings(
-        model=linear_folder,
-        device="cpu",
-        threads=1,
-        check_interval_seconds=0.01,
-        request_timeout_seconds=0.01,
-    )
-    run(settings, test, on_failure=failed.set)
+    run(impatient, test, on_failure=failed.set)

@@ -1,0 +1,66 @@
+"""A classifier behind a batcher: where its batches run, and how many run side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.inference.batching import Batched, Batcher
+from service.inference.classification import Classification
+from service.inference.classifier import Classifier
+
+MAX_BATCH = 32  # a larger batch is no faster per image on a CPU, and each caller waits longer
+SHORT_RUN_SECONDS = 0.001  # the event loop may be blocked for this long
+
+
+class ScheduledClassifier:
+    """A classifier that takes single images and runs them in batches.
+
+    Batches run on ``pool``, which has ``threads`` threads. With one thread a short run is faster in
+    the event loop, because a thread hop costs more than it gains. A longer run stays on the thread:
+    the event loop must answer ``/health`` meanwhile.
+    """
+
+    # The batcher's function must not refer to this object: in a reference cycle, a session that was
+    # swapped out would stay in memory until the garbage collector runs, and it runs rarely.
+
+    def __init__(self, classifier: Classifier, pool: ThreadPoolExecutor, threads: int) -> None:
+        self.classifier = classifier
+        on_cpu = classifier.device == "cpu"
+        is_short = classifier.seconds_per_image < SHORT_RUN_SECONDS
+        run = partial(_run_on_thread, classifier, pool)
+        if on_cpu and is_short and threads == 1:
+            run = partial(_run_in_event_loop, classifier)
+        # A GPU is fastest with one batch at a time. On a CPU, parallel batches use all cores.
+        slots = threads if on_cpu else 1
+        self._batcher = Batcher(run, max_batch=MAX_BATCH, slots=slots)
+
+    @property
+    def depth(self) -> int:
+        """Number of images that wait for a batch."""
+        return self._batcher.depth
+
+    async def classify(self, image: NDArray[np.uint8]) -> Batched[Classification]:
+        """Classify ``image``, uint8 ``[height, width]``, together with others that wait.
+
+        Raises:
+            Exception: The classifier failed on this image.
+        """
+        return await self._batcher.submit(image)
+
+
+async def _run_in_event_loop(
+    classifier: Classifier, images: Sequence[NDArray[np.uint8]]
+) -> list[Classification]:
+    return classifier.classify(images)
+
+
+async def _run_on_thread(
+    classifier: Classifier, pool: ThreadPoolExecutor, images: Sequence[NDArray[np.uint8]]
+) -> list[Classification]:
+    return await asyncio.get_running_loop().run_in_executor(pool, classifier.classify, images)

@@ -1,0 +1,109 @@
+"""Sessions of ONNX Runtime: open one on a device and check it. The only importer of onnxruntime."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+
+import onnxruntime
+
+from service.bundle import Manifest
+from service.errors import BundleError, DeviceError
+from service.settings import Device
+
+log = logging.getLogger(__name__)
+
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+HEAVY_OPERATORS = frozenset({"Conv", "FusedConv", "Gemm", "MatMul", "FusedMatMul"})
+
+
+def open_session(model: bytes, device: Device) -> onnxruntime.InferenceSession:
+    """Open a session of ``model`` on ``device``.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load ``model``.
+        DeviceError: ``device`` is ``cuda`` and the session does not run on it.
+    """
+    if device == "cpu":
+        return _create_session(model, [CPU])
+    problem = _why_no_cuda()
+    if problem is None:
+        onnxruntime.preload_dlls()  # finds CUDA and cuDNN where pip installed them
+        session = _create_session(model, [CUDA, CPU])
+        problem = _why_not_on_cuda(session)
+        if problem is None:
+            return session
+    if device == "cuda":
+        raise DeviceError(
+            f"SERVICE_DEVICE=cuda, but {problem}; fix that, or set SERVICE_DEVICE to cpu or auto"
+        )
+    log.warning("the model runs on the CPU, not on CUDA: %s", problem)
+    return _create_session(model, [CPU])
+
+
+def check_session(session: onnxruntime.InferenceSession, manifest: Manifest) -> None:
+    """Compare the inputs and outputs of ``session`` with ``manifest``.
+
+    Raises:
+        BundleError: They differ.
+    """
+    inputs = {each.name: (each.type, each.shape[1:]) for each in session.get_inputs()}
+    expected = {"image": ("tensor(uint8)", [*manifest.input_size])}
+    if inputs != expected:
+        raise BundleError(f"model.onnx has the inputs {inputs} but the manifest needs {expected}")
+    outputs = {each.name: (each.type, each.shape[1:]) for each in session.get_outputs()}
+    classes = len(manifest.class_names)
+    if outputs.get("probabilities") != ("tensor(float)", [classes]):
+        raise BundleError(
+            f"model.onnx has the outputs {outputs} but the manifest lists {classes} classes "
+            "for the output probabilities"
+        )
+    has_distance = outputs.get("distance") == ("tensor(float)", [])
+    if manifest.distance_threshold is not None and not has_distance:
+        raise BundleError(
+            f"model.onnx has the outputs {outputs} but the manifest has a threshold for the "
+            "output distance"
+        )
+
+
+def _create_session(model: bytes, providers: list[str]) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    # Batches run side by side and use all cores together, so each of them has one thread.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    # The manifest's hash covers the model only: weights in other files must never be read.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", os.devnull
+    )
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    try:
+        # With the fallback, a session whose GPU fails silently becomes a CPU session in place.
+        return onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    except Exception as error:  # the bindings' exceptions share no base class but Exception
+        raise BundleError(f"ONNX Runtime cannot load model.onnx: {error}") from error
+
+
+def _why_no_cuda() -> str | None:
+    """Return why no session can use CUDA here, None if one may."""
+    if CUDA not in onnxruntime.get_available_providers():
+        return "this build of onnxruntime has no CUDA provider; the package onnxruntime-gpu has it"
+    try:
+        ctypes.CDLL("libcuda.so.1")  # the provider is listed on machines without a GPU too
+    except OSError:
+        return "no NVIDIA driver is installed (libcuda.so.1 cannot be loaded)"
+    return None
+
+
+def _why_not_on_cuda(session: onnxruntime.InferenceSession) -> str | None:
+    """Return which work of ``session`` does not run on CUDA, None if all heavy work does."""
+    if CUDA not in session.get_providers():
+        return "the session did not get the CUDA provider; ONNX Runtime logged the reason above"
+    for subgraph in session.get_provider_graph_assignment_info():
+        strays = sorted(
+            node.name for node in subgraph.get_nodes() if node.op_type in HEAVY_OPERATORS
+        )
+        if subgraph.ep_name != CUDA and strays:
+            return f"{subgraph.ep_name} and not CUDA runs {', '.join(strays)}"
+    return None

@@ -1,0 +1,316 @@
+"""The live model: what happens when a model fails or is replaced while it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.bundle import CARD_FILE, MODEL_FILE, read_bundle
+from service.errors import BundleError, DeviceError, InferenceError, NotReadyError
+from service.inference.classification import Classification
+from service.inference.classifier import Classifier, load_classifier
+from service.inference.live_model import LiveModel
+from service.machine.sizing import count_threads
+from service.settings import Settings
+from tests.service.bundles import write_linear_bundle
+
+IMAGE = np.full((20, 30), 7, np.uint8)
+OFTEN = 0.01  # seconds between checks
+
+
+class BreakableClassifier(Classifier):
+    """A real classifier whose device can break, or hang until ``released`` is set."""
+
+    broken = False
+    released: threading.Event | None = None
+
+    def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
+        """Fail if broken, and wait while the device hangs."""
+        if self.broken:
+            raise RuntimeError("CUDA failure 999")
+        if self.released is not None:
+            assert self.released.wait(30)
+        return super().classify(images)
+
+
+def run(
+    settings: Settings,
+    test: Callable[[LiveModel], Coroutine[Any, Any, None]],
+    load: Callable[[], Classifier] | None = None,
+    **hooks: Any,
+) -> None:
+    """Run ``test`` on a model that was started."""
+
+    async def main() -> None:
+        threads = count_threads(settings, workers=1)
+        load_model = load or partial(load_classifier, settings)
+        model = LiveModel(settings, load_model, threads=threads, **hooks)
+        await model.start()
+        await test(model)
+        model.close()
+
+    asyncio.run(main())
+
+
+async def answer(model: LiveModel) -> str:
+    """Classify an image; return the version that answered."""
+    batched = await model.classify(model.current(), IMAGE)
+    return batched.answer.manifest.version
+
+
+async def wait_until(is_true: Callable[[], bool]) -> None:
+    """Wait for something that has no event."""
+    async with asyncio.timeout(30):
+        while not is_true():  # noqa: ASYNC110
+            await asyncio.sleep(OFTEN)
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> Path:
+    """A folder of versions that holds version 1."""
+    write_linear_bundle(tmp_path / "versions" / "1", version="1")
+    return tmp_path / "versions"
+
+
+def test_broken_device_is_replaced_once(linear_folder: Path) -> None:
+    """After the device breaks, one caller gets an error, and a new classifier serves."""
+    loaded: list[BreakableClassifier] = []
+
+    def load() -> Classifier:
+        loaded.append(BreakableClassifier(read_bundle(linear_folder), "cpu"))
+        return loaded[-1]
+
+    async def test(model: LiveModel) -> None:
+        await answer(model)
+        loaded[0].broken = True
+        with pytest.raises(InferenceError):
+            await answer(model)
+        assert len(loaded) == 2
+        assert model.status == "ready"
+        await answer(model)
+
+    run(Settings(), test, load)
+
+
+def test_device_that_hangs_is_replaced(
+    linear_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A self-test that never ends times out, and a new classifier serves."""
+    monkeypatch.setattr("service.inference.live_model.SELF_TEST_TIMEOUT_SECONDS", 0.05)
+    released = threading.Event()
+    loaded: list[BreakableClassifier] = []
+
+    def load() -> Classifier:
+        loaded.append(BreakableClassifier(read_bundle(linear_folder), "cpu"))
+        return loaded[-1]
+
+    async def test(model: LiveModel) -> None:
+        loaded[0].released = released
+        await model.self_test(loaded[0])
+        released.set()
+        assert model.classifier is loaded[1]
+        assert model.status == "ready"
+
+    run(Settings(), test, load)
+
+
+def test_client_that_leaves_does_not_stop_the_replacement(linear_folder: Path) -> None:
+    """The model is replaced even if the client whose image failed leaves meanwhile."""
+    loaded: list[BreakableClassifier] = []
+    leaves, left = threading.Event(), threading.Event()
+
+    def load() -> Classifier:
+        if loaded:
+            leaves.set()
+            assert left.wait(30)
+        loaded.append(BreakableClassifier(read_bundle(linear_folder), "cpu"))
+        return loaded[-1]
+
+    async def test(model: LiveModel) -> None:
+        loaded[0].broken = True
+        request = asyncio.create_task(answer(model))
+        await asyncio.to_thread(leaves.wait, 30)
+        request.cancel()
+        await asyncio.gather(request, return_exceptions=True)
+        assert request.cancelled()
+        assert model.classifier is None
+        left.set()
+        await model.self_test(loaded[0])  # waits for the replacement
+        assert model.status == "ready"
+        await answer(model)
+
+    run(Settings(), test, load)
+
+
+def test_idle_model_finds_a_broken_device(linear_folder: Path) -> None:
+    """Without requests the self-test finds a broken device; without a replacement it fails."""
+    first = BreakableClassifier(read_bundle(linear_folder), "cpu")
+    loads = iter([first])
+
+    def load() -> Classifier:
+        try:
+            return next(loads)
+        except StopIteration:
+            raise DeviceError("no device is left") from None
+
+    failed = asyncio.Event()
+
+    async def test(model: LiveModel) -> None:
+        watch = asyncio.create_task(model.watch())
+        await answer(model)
+        first.broken = True
+        await asyncio.wait_for(failed.wait(), 30)
+        assert model.status == "failed"
+        with pytest.raises(NotReadyError):
+            model.current()
+        watch.cancel()
+
+    run(Settings(check_interval_seconds=OFTEN), test, load, on_failure=failed.set)
+
+
+def test_unreadable_folder_does_not_end_the_watch(
+    versions: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the folder cannot be read, the version in memory serves; then a newer one is loaded."""
+    elsewhere = versions.with_name("elsewhere")
+
+    def hide() -> None:
+        versions.rename(elsewhere)
+        versions.symlink_to("x" * 300)  # too long a name is an error even for root
+
+    def show() -> None:
+        versions.unlink()
+        elsewhere.rename(versions)
+
+    async def test(model: LiveModel) -> None:
+        watch = asyncio.create_task(model.watch())
+        await asyncio.sleep(0)  # the watch begins
+        hide()
+        await wait_until(lambda: "cannot be read" in caplog.text)
+        assert await answer(model) == "1"
+        show()
+        write_linear_bundle(versions / "2", version="2")
+        await wait_until(lambda: model.current().classifier.manifest.version == "2")
+        watch.cancel()
+
+    run(Settings(model=versions, check_interval_seconds=OFTEN), test)
+
+
+def test_bad_version_is_tried_once(versions: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A damaged newer version is rejected once; the current one serves until a good one comes."""
+    settings = Settings(model=versions, check_interval_seconds=OFTEN)
+    checks = 0
+
+    def load() -> Classifier:
+        nonlocal checks
+        checks += 1
+        return load_classifier(settings)
+
+    async def test(model: LiveModel) -> None:
+        watch = asyncio.create_task(model.watch())
+        await asyncio.sleep(0)  # the watch begins
+        bad = write_linear_bundle(versions.with_name("bad"), version="2").folder
+        (bad / MODEL_FILE).write_bytes(b"damaged")
+        bad.rename(versions / "2")
+        await wait_until(lambda: "the new model is rejected" in caplog.text)
+        await asyncio.sleep(10 * OFTEN)
+        assert checks == 2
+        assert await answer(model) == "1"
+        assert model.status == "ready"
+        good = write_linear_bundle(versions.with_name("good"), version="3").folder
+        good.rename(versions / "3")
+        await wait_until(lambda: model.current().classifier.manifest.version == "3")
+        watch.cancel()
+
+    run(settings, test, load)
+
+
+def test_current_version_serves_while_the_next_one_loads(versions: Path) -> None:
+    """Requests are answered by the old version until the new one has passed its self-test."""
+    settings = Settings(model=versions)
+    loading, answered = threading.Event(), threading.Event()
+
+    def load() -> Classifier:
+        classifier = load_classifier(settings)
+        if classifier.manifest.version == "2":
+            loading.set()
+            assert answered.wait(30)
+        return classifier
+
+    async def test(model: LiveModel) -> None:
+        write_linear_bundle(versions / "2", version="2")
+        reload = asyncio.create_task(model.reload())
+        await asyncio.to_thread(loading.wait, 30)
+        assert await answer(model) == "1"
+        answered.set()
+        await reload
+        assert await answer(model) == "2"
+
+    run(settings, test, load)
+
+
+@pytest.fixture
+def _no_garbage_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_garbage_collector")
+def test_replaced_classifier_is_freed_without_the_garbage_collector(linear_folder: Path) -> None:
+    """A swap frees the old session and its memory, although the garbage collector is off."""
+
+    async def test(model: LiveModel) -> None:
+        await answer(model)
+        old = weakref.ref(model.current().classifier)
+        await model.reload()
+        await wait_until(lambda: old() is None)  # the thread that loaded drops its reference last
+
+    run(Settings(model=linear_folder, device="cpu", threads=1), test)
+
+
+def test_status_follows_the_model(linear_folder: Path) -> None:
+    """The status is starting, ready and draining in turn; a draining model still answers."""
+
+    async def test(model: LiveModel) -> None:
+        statuses.append(model.status)
+        model.drain()
+        statuses.append(model.status)
+        await answer(model)
+
+    settings = Settings(model=linear_folder, device="cpu")
+    statuses = [LiveModel(settings, partial(load_classifier, settings), threads=1).status]
+    run(settings, test)
+    assert statuses == ["starting", "ready", "draining"]
+
+
+def test_unexpected_error_while_loading_is_a_failure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Any error at the start fails the model; only an error that nobody foresaw is traced."""
+    failures: list[str] = []
+
+    async def test(model: LiveModel) -> None:
+        assert model.status == "failed"
+        failures.append("failed")
+
+    def load_missing() -> Classifier:
+        raise BundleError(f"{tmp_path / CARD_FILE} is missing")
+
+    def load_defect() -> Classifier:
+        raise ZeroDivisionError("a defect")
+
+    for load in (load_missing, load_defect):
+        run(Settings(), test, load, on_failure=lambda: failures.append("told"))
+    assert failures == ["told", "failed"] * 2
+    assert [record.exc_info is None for record in caplog.records] == [True, False]

@@ -1,0 +1,117 @@
+"""Scheduling: where the batches of a classifier run, and how many run side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.bundle import read_bundle
+from service.inference.classification import Classification
+from service.inference.classifier import Classifier
+from service.inference.scheduling import MAX_BATCH, SHORT_RUN_SECONDS, ScheduledClassifier
+
+IMAGE = np.zeros((20, 30), np.uint8)
+THREADS = 3
+
+
+class WatchedClassifier(Classifier):
+    """A real classifier that notes on which threads, in which batches and how parallel it runs.
+
+    While ``meeting`` is a barrier, each batch waits until as many batches run side by side.
+    """
+
+    meeting: threading.Barrier | None = None
+
+    def watch(self, device: Literal["cuda", "cpu"], seconds_per_image: float) -> None:
+        """Begin to take notes; pretend to be a classifier on ``device``."""
+        self.device, self.seconds_per_image = device, seconds_per_image
+        self.threads: set[int] = set()
+        self.batches: list[int] = []
+        self.running = self.most_running = 0
+
+    def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
+        """Note the batch."""
+        if not hasattr(self, "batches"):
+            return super().classify(images)
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        self.threads.add(threading.get_ident())
+        self.batches.append(len(images))
+        if self.meeting is not None:
+            self.meeting.wait(30)
+        answers = super().classify(images)
+        self.running -= 1
+        return answers
+
+
+@pytest.fixture
+def classifier(linear_folder: Path) -> WatchedClassifier:
+    """A classifier of the linear bundle."""
+    return WatchedClassifier(read_bundle(linear_folder), "cpu")
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """Some threads."""
+    with ThreadPoolExecutor(THREADS) as threads:
+        yield threads
+
+
+def classify(scheduled: ScheduledClassifier, count: int) -> None:
+    """Classify ``count`` images that come at once."""
+
+    async def main() -> None:
+        await asyncio.gather(*(scheduled.classify(IMAGE) for _ in range(count)))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("device", "seconds", "threads", "in_event_loop"),
+    [
+        ("cpu", SHORT_RUN_SECONDS / 2, 1, True),
+        ("cpu", SHORT_RUN_SECONDS, 1, False),
+        ("cpu", SHORT_RUN_SECONDS / 2, 2, False),
+        ("cuda", SHORT_RUN_SECONDS / 2, 1, False),
+    ],
+)
+def test_only_short_runs_on_one_cpu_thread_stay_in_the_event_loop(
+    classifier: WatchedClassifier,
+    pool: ThreadPoolExecutor,
+    device: Literal["cuda", "cpu"],
+    seconds: float,
+    threads: int,
+    in_event_loop: bool,
+) -> None:
+    """A run that is long, on a GPU or beside others runs on a thread of the pool."""
+    classifier.watch(device, seconds)
+    classify(ScheduledClassifier(classifier, pool, threads), 1)
+    assert (classifier.threads == {threading.get_ident()}) is in_event_loop
+
+
+def test_cpu_runs_a_batch_on_each_thread(
+    classifier: WatchedClassifier, pool: ThreadPoolExecutor
+) -> None:
+    """On a CPU as many batches run side by side as there are threads."""
+    classifier.watch("cpu", SHORT_RUN_SECONDS)
+    classifier.meeting = threading.Barrier(THREADS)
+    classify(ScheduledClassifier(classifier, pool, THREADS), THREADS * MAX_BATCH)
+    assert classifier.most_running == THREADS
+
+
+def test_gpu_runs_one_batch_at_a_time(
+    classifier: WatchedClassifier, pool: ThreadPoolExecutor
+) -> None:
+    """A GPU has one slot, however many threads there are."""
+    classifier.watch("cuda", SHORT_RUN_SECONDS / 2)
+    classify(ScheduledClassifier(classifier, pool, THREADS), 5 * MAX_BATCH)
+    assert classifier.most_running == 1
+    assert classifier.batches == [MAX_BATCH] * 5

@@ -1,0 +1,27 @@
+"""Outliers: images of no class that can be made again."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.training.fashion_mnist import sample
+from training.assess.outliers import make_outliers, render_digits
+
+
+def test_equal_seeds_give_equal_outliers() -> None:
+    """Each kind has as many images as were given, in the same form, and can be made again."""
+    images = sample().images
+    first, again = make_outliers(images, None, 3), make_outliers(images, None, 3)
+    assert set(first) == {"uniform noise", "rendered digits", "inverted images"}
+    for kind, made in first.items():
+        assert (made.shape, made.dtype) == (images.shape, images.dtype)
+        assert (made == again[kind]).all()
+
+
+def test_digits_are_bright_on_black() -> None:
+    """A rendered digit is bright, covers a part of the image only, and differs from most others."""
+    digits = render_digits(200, (28, 28), np.random.default_rng(1))
+    assert (digits.max(axis=(1, 2)) > 200).all()
+    assert ((digits > 127).mean(axis=(1, 2)) > 0.02).all()
+    assert ((digits > 127).mean(axis=(1, 2)) < 0.4).all()
+    assert len(np.unique(digits, axis=0)) > 195

@@ -1,0 +1,1 @@
+"""Measuring: calibration, figures on the test set and on photos, and the pages that show them."""

@@ -1,0 +1,232 @@
+"""The text of ``MODEL_CARD.md``, rendered from a manifest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.bundle import Manifest
+
+
+def render_card(manifest: Manifest) -> str:
+    """Render the model card of a bundle from the figures in its manifest."""
+    class_names = manifest.class_names
+    sections = [
+        _use(manifest),
+        _figures(manifest),
+        *_optional_sections(manifest),
+        _training(manifest),
+    ]
+    return f"""# {manifest.name}, version {manifest.version}
+
+An image classifier of {len(class_names)} classes: {", ".join(class_names)}.
+`python -m training export` wrote this card from measured figures.
+
+{"".join(sections)}"""
+
+
+def _use(manifest: Manifest) -> str:
+    height, width = manifest.input_size
+    return f"""## Use
+
+Input `image`: uint8 `[batch, {height}, {width}]`, grey, a bright item on black.
+Output `probabilities`: float32 `[batch, {len(manifest.class_names)}]`. Scaling and softmax are in \
+the graph.
+{_distance(manifest)}\
+The rule `{manifest.preprocessing}` of `service.imaging` brings other images into this form.
+The model is for one centred item on an even background, like the images of its training data.
+{_limit(manifest)}
+
+"""
+
+
+def _distance(manifest: Manifest) -> str:
+    threshold = manifest.distance_threshold
+    if threshold is None:
+        return ""
+    return f"""Output `distance`: float32 `[batch]`, the relative Mahalanobis distance of the last
+features to the nearest class (Lee et al. 2018, Ren et al. 2021), minus the distance that 95 % of
+the images of that class stay below. Above {threshold:.3f} an image counts as none of the classes.
+"""
+
+
+def _limit(manifest: Manifest) -> str:
+    if manifest.distance_threshold is None:
+        return "It answers with one of its classes for any image."
+    return 'For detecting other images there is the distance: see "Rejecting images of no class".'
+
+
+def _figures(manifest: Manifest) -> str:
+    test, validation = manifest.metrics["test"], manifest.metrics["validation"]
+    parity = manifest.metrics["parity"]
+    low, high = test["wilson_95"]
+    rows = "\n".join(
+        f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} "
+        f"| {row['support']:.0f} |"
+        for name, row in test["per_class"].items()
+    )
+    return f"""## Figures
+
+| on | images | accuracy | 95 % Wilson interval | loss | expected calibration error |
+|---|---|---|---|---|---|
+| test | {test["count"]:,} | {test["accuracy"]:.2%} | {low:.2%} to {high:.2%} | {test["loss"]:.4f} \
+| {test["expected_calibration_error"]:.4f} |
+| validation | {validation["count"]:,} | {validation["accuracy"]:.2%} | \
+| {validation["loss"]:.4f} | |
+
+| class | precision | recall | F1 | test images |
+|---|---|---|---|---|
+{rows}
+
+The graph was compared with Keras on {parity["images"]:,} test images at batch sizes \
+{", ".join(map(str, parity["batch_sizes"]))}. The largest difference of a probability is \
+{parity["largest_difference"]:.1e}. Every image gets the same class.
+
+"""
+
+
+def _optional_sections(manifest: Manifest) -> list[str]:
+    """Render the sections that only some bundles have."""
+    renderers = {
+        "distance": _rejections,
+        "prediction_sets": _prediction_sets,
+        "corruptions": _corruptions,
+    }
+    sections = [render(manifest) for name, render in renderers.items() if name in manifest.metrics]
+    return [_calibration(manifest), *sections] if "temperature" in manifest.training else sections
+
+
+def _calibration(manifest: Manifest) -> str:
+    test = manifest.metrics["test"]
+    return f"""## Calibration
+
+A temperature of {manifest.training["temperature"]:.3f}, fitted on validation, is in the graph. On \
+the test set:
+expected calibration error {test["expected_calibration_error"]:.4f} in 15 bins,
+negative log-likelihood {test["loss"]:.4f}, Brier score {test["brier"]:.4f}.
+
+"""
+
+
+def _rejections(manifest: Manifest) -> str:
+    measured, augmentation = manifest.metrics["distance"], manifest.training["known_augmentation"]
+    changed = "" if augmentation == "none" else f" changed by the augmentation `{augmentation}`"
+    outliers = "\n".join(
+        f"| {kind} | {row['count']:,} | {row['auroc']:.4f} | {row['refused']:.1%} |"
+        for kind, row in measured["outliers"].items()
+    )
+    accepted = ", ".join(
+        f"{name} {share:.1%}" for name, share in measured["accepted_per_class"].items()
+    )
+    return f"""## Rejecting images of no class
+
+The threshold accepts 95 % of the validation images{changed}. It accepts \
+{measured["accepted"]:.1%} of the test images: {accepted}.
+
+| images of no class | images | AUROC | rejected |
+|---|---|---|---|
+{outliers}
+{_photos(measured, manifest)}
+"""
+
+
+def _photos(measured: dict[str, Any], manifest: Manifest) -> str:
+    if "photos" not in measured:
+        return ""
+    part = manifest.training["recipe"].get("photos_from", "none")
+    learned = "" if part == "none" else f" It learned from {part} of them, so this is not a test."
+    return f"""
+The model accepts {measured["photos"]["accepted"]:.1%} of {measured["photos"]["count"]:,} photos \
+of its own classes.{learned}
+"""
+
+
+def _prediction_sets(manifest: Manifest) -> str:
+    rows = "\n".join(
+        _coverage_row(coverage, row)
+        for coverage, row in manifest.metrics["prediction_sets"].items()
+    )
+    return f"""## Prediction sets
+
+Split conformal prediction with a threshold for each class, fitted on validation and measured on \
+the test set. Coverage is the share of sets that hold the true class.
+
+| requested coverage | coverage | coverage of the worst class | mean size | empty sets |
+|---|---|---|---|---|
+{rows}
+
+"""
+
+
+def _coverage_row(coverage: str, row: dict[str, Any]) -> str:
+    worst = min(row["per_class"], key=row["per_class"].__getitem__)
+    return (
+        f"| {float(coverage):.0%} | {row['coverage']:.2%} "
+        f"| {row['per_class'][worst]:.2%} ({worst}) "
+        f"| {row['mean_size']:.3f} | {row['empty']:.2%} |"
+    )
+
+
+def _corruptions(manifest: Manifest) -> str:
+    measured = manifest.metrics["corruptions"]
+    rows = "\n".join(f"| {name} | {accuracy:.2%} |" for name, accuracy in measured.items())
+    return f"""## Robustness
+
+Accuracy on the test set after each corruption in `training/assess/corruptions.py`.
+
+| corruption | accuracy |
+|---|---|
+{rows}
+| mean | {sum(measured.values()) / len(measured):.2%} |
+
+"""
+
+
+def _training(manifest: Manifest) -> str:
+    training = manifest.training
+    recipe = ", ".join(f"{key} {value}" for key, value in _used(training["recipe"]).items())
+    return f"""## Training
+
+- Network: `{training["architecture"]}`, {training["parameters"]:,} parameters.
+- Run: {training["epochs"]} epochs{_earlier(training)}, seed {training["seed"]}, \
+{training["precision"]}, {training["seconds"] / 60:.1f} minutes on {training["machine"]}.
+- Recipe: `{training["recipe_name"]}`, {recipe}.
+- Data: {training["data_source"]}; the training tensors have sha256 `{manifest.data_sha256}`.\
+{_teachers(training)}{_labelled_photos(training)}
+- The weights of the last epoch are published. Choices were made on the validation part, before \
+the test set was opened.
+- Code: trained at commit `{training["git_commit"]}`, exported at commit `{manifest.git_commit}`, \
+opset {manifest.opset}.
+"""
+
+
+def _used(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Select what a recipe uses. Label smoothing is unused if teachers give the targets."""
+    unused = () if recipe.get("distillation_temperature") is None else ("label_smoothing",)
+    return {
+        name: value
+        for name, value in recipe.items()
+        if value not in (None, False) and name not in unused
+    }
+
+
+def _earlier(training: dict[str, Any]) -> str:
+    run = training.get("continued_from")
+    return "" if run is None else f" after {training['earlier_epochs']} epochs of the run `{run}`"
+
+
+def _teachers(training: dict[str, Any]) -> str:
+    teachers = training.get("teachers")
+    if not teachers:
+        return ""
+    return f"\n- Teachers: {' and '.join(f'`{teacher}`' for teacher in teachers)}."
+
+
+def _labelled_photos(training: dict[str, Any]) -> str:
+    sha256 = training.get("photos_sha256")
+    if sha256 is None:
+        return ""
+    part = training["recipe"].get("photos_from")
+    return (
+        f"\n- Photos: {part} of the labelled photos of its classes (sha256 `{sha256}`), and photos "
+        "made from training images. `docs/photos.md` has figures on photos."
+    )

@@ -1,0 +1,73 @@
+"""The table of labelled photos, ``labels.csv``."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from training.errors import DataError
+
+LABELS_FILE = "labels.csv"
+
+Part = Literal["none", "half", "all"]
+"""Which photos a network learns from. ``half`` is the development half, see ``Photo``."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A labelled photo. ``classes`` are its possible classes: none for an object of no class."""
+
+    file: str
+    classes: tuple[int, ...]
+    tier: str
+    source: str
+
+    @property
+    def is_in_development_half(self) -> bool:
+        """Whether the photo is in the half on which the rules for finding the item were chosen.
+
+        The rules are in ``service/imaging/item.py``.
+        """
+        return zlib.crc32(self.file.encode()) % 2 == 0
+
+
+def hash_photos(folder: Path) -> str:
+    """Hash the table, and the photos in the order of the table.
+
+    Raises:
+        DataError: The table or a photo cannot be read.
+    """
+    digest = hashlib.sha256()
+    for name in [LABELS_FILE, *(photo.file for photo in read_photos(folder))]:
+        try:
+            digest.update((folder / name).read_bytes())
+        except OSError as error:
+            raise DataError(f"{folder / name} cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def read_photos(folder: Path) -> list[Photo]:
+    """Read ``labels.csv``: columns ``file`` and ``class_id``, optionally ``tier`` and ``source``.
+
+    ``class_id`` is empty for an object of no class. Several possible classes are joined by ``|``.
+
+    Raises:
+        DataError: The file does not exist or lacks a column.
+    """
+    path = folder / LABELS_FILE
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [_to_photo(row) for row in csv.DictReader(file)]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except (KeyError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} is not a table of photos: {error!r}") from error
+
+
+def _to_photo(row: dict[str, str]) -> Photo:
+    classes = tuple(int(class_id) for class_id in row["class_id"].split("|") if class_id)
+    return Photo(row["file"], classes, row.get("tier", ""), row.get("source", ""))

@@ -1,0 +1,83 @@
+"""Labelled images in memory: their shape, their hash and their split."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from training.errors import DataError
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images uint8 ``[N, H, W]`` (bright item on black) and their labels int64 ``[N]``."""
+
+    images: Images
+    labels: Labels
+
+    def __post_init__(self) -> None:
+        is_stack = self.images.dtype == np.uint8 and self.images.ndim == 3
+        if not is_stack or self.labels.shape != (len(self.images),):
+            raise DataError(
+                f"received images {self.images.dtype} {self.images.shape} with labels "
+                f"{self.labels.shape}; expected images uint8 [N, H, W] with labels [N]"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.images.shape[1], self.images.shape[2]
+
+    def sha256(self) -> str:
+        """Hash shape, pixels and labels. Equal tensors have equal hashes in any file format."""
+        digest = hashlib.sha256(repr(self.images.shape).encode())
+        digest.update(self.images.tobytes())
+        digest.update(self.labels.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def split(self, fraction: float, seed: int) -> tuple[Samples, Samples]:
+        """Split off a stratified ``fraction`` and return (the rest, the fraction).
+
+        Raises:
+            DataError: A class has too few samples to be in both parts.
+        """
+        try:
+            rest, part = train_test_split(
+                np.arange(len(self)), test_size=fraction, random_state=seed, stratify=self.labels
+            )
+        except ValueError as error:
+            raise DataError(
+                f"cannot split {fraction:.1%} off {len(self)} samples: {error}"
+            ) from error
+        return self._select(rest), self._select(part)
+
+    def _select(self, indices: NDArray[np.intp]) -> Samples:
+        return Samples(self.images[indices], self.labels[indices])
+
+
+class Source(Protocol):
+    """Where samples come from. Only ``evaluate`` and the gate of ``export`` call ``test``."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the labels."""
+
+    def __str__(self) -> str:
+        """Name the kind of source, without a path."""
+
+    def training(self) -> Samples:
+        """Read the training set, validation included."""
+
+    def test(self) -> Samples:
+        """Read the test set."""

@@ -1,0 +1,109 @@
+"""The gate: checks that a graph must pass before it is published.
+
+The gate reads the test set, but not to choose anything: it proves that the graph is the evaluated
+model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+import onnxruntime
+
+from training.data.samples import Samples
+from training.errors import ExportError
+from training.fit.answers import Answers, answer, run_graph
+
+OUTPUTS = ("probabilities", "distance")
+PARITY_BATCH_SIZES = (1, 2, 7, 32)
+PARITY_IMAGES = 1_000
+PARITY_TOLERANCE = 1e-4
+
+
+def check(graph: onnx.ModelProto, model: Any, test: Samples, accuracy: float) -> dict[str, Any]:
+    """Check a graph by itself and against its Keras model, and return the measured figures.
+
+    ``accuracy`` is the result of ``evaluate`` on the same test set.
+
+    Raises:
+        ExportError: A check failed.
+    """
+    check_graph(graph)
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    images = test.images[:PARITY_IMAGES]
+    expected = answer(model, images)
+    differences = [
+        _compare(run_graph(session, images, batch_size), expected, batch_size)
+        for batch_size in PARITY_BATCH_SIZES
+    ]
+    predicted = run_graph(session, test.images, 500).probabilities.argmax(axis=1)
+    measured = float((predicted == test.labels).mean())
+    if measured != accuracy:
+        raise ExportError(
+            f"the graph's accuracy on the test set is {measured:.4%}, "
+            f"but the evaluated accuracy is {accuracy:.4%}"
+        )
+    return {
+        "images": len(images),
+        "batch_sizes": list(PARITY_BATCH_SIZES),
+        "largest_difference": max(differences),
+        "test_accuracy": measured,
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def _compare(actual: Answers, expected: Answers, batch_size: int) -> float:
+    """Return the largest difference of a probability from Keras.
+
+    Distances are compared in units of their standard deviation.
+    """
+    difference = float(abs(actual.probabilities - expected.probabilities).max())
+    away = 0.0
+    if len(expected.distances):
+        away = float(abs(actual.distances - expected.distances).max() / expected.distances.std())
+    changed = int((actual.probabilities.argmax(1) != expected.probabilities.argmax(1)).sum())
+    if not (difference <= PARITY_TOLERANCE and away <= PARITY_TOLERANCE) or changed:
+        raise ExportError(
+            f"at batch size {batch_size} the graph differs from Keras by {difference:.2e} in a "
+            f"probability and by {away:.2e} in a distance (allowed: {PARITY_TOLERANCE:.0e}), and "
+            f"in the class of {changed} of {len(expected.probabilities)} test images (allowed: 0)"
+        )
+    return difference
+
+
+def check_graph(graph: onnx.ModelProto) -> None:
+    """Check that a graph is valid ONNX, has the agreed inputs and outputs and computes no shapes.
+
+    Raises:
+        ExportError: A check failed.
+    """
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+        onnx.shape_inference.infer_shapes(graph, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the graph is not valid ONNX: {error}") from error
+    computed = [node.op_type for node in graph.graph.node if node.op_type in ("Shape", "Size")]
+    if computed:
+        raise ExportError(
+            f"the graph computes shapes at run time ({', '.join(computed)}): "
+            "fold them into constants"
+        )
+    found = [_describe(value) for value in (*graph.graph.input, *graph.graph.output)]
+    agreed = [
+        ("image", onnx.TensorProto.UINT8, "batch"),
+        *((name, onnx.TensorProto.FLOAT, "batch") for name in OUTPUTS),
+    ]
+    if found not in (agreed, agreed[:2]):
+        raise ExportError(
+            f"the graph has the inputs and outputs {found}, agreed are {agreed}; "
+            "only a calibrated model has the last output"
+        )
+
+
+def _describe(value: onnx.ValueInfoProto) -> tuple[str, int, str]:
+    """Return name, type and name of the first dimension of an input or output."""
+    tensor = value.type.tensor_type
+    return value.name, tensor.elem_type, tensor.shape.dim[0].dim_param

@@ -1,0 +1,86 @@
+"""The conversion of a Keras model to an ONNX graph.
+
+Only this file imports TensorFlow: the rest of training runs on any Keras backend.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import onnx
+import tensorflow as tf
+import tf2onnx
+from onnx import numpy_helper
+
+from service.bundle import Manifest
+from training.export.gate import OUTPUTS
+
+# The highest opset that tf2onnx 1.17 writes. ONNX Runtime reads it since 1.14. For the operators
+# used here, its kernels for CPU and CUDA are those of opset 13 to 14: a higher opset gains nothing.
+OPSET = 18
+
+
+def convert(model: Any, input_size: tuple[int, int]) -> onnx.ModelProto:
+    """Convert a Keras model of logits to a graph: uint8 ``image`` -> float32 ``probabilities``.
+
+    The graph of a calibrated model has a second output ``distance``, float32 ``[N]``.
+    """
+    signature = [tf.TensorSpec((None, *input_size), tf.uint8, name="image")]
+
+    # The keys of the returned dict name the outputs. tf2onnx 1.17's from_keras cannot read a Keras
+    # 3 model.
+    @tf.function(input_signature=signature)  # type: ignore[untyped-decorator] # TensorFlow has no types
+    def classify(image: Any) -> dict[str, Any]:
+        outputs = model(tf.expand_dims(tf.cast(image, tf.float32), -1), training=False)
+        if not isinstance(outputs, dict):
+            return {"probabilities": tf.nn.softmax(outputs)}
+        probabilities = tf.nn.softmax(outputs["logits"])
+        return {"probabilities": probabilities, "distance": outputs["distance"]}
+
+    graph, _ = tf2onnx.convert.from_function(classify, signature, opset=OPSET)
+    graph.graph.output.sort(key=lambda value: OUTPUTS.index(value.name))
+    for value in (*graph.graph.input, *graph.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return fold_shapes(graph)
+
+
+def fold_shapes(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Replace each Reshape's computed shape by a constant, and remove the computing operators.
+
+    Flatten becomes Shape, Gather, Slice, Concat and Reshape. Integer operators run on the CPU. So
+    on a GPU each request would wait for copies to the CPU and back, although only the batch size
+    is unknown.
+    """
+    inferred = onnx.shape_inference.infer_shapes(graph, strict_mode=True, data_prop=True)
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in inferred.graph.value_info}
+    constants = {initializer.name for initializer in graph.graph.initializer}
+    for node in graph.graph.node:
+        if node.op_type == "Reshape" and node.input[1] not in constants:
+            sizes = [size.dim_value or -1 for size in shapes[node.output[0]]]
+            constant = numpy_helper.from_array(np.array(sizes, np.int64), f"{node.name}_shape")
+            graph.graph.initializer.append(constant)
+            node.input[1] = constant.name
+    inputs = [value.name for value in graph.graph.input]
+    outputs = [value.name for value in graph.graph.output]
+    folded = onnx.utils.Extractor(graph).extract_model(inputs, outputs)
+    del folded.opset_import[:]
+    folded.opset_import.append(onnx.helper.make_opsetid("", OPSET))
+    return folded
+
+
+def add_metadata(graph: onnx.ModelProto, manifest: Manifest) -> None:
+    """Write name, classes and origin into the model, for use without its manifest."""
+    graph.producer_name = "training"
+    onnx.helper.set_model_props(
+        graph,
+        {
+            "name": manifest.name,
+            "version": manifest.version,
+            "class_names": json.dumps(manifest.class_names),
+            "preprocessing": manifest.preprocessing,
+            "data_sha256": manifest.data_sha256,
+            "git_commit": manifest.git_commit,
+        },
+    )

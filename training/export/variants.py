@@ -1,0 +1,179 @@
+"""The int8 and float16 variants of a bundle's graph, and their figures beside float32.
+
+Nothing is published here: a better variant would be exported as a bundle of its own. The test set
+is not read.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import onnx
+import onnxruntime
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from service.bundle import Bundle
+from training.data.samples import Images, Samples
+from training.fit.answers import Answers, run_graph
+from training.fit.runs import processor
+
+CALIBRATION_IMAGES = 512
+ROUNDS = 100
+BATCH_SIZES = (1, 32)
+
+
+class _Images(CalibrationDataReader):  # type: ignore[misc] # ONNX Runtime has no types
+    """Batches of 64 training images for the calibration of int8."""
+
+    def __init__(self, images: Images) -> None:
+        self._batches = iter([{"image": images[i : i + 64]} for i in range(0, len(images), 64)])
+
+    def get_next(self) -> dict[str, Images] | None:
+        return next(self._batches, None)
+
+
+def make_variants(model: bytes, images: Images) -> dict[str, bytes]:
+    """Make the variants of a float32 model. Training images ``[N, H, W]`` calibrate int8.
+
+    Only convolutions become int8: they are nearly all of the work, and the distance needs a higher
+    precision.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        prepared, quantized = Path(name) / "prepared.onnx", Path(name) / "int8.onnx"
+        _fold(model, prepared)
+        quantize_static(
+            prepared,
+            quantized,
+            _Images(images[:CALIBRATION_IMAGES]),
+            op_types_to_quantize=["Conv"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        half = convert_float_to_float16(onnx.load_from_string(model), keep_io_types=True)
+        return {
+            "float32": model,
+            "int8": quantized.read_bytes(),
+            "float16": half.SerializeToString(),
+        }
+
+
+def compare_variants(
+    variants: Mapping[str, bytes], validation: Samples
+) -> dict[str, dict[str, Any]]:
+    """Measure each variant on validation against float32, and its time on one CPU thread."""
+    sessions = {name: _open(model) for name, model in variants.items()}
+    answers = {
+        name: run_graph(session, validation.images, 100) for name, session in sessions.items()
+    }
+    seconds = _time(sessions, validation.images)
+    return {
+        name: {
+            "bytes": len(variants[name]),
+            "accuracy": _accuracy(answers[name], validation),
+            **_agree(answers[name], answers["float32"]),
+            "milliseconds": {size: 1000 * seconds[name, size] for size in BATCH_SIZES},
+            "speed": {size: seconds["float32", size] / seconds[name, size] for size in BATCH_SIZES},
+        }
+        for name in variants
+    }
+
+
+def render_variants(measured: Mapping[str, Mapping[str, dict[str, Any]]]) -> str:
+    """Render the page of variants from the figures of ``compare_variants``, by bundle name."""
+    rows = "\n".join(
+        _row(bundle, name, row)
+        for bundle, variants in measured.items()
+        for name, row in variants.items()
+    )
+    headings = " | ".join(f"ms for a batch of {size}" for size in BATCH_SIZES)
+    return f"""# Variants in int8 and float16
+
+Written by `python -m training variants` on {processor()}; do not edit.
+
+The variants are made by tools of ONNX Runtime {onnxruntime.__version__}. int8 is static \
+quantization of
+the convolutions with a scale for each channel, calibrated on {CALIBRATION_IMAGES} training \
+images. float16
+is a conversion of the whole graph. Accuracy is on validation. Agreement is the share of validation
+images with float32's class. Times are on one thread: the median of {ROUNDS} rounds. Each round runs
+every graph once, so each graph finds another graph's data in the caches. Brackets hold the speed
+relative to float32.
+
+No variant is shipped. A bundle promises the answers of the trained network, and the export's gate
+and the service's self-test check that. int8 is faster for networks of convolutions, but it changes
+the class of some images.
+
+| bundle | variant | bytes | accuracy | agreement | largest difference of a probability \
+| {headings} |
+|---|---|---|---|---|---|---|---|
+{rows}
+"""
+
+
+def _row(bundle: str, name: str, row: dict[str, Any]) -> str:
+    times = [
+        f"{row['milliseconds'][size]:.2f} ({row['speed'][size]:.2f} x)" for size in BATCH_SIZES
+    ]
+    cells = [
+        f"`{bundle}`",
+        name,
+        f"{row['bytes']:,}",
+        f"{row['accuracy']:.2%}",
+        f"{row['agreement']:.2%}",
+        f"{row['largest_difference']:.4f}",
+        *times,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def make_and_compare(bundle: Bundle, training: Samples) -> dict[str, dict[str, Any]]:
+    """Make the variants of a bundle and measure them on the bundle's validation part."""
+    recipe = bundle.manifest.training["recipe"]
+    part, validation = training.split(recipe["validation_fraction"], recipe["split_seed"])
+    return compare_variants(make_variants(bundle.model, part.images), validation)
+
+
+def _fold(model: bytes, path: Path) -> None:
+    """Write the graph with its normalisations folded into the convolutions, as in a session."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _open(model: bytes) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # like the service
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _accuracy(answers: Answers, validation: Samples) -> float:
+    return float((answers.probabilities.argmax(axis=1) == validation.labels).mean())
+
+
+def _agree(answers: Answers, float32: Answers) -> dict[str, float]:
+    same = answers.probabilities.argmax(axis=1) == float32.probabilities.argmax(axis=1)
+    return {
+        "agreement": float(same.mean()),
+        "largest_difference": float(abs(answers.probabilities - float32.probabilities).max()),
+    }
+
+
+def _time(sessions: Mapping[str, Any], images: Images) -> dict[tuple[str, int], float]:
+    """Return the seconds for each batch. Sessions take turns, so other load affects all equally."""
+    seconds: dict[tuple[str, int], list[float]] = {
+        (name, size): [] for name in sessions for size in BATCH_SIZES
+    }
+    for _ in range(ROUNDS):
+        for (name, size), times in seconds.items():
+            started = time.perf_counter()
+            sessions[name].run(None, {"image": images[:size]})
+            times.append(time.perf_counter() - started)
+    return {key: median(times) for key, times in seconds.items()}

@@ -1,0 +1,1 @@
+"""Training: recipes, augmentations, teachers, and the folder that a run leaves."""

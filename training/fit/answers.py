@@ -1,0 +1,51 @@
+"""What a model answers to images, in Keras or in ONNX Runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.samples import Images
+
+Probabilities = NDArray[np.float32]
+Distances = NDArray[np.float32]
+NO_DISTANCES = np.zeros(0, np.float32)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answers to N images: probabilities ``[N, classes]`` and distances ``[N]``.
+
+    A model without calibration has no distances: ``[0]``.
+    """
+
+    probabilities: Probabilities
+    distances: Distances
+
+
+def run_graph(session: Any, images: Images, batch_size: int) -> Answers:
+    """Let a session of ONNX Runtime answer images ``[N, H, W]`` in batches."""
+    names = [output.name for output in session.get_outputs()]
+    starts = range(0, len(images), batch_size)
+    batches = [session.run(None, {"image": images[i : i + batch_size]}) for i in starts]
+    columns = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+    outputs = dict(zip(names, columns, strict=True))
+    return Answers(outputs["probabilities"], outputs.get("distance", NO_DISTANCES))
+
+
+def answer(model: Any, images: Images) -> Answers:
+    """Let a Keras model of logits, with or without calibration, answer images ``[N, H, W]``."""
+    outputs = model.predict(images[..., None].astype(np.float32), batch_size=500, verbose=0)
+    if not isinstance(outputs, dict):
+        outputs = {"logits": outputs, "distance": NO_DISTANCES}
+    probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(outputs["logits"]))
+    return Answers(np.asarray(probabilities, np.float32), outputs["distance"])
+
+
+def predict(model: Any, images: Images) -> Probabilities:
+    """Return the probabilities ``[N, classes]`` of a Keras model of logits."""
+    return answer(model, images).probabilities

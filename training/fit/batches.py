@@ -1,0 +1,86 @@
+"""The batches of an epoch: samples, augmented, with the targets that a network learns."""
+
+from __future__ import annotations
+
+import functools
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.photos.views import Views
+from training.data.samples import Samples
+from training.fit.augmentation import Batch, find_augmentation
+from training.fit.distillation import Teachers
+from training.fit.runs import Config
+
+
+class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
+    """The shuffled, augmented batches of one epoch: images float32 ``[N, H, W, 1]`` and targets.
+
+    Pixels are in 0..255. ``views`` of photos are added to each batch if the recipe learns from
+    photos. Teachers give the targets of the samples, but not of the views.
+    """
+
+    def __init__(self, samples: Samples, config: Config, views: Views | None = None) -> None:
+        super().__init__()
+        self._samples = samples
+        self._views = views
+        self._views_per_batch = config.recipe.photos_per_batch
+        self._seed = config.seed
+        self._batch_size = config.recipe.batch_size
+        self._endless = config.recipe.steps_per_epoch is not None
+        self._count = config.recipe.steps_per_epoch or math.ceil(len(samples) / self._batch_size)
+        self._augmentation = find_augmentation(config.recipe.augmentation)
+        self._class_count = len(config.class_names)
+        self._teachers = _find_teachers(config)
+        self.epoch = config.earlier_epochs
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Batch:
+        chosen = self._indices(index)
+        images = self._samples.images[chosen].astype(np.float32)
+        targets = np.eye(self._class_count, dtype=np.float32)[self._samples.labels[chosen]]
+        generator = np.random.default_rng((self._seed, self.epoch, index))
+        if self._views is not None:
+            drawn = generator.integers(0, len(self._views.images), self._views_per_batch)
+            images = np.concatenate([images, self._views.images[drawn]])
+            targets = np.concatenate([targets, self._views.targets[drawn]])
+        for step in self._augmentation:
+            images, targets = step(images, targets, generator)
+        if self._teachers is not None:
+            targets[: len(chosen)] = self._teachers.answer(images[: len(chosen)])
+        return images[..., None], targets
+
+    def _indices(self, index: int) -> NDArray[np.intp]:
+        count = len(self._samples)
+        if not self._endless:
+            start = index * self._batch_size
+            return _shuffle(self._seed, self.epoch, count)[start : start + self._batch_size]
+        start = (self.epoch * self._count + index) * self._batch_size
+        passes, places = np.divmod(np.arange(start, start + self._batch_size), count)
+        return np.concatenate(
+            [
+                _shuffle(self._seed, int(number), count)[places[passes == number]]
+                for number in np.unique(passes)
+            ]
+        )
+
+
+@functools.lru_cache(maxsize=2)  # a batch may end one pass and start the next
+def _shuffle(seed: int, number: int, count: int) -> NDArray[np.intp]:
+    """Shuffle the samples for one pass through the data."""
+    return np.random.default_rng((seed, number)).permutation(count)
+
+
+def _find_teachers(config: Config) -> Teachers | None:
+    temperature = config.recipe.distillation_temperature
+    if temperature is None:
+        return None
+    folders = [Path(folder) for folder in config.teachers]
+    mirrored = config.recipe.teachers_see_mirrored
+    return Teachers(folders, config.class_names, temperature, mirrored)

@@ -1,0 +1,98 @@
+"""Distillation: the targets that teachers give, and the loss of the student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from service.bundle import MANIFEST_FILE, read_bundle
+from training.data.samples import Images
+from training.errors import RunError
+from training.fit.answers import Probabilities, predict, run_graph
+from training.fit.runs import load_model, read_config
+
+
+class Teachers:
+    """Runs or bundles whose softened mean probabilities are a student's targets.
+
+    The method is by Hinton et al. 2015. Teachers see exactly the student's images, with
+    augmentation (Beyer et al. 2022).
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        class_names: tuple[str, ...],
+        temperature: float,
+        mirrored: bool = False,
+    ) -> None:
+        """Load the teachers. ``mirrored`` teachers average over the image and its mirror image.
+
+        Raises:
+            RunError, BundleError: A teacher cannot be loaded, or has other classes.
+        """
+        self._teachers = [_load(folder, class_names) for folder in folders]
+        self._temperature = temperature
+        self._mirrored = mirrored
+
+    def answer(self, images: NDArray[np.float32]) -> Probabilities:
+        """Return the targets ``[N, classes]`` of images ``[N, H, W]`` in 0..255."""
+        pixels = images.round().clip(0, 255).astype(np.uint8)
+        views = [pixels, pixels[:, :, ::-1]] if self._mirrored else [pixels]
+        answers = [teacher(view) for teacher in self._teachers for view in views]
+        softened = [probabilities ** (1 / self._temperature) for probabilities in answers]
+        normalised = [powers / powers.sum(axis=1, keepdims=True) for powers in softened]
+        return np.asarray(np.mean(normalised, axis=0), np.float32)
+
+
+@keras.saving.register_keras_serializable("training")
+class DistillationLoss(keras.losses.Loss):  # type: ignore[misc] # Keras has no types
+    """Cross-entropy of the student's softened logits.
+
+    The factor T^2 keeps the size of the gradients.
+    """
+
+    def __init__(
+        self, temperature: float = 1.0, name: str = "distillation", **options: Any
+    ) -> None:
+        super().__init__(name=name, **options)
+        self.temperature = temperature
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Compute the loss ``[N]`` of logits ``y_pred`` ``[N, classes]``."""
+        softened = keras.losses.categorical_crossentropy(
+            y_true, y_pred / self.temperature, from_logits=True
+        )
+        return self.temperature**2 * softened
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what a checkpoint stores about this loss."""
+        return {**super().get_config(), "temperature": self.temperature}
+
+
+def _load(folder: Path, class_names: tuple[str, ...]) -> Callable[[Images], Probabilities]:
+    load = _load_bundle if (folder / MANIFEST_FILE).exists() else _load_run
+    teacher, known = load(folder)
+    if known != class_names:
+        raise RunError(
+            f"teacher {folder} has the classes {', '.join(known)}, the data has "
+            f"{', '.join(class_names)}: choose a teacher with the same classes"
+        )
+    return teacher
+
+
+def _load_bundle(folder: Path) -> tuple[Callable[[Images], Probabilities], tuple[str, ...]]:
+    bundle = read_bundle(folder)
+    session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
+    return lambda images: run_graph(session, images, 500).probabilities, bundle.manifest.class_names
+
+
+def _load_run(folder: Path) -> tuple[Callable[[Images], Probabilities], tuple[str, ...]]:
+    model = load_model(folder)
+    return lambda images: predict(model, images), read_config(folder).class_names

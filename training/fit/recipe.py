@@ -1,0 +1,114 @@
+"""A recipe: the numbers that decide how a network is trained, and the optimizer they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+
+from training.data.photos.table import Part
+
+NAMED_IF_CHANGED = (
+    "momentum",
+    "weight_decay",
+    "label_smoothing",
+    "distillation_temperature",
+    "augmentation",
+    "ema_momentum",
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training run except the network, the data and the seed.
+
+    ``steps_per_epoch``: None means one pass over the training part. A number means that many
+    batches from an endless stream of reshuffled passes, as ``tf.data`` repeats them.
+    ``distillation_temperature``: teachers give the targets, and the temperature softens both their
+    answers and the student's. Labels are not smoothed then.
+    ``teachers_see_mirrored``: teachers average their answers to the image and its mirror image.
+    ``photos_from``: the labelled photos that the run learns from in addition.
+    ``photos_per_batch``: the number of views of photos that are added to each batch.
+    ``continues``: start from the last epoch of another run, with the state of its optimizer.
+    ``fine_tunes``: start from the final weights of another run, with a new optimizer.
+    ``published``: the test accuracy that the recipe's source reports, None if it reports none.
+    """
+
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = 1e-3
+    schedule: Literal["constant", "cosine", "onecycle"] = "constant"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    batch_size: int = 128
+    epochs: int = 10
+    steps_per_epoch: int | None = None
+    label_smoothing: float = 0.0
+    distillation_temperature: float | None = None
+    teachers_see_mirrored: bool = False
+    augmentation: str = "none"
+    ema_momentum: float | None = None
+    early_stopping_patience: int | None = None
+    validation_fraction: float = 1 / 12
+    split_seed: int = 13
+    photos_from: Part = "none"
+    photos_per_batch: int = 0
+    continues: bool = False
+    fine_tunes: bool = False
+    published: float | None = None
+
+    def __str__(self) -> str:
+        """Name the epochs, the optimizer, and what differs from the default recipe."""
+        batches = "" if self.steps_per_epoch is None else f" of {self.steps_per_epoch} steps"
+        plain = Recipe()
+        changed = [name for name in NAMED_IF_CHANGED if getattr(self, name) != getattr(plain, name)]
+        words = [
+            f"{self.epochs} {'more ' if self.continues else ''}epochs{batches}",
+            f"{self.optimizer} {self.learning_rate:g} {self.schedule}",
+            f"batch {self.batch_size}",
+            *(f"{name.replace('_', ' ')} {getattr(self, name)}" for name in changed),
+        ]
+        if self.teachers_see_mirrored:
+            words.append("teachers see the mirror image too")
+        if self.early_stopping_patience is not None:
+            words.append(f"stops after {self.early_stopping_patience} epochs without improvement")
+        if self.photos_from != "none":
+            words.append(
+                f"{self.photos_from} of the photos, {self.photos_per_batch} added to each batch"
+            )
+        return ", ".join([*words, f"{self.validation_fraction:.0%} validation"])
+
+    def make_optimizer(self, total_steps: int) -> Any:
+        """Build the Keras optimizer for a run of ``total_steps`` batches."""
+        rate = self._learning_rate(total_steps)
+        average: dict[str, Any] = {}
+        if self.ema_momentum is not None:
+            average = {"use_ema": True, "ema_momentum": self.ema_momentum}
+        match self.optimizer:
+            case "adam":
+                return keras.optimizers.Adam(rate, **average)
+            case "adamw":
+                return keras.optimizers.AdamW(rate, weight_decay=self.weight_decay, **average)
+            case "sgd":
+                decay = self.weight_decay or None
+                nesterov = self.momentum > 0
+                return keras.optimizers.SGD(
+                    rate, self.momentum, nesterov, weight_decay=decay, **average
+                )
+
+    def _learning_rate(self, total_steps: int) -> Any:
+        match self.schedule:
+            case "constant":
+                return self.learning_rate
+            case "cosine":
+                return keras.optimizers.schedules.CosineDecay(self.learning_rate, total_steps)
+            case "onecycle":
+                # "Super-Convergence" (Smith and Topin 2018): up from 1/25 of the peak in the first
+                # 30 % of the steps, then down.
+                rise = int(0.3 * total_steps)
+                return keras.optimizers.schedules.CosineDecay(
+                    self.learning_rate / 25,
+                    total_steps - rise,
+                    warmup_target=self.learning_rate,
+                    warmup_steps=rise,
+                )

@@ -1,0 +1,225 @@
+"""The run folder: what a run was asked to do, how it was made, and its history.
+
+``runs/NAME/`` holds
+
+- ``config.json``: a ``Config``
+- ``history.csv``: one row for each epoch
+- ``model.keras``: the weights after the last epoch (not in git)
+- ``checkpoints/``: to resume from (not in git)
+- ``calibration.npz``: from ``calibrate`` (not in git)
+- ``metrics.json`` and plots: from ``evaluate`` (the plots are not in git)
+- ``test-openings.csv``: when and why the test set was opened for this run
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from training.architectures import find_architecture
+from training.data.photos.table import hash_photos
+from training.data.samples import Samples
+from training.errors import RunError
+from training.fit.recipe import Recipe
+
+CONFIG_FILE = "config.json"
+HISTORY_FILE = "history.csv"
+METRICS_FILE = "metrics.json"
+MODEL_FILE = "model.keras"
+OPENINGS_FILE = "test-openings.csv"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a run was asked to do and how it was made, which is enough to repeat it."""
+
+    name: str
+    architecture: str
+    recipe_name: str
+    recipe: Recipe
+    seed: int
+    precision: str
+    class_names: tuple[str, ...]
+    input_size: tuple[int, int]
+    parameters: int
+    data_source: str
+    data_sha256: str
+    earlier_epochs: int = 0
+    continued_from: str | None = None
+    teachers: tuple[str, ...] = ()
+    photos_sha256: str | None = None
+    made_by: dict[str, Any] = field(default_factory=dict)
+
+    def build(self) -> Any:
+        """Build the network of this run with fresh weights."""
+        return find_architecture(self.architecture).build(self.input_size, len(self.class_names))
+
+    def check_photos(self, photos: Path | None) -> None:
+        """Check that ``photos`` is the folder that this run learns from, or None if it uses none.
+
+        Raises:
+            RunError: The photos are missing, not needed, or other photos.
+            DataError: The photos cannot be read.
+        """
+        if photos is None and self.photos_sha256 is not None:
+            raise RunError(f"run {self.name} learns from photos: name their folder with --photos")
+        if photos is not None and self.photos_sha256 is None:
+            raise RunError(f"run {self.name} learns from no photos: leave --photos out")
+        if photos is not None and self.photos_sha256 != hash_photos(photos):
+            raise RunError(
+                f"run {self.name} learns from other photos than those in {photos}: "
+                "name the folder of the run's own photos with --photos"
+            )
+
+    def split(self, samples: Samples) -> tuple[Samples, Samples]:
+        """Split the training set into the training and the validation part of the recipe.
+
+        Raises:
+            RunError: The run was made with other samples.
+        """
+        if samples.sha256() != self.data_sha256:
+            raise RunError(
+                f"this training data has sha256 {samples.sha256()}, run {self.name} was made with "
+                f"{self.data_sha256}: name the run's own data with --data"
+            )
+        return samples.split(self.recipe.validation_fraction, self.recipe.split_seed)
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """Write ``config.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).write_text(
+        json.dumps(dataclasses.asdict(config), indent=2) + "\n", encoding="utf-8"
+    )
+
+
+def read_config(folder: Path) -> Config:
+    """Read ``config.json``.
+
+    Raises:
+        RunError: The folder is not a run.
+    """
+    try:
+        values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        values["recipe"] = Recipe(**values["recipe"])
+        values.setdefault("teachers", ())
+        for name in ("class_names", "input_size", "teachers"):
+            values[name] = tuple(values[name])
+        return Config(**values)
+    except OSError as error:
+        raise RunError(
+            f"{folder} is not a run: {CONFIG_FILE} cannot be read ({error.strerror})"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{folder / CONFIG_FILE} does not describe a run: {error!r}") from error
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """Read ``history.csv``: one mapping for each finished epoch."""
+    path = folder / HISTORY_FILE
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def write_history(folder: Path, history: list[dict[str, float]]) -> None:
+    """Write ``history.csv``."""
+    with (folder / HISTORY_FILE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, history[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Read the figures that ``evaluate`` measured.
+
+    Raises:
+        RunError: The run was not evaluated.
+    """
+    try:
+        metrics: dict[str, Any] = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(
+            f"{folder} was not evaluated: run `python -m training evaluate {folder}` first"
+        ) from error
+    return metrics
+
+
+def log_opening(folder: Path, purpose: str) -> None:
+    """Log in a run's folder that the test set is opened for this run."""
+    path = folder / OPENINGS_FILE
+    new = not path.exists()
+    with path.open("a", encoding="utf-8") as file:
+        file.write("time,purpose,git_commit\n" if new else "")
+        file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')},{purpose},{git_commit()}\n")
+
+
+def load_model(folder: Path) -> Any:
+    """Build the network of a finished run in float32 and load its last weights.
+
+    Raises:
+        RunError: The run has not ended, or its weights are not on this machine.
+    """
+    path = folder / MODEL_FILE
+    if not path.exists():
+        raise RunError(f"{path} is missing: finish the run, or copy its weights to this machine")
+    model = read_config(folder).build()
+    model.load_weights(path)
+    return model
+
+
+def describe_making() -> dict[str, Any]:
+    """Describe the code, the libraries and the machine that make a run."""
+    return {
+        "git_commit": git_commit(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in ("keras", keras.backend.backend(), "numpy")},
+        "keras_backend": keras.backend.backend(),
+        "machine": processor(),
+    }
+
+
+def git_commit() -> str:
+    """Return the commit of the code, followed by ``-dirty`` if training has uncommitted changes."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        changes = _git("status", "--porcelain", "--untracked-files=no", "training")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{commit}-dirty" if changes else commit
+
+
+def _git(*words: str) -> str:
+    command = ["git", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - fixed
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def processor() -> str:
+    """Name the processor's model, from /proc/cpuinfo or ``platform``, and its number of cores."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    model = next(iter(models), "") or platform.processor() or platform.machine()
+    return f"{model}, {os.cpu_count()} cores"

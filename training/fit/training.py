@@ -1,0 +1,277 @@
+"""Training: from samples to a finished run folder.
+
+Everything random in an epoch comes from (seed, epoch, batch) or from state in the checkpoint. So an
+interrupted and resumed run ends with the same weights as an uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from training.architectures import find_architecture
+from training.data.photos.table import hash_photos
+from training.data.photos.views import make_views
+from training.data.samples import Samples, Source
+from training.errors import RunError
+from training.fit.augmentation import find_augmentation
+from training.fit.batches import Batches
+from training.fit.distillation import DistillationLoss
+from training.fit.recipe import Recipe
+from training.fit.runs import (
+    MODEL_FILE,
+    Config,
+    describe_making,
+    load_model,
+    read_config,
+    read_history,
+    write_config,
+    write_history,
+)
+from training.plots import plot_history
+
+
+class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
+    """Write history and checkpoint after each epoch, and stop early if the recipe says so."""
+
+    def __init__(self, folder: Path, batches: Batches, config: Config) -> None:
+        super().__init__()
+        self._folder = folder
+        self._batches = batches
+        self._seed = config.seed
+        self._earlier_epochs = config.earlier_epochs
+        self._patience = config.recipe.early_stopping_patience
+        self._history = read_history(folder)
+        self._started = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Seed batches and dropout from the number of the epoch, and start the epoch's clock."""
+        del logs
+        self._batches.epoch = self._earlier_epochs + epoch
+        # Keras does not save the state of dropout. Its second number counts the calls, and an epoch
+        # has fewer than 2**20 calls.
+        calls = self._batches.epoch << 20
+        for number, layer in enumerate(self.model.layers):
+            if isinstance(layer, keras.layers.Dropout):
+                layer.seed_generator.state.assign((1000 * self._seed + number, calls))
+        self._started = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Write the history first and the checkpoint last: an epoch with a checkpoint is done."""
+        row = {"epoch": self._earlier_epochs + epoch + 1, **(logs or {})}
+        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        row["seconds"] = round(time.monotonic() - self._started, 1)
+        self._history = [*self._history[:epoch], row]
+        write_history(self._folder, self._history)
+        _save_checkpoint(self._folder, self.model, epoch + 1)
+        losses = [earlier["val_loss"] for earlier in self._history]
+        epochs_since_best = len(losses) - 1 - int(np.argmin(losses))
+        if self._patience is not None and epochs_since_best >= self._patience:
+            self.model.stop_training = True
+
+
+def plan(
+    architecture: str,
+    recipe_name: str,
+    recipe: Recipe,
+    source: Source,
+    *,
+    name: str,
+    seed: int,
+    precision: str = "float32",
+    start_from: Path | None = None,
+    teachers: Sequence[Path] = (),
+    photos: Path | None = None,
+) -> Config:
+    """Compose the configuration of a run on ``source``.
+
+    ``start_from`` is the folder of the earlier run, ``teachers`` are folders of runs or bundles,
+    and ``photos`` is a folder of labelled photos.
+
+    Raises:
+        RunError: The recipe needs an earlier run, teachers or photos that are not given, or it does
+            not use what is given.
+        DataError: The photos cannot be read.
+        TrainingError: There is no such architecture or augmentation.
+    """
+    find_augmentation(recipe.augmentation)
+    _check_needs(recipe_name, recipe, start_from, teachers, photos)
+    samples = source.training()
+    model = find_architecture(architecture).build(samples.input_size, len(source.class_names))
+    earlier = 0
+    if start_from is not None:
+        earlier = read_config(start_from).earlier_epochs + len(read_history(start_from))
+    return Config(
+        name=name,
+        architecture=architecture,
+        recipe_name=recipe_name,
+        recipe=recipe,
+        seed=seed,
+        precision=precision,
+        class_names=source.class_names,
+        input_size=samples.input_size,
+        parameters=model.count_params(),
+        data_source=str(source),
+        data_sha256=samples.sha256(),
+        earlier_epochs=earlier,
+        continued_from=None if start_from is None else start_from.name,
+        teachers=tuple(teacher.as_posix() for teacher in teachers),
+        photos_sha256=None if photos is None else hash_photos(photos),
+        made_by=describe_making(),
+    )
+
+
+def _check_needs(
+    recipe_name: str,
+    recipe: Recipe,
+    start_from: Path | None,
+    teachers: Sequence[Path],
+    photos: Path | None,
+) -> None:
+    for is_needed, is_given, if_missing, if_unused in (
+        (
+            recipe.continues or recipe.fine_tunes,
+            start_from is not None,
+            "continues another run: name its folder with --from",
+            "starts from a new network: leave --from out",
+        ),
+        (
+            recipe.distillation_temperature is not None,
+            bool(teachers),
+            "needs a teacher: name a run or bundle with --teacher",
+            "uses no teacher: leave --teacher out",
+        ),
+        (
+            recipe.photos_from != "none",
+            photos is not None,
+            "learns from photos: name their folder with --photos",
+            "learns from no photos: leave --photos out",
+        ),
+    ):
+        if is_needed != is_given:
+            raise RunError(f"recipe {recipe_name} {if_missing if is_needed else if_unused}")
+
+
+def train(
+    config: Config,
+    source: Source,
+    folder: Path,
+    *,
+    start_from: Path | None = None,
+    weights: Path | None = None,
+    photos: Path | None = None,
+) -> None:
+    """Train a new run in ``folder``.
+
+    ``start_from`` is the folder of the run to continue or fine-tune. ``weights`` is the file of
+    pretrained weights, for architectures that use them. ``photos`` is the folder of the run's
+    labelled photos.
+
+    Raises:
+        RunError: The folder exists already, the run to start from lacks a checkpoint or weights, or
+            ``config`` was made with other photos.
+        TrainingError: The pretrained weights cannot be loaded.
+    """
+    if folder.exists():
+        raise RunError(
+            f"{folder} exists already: finish it with --resume {folder}, or choose another --name"
+        )
+    config.check_photos(photos)
+    keras.utils.set_random_seed(config.seed)
+    samples = source.training()
+    if start_from is not None and config.recipe.continues:
+        model = keras.saving.load_model(_find_checkpoint(start_from)[1])
+    else:
+        model = _compile(config, samples, weights)
+    if start_from is not None and config.recipe.fine_tunes:
+        model.set_weights(load_model(start_from).get_weights())
+    write_config(folder, config)
+    _fit(model, config, samples, folder, 0, photos)
+
+
+def resume(folder: Path, source: Source, photos: Path | None = None) -> None:
+    """Finish an interrupted run from its last finished epoch.
+
+    Raises:
+        RunError: The run has ended already, has no checkpoint, or was started with other photos.
+    """
+    if (folder / MODEL_FILE).exists():
+        raise RunError(f"{folder} has ended already: there is nothing to resume")
+    done, checkpoint = _find_checkpoint(folder)
+    config = read_config(folder)
+    config.check_photos(photos)
+    keras.utils.set_random_seed(config.seed)
+    _fit(keras.saving.load_model(checkpoint), config, source.training(), folder, done, photos)
+
+
+def _fit(
+    model: Any, config: Config, samples: Samples, folder: Path, done: int, photos: Path | None
+) -> None:
+    part, validation = config.split(samples)
+    class_count = len(config.class_names)
+    views = None
+    if photos is not None:
+        views = make_views(photos, config.recipe.photos_from, part, class_count, config.seed)
+    batches = Batches(part, config, views)
+    targets = np.eye(class_count, dtype=np.float32)[validation.labels]
+    model.fit(
+        batches,
+        shuffle=False,  # Keras would shuffle by a state that is not in the checkpoint
+        initial_epoch=done,
+        epochs=config.recipe.epochs,
+        validation_data=(validation.images[..., None].astype(np.float32), targets),
+        validation_batch_size=500,
+        callbacks=[Recorder(folder, batches, config)],
+    )
+    model.save(folder / MODEL_FILE)
+    plot_history(folder / "curves.png", read_history(folder), folder.name)
+
+
+def _compile(config: Config, samples: Samples, weights: Path | None) -> Any:
+    keras.config.set_dtype_policy(config.precision)
+    model = config.build()
+    keras.config.set_dtype_policy("float32")
+    load_pretrained = find_architecture(config.architecture).load_pretrained
+    if load_pretrained is not None:
+        load_pretrained(model, weights)
+    steps = len(Batches(config.split(samples)[0], config)) * config.recipe.epochs
+    model.compile(
+        config.recipe.make_optimizer(steps),
+        _loss(config.recipe),
+        metrics=["accuracy"],
+        # XLA halved TensorFlow's speed on two CPU cores.
+        jit_compile=keras.backend.backend() != "tensorflow",
+    )
+    return model
+
+
+def _loss(recipe: Recipe) -> Any:
+    if recipe.distillation_temperature is not None:
+        return DistillationLoss(recipe.distillation_temperature)
+    smoothing = recipe.label_smoothing
+    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+
+
+def _find_checkpoint(folder: Path) -> tuple[int, Path]:
+    """Find the last checkpoint and return (finished epochs, file)."""
+    found = sorted((int(path.stem), path) for path in (folder / "checkpoints").glob("[0-9]*.keras"))
+    if not found:
+        raise RunError(
+            f"{folder} holds no checkpoint, because no epoch was finished on this machine: "
+            "delete the folder and train again"
+        )
+    return found[-1]
+
+
+def _save_checkpoint(folder: Path, model: Any, epochs: int) -> None:
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    unfinished = checkpoints / "unfinished.keras"
+    model.save(unfinished)
+    unfinished.replace(checkpoints / f"{epochs}.keras")
+    (checkpoints / f"{epochs - 1}.keras").unlink(missing_ok=True)
