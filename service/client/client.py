@@ -54,7 +54,7 @@ class Prediction:
 
 @dataclass(eq=False)
 class _Caller:
-    """The arguments of Client and AsyncClient, and the settings made of them. Does no I/O."""
+    """The arguments of Client and AsyncClient, and the settings derived from them. Does no I/O."""
 
     url: str
     api_key: str | None = field(default=None, repr=False)

@@ -1,4 +1,4 @@
-"""The application that tutorials write, for comparison; ``MODEL`` is the path of its model.onnx."""
+"""The app that tutorials write, for comparison; the variable ``MODEL`` is its model.onnx's path."""
 
 import os
 from io import BytesIO

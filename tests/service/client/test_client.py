@@ -52,7 +52,7 @@ def test_bytes_and_paths_give_a_prediction(server: ScriptedServer, images: Path)
 
 
 def test_api_key_is_a_bearer_token(server: ScriptedServer) -> None:
-    """The key is sent as a bearer token and is not in the repr. Without a key there is no header."""
+    """A key is sent as a bearer token and is not in the repr; without a key there is no header."""
     with Client(server.url, "secret") as client:
         client.predict(b"200 0")
         assert "secret" not in repr(client)
