@@ -11,11 +11,12 @@ from fastapi.routing import APIRoute
 
 from service.api import access, problems
 from service.api.limits import UploadLimits
+from service.api.observe import REASONS, Observe
 from service.api.routes import batch, health, metrics, models, predict
 from service.inference.predictor import Predictor, load_classifier
 from service.settings import Settings
 from service.telemetry import tracing
-from service.telemetry.metrics import Metrics, Observe
+from service.telemetry.metrics import Metrics
 
 
 def create_app(
@@ -60,7 +61,7 @@ def create_app(
         telemetry=tracing.configuration(),
     )
     app.state.predictor = predictor
-    app.state.metrics = Metrics(predictor)
+    app.state.metrics = Metrics(predictor, REASONS)
     problems.install(app)
     # The last added is the outermost.
     app.add_middleware(UploadLimits, settings=settings, status=lambda: predictor.status)

@@ -17,7 +17,8 @@ from service.machine.sizing import count_threads
 from service.server.listening import listen
 from service.server.worker import REPLACEMENT_VARIABLE, SOCKET_VARIABLE
 from service.settings import Settings
-from service.telemetry.metrics import MULTIPROCESS_FOLDER, configure_logging, forget_worker
+from service.telemetry.logs import configure_logging
+from service.telemetry.metrics import MULTIPROCESS_FOLDER, forget_worker
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from service.inference.predictor import Predictor
 from service.server.listening import listen
 from service.server.protocol import LimitedProtocol
 from service.settings import Settings
-from service.telemetry.metrics import configure_logging
+from service.telemetry.logs import configure_logging
 
 SOCKET_VARIABLE = "SERVICE_SOCKET"
 """The environment variable by which a supervisor hands its workers the listening socket."""

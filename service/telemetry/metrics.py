@@ -1,44 +1,23 @@
-"""Own logs and metrics: what is noted of every request, and how it is told. The only importer of Prometheus' client."""
+"""The metrics of the service; the only module that imports Prometheus' client."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 import os
-import random
-import re
-import sys
-import time
-from collections.abc import Set
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterable
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.problems import TABLE, internal_error
-from service.errors import ImageError
-from service.inference.predictor import ImageAnswer, Predictor
-from service.telemetry.tracing import trace_id, trace_steps
-
-log = logging.getLogger(__name__)
-access_log = logging.getLogger("service.access")
+from service.inference.predictor import Predictor
+from service.telemetry.record import Record
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable by which Prometheus' client shares metrics between processes."""
 
-# Anything else could forge lines in the log.
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-CLIENT_GONE = 499
-MAX_PATH_CHARACTERS = 200  # of a request, in its line in the log
-REASONS = (*(name for _, name in TABLE.values()), "internal-error")
 STATE_SECONDS = 1.0  # how old the state of another worker may be
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -48,19 +27,10 @@ PIXELS = tuple(4**power for power in range(4, 14))
 PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
-@dataclass
-class Record:
-    """What is noted of one request while it is answered; routes fill it in through ``request.state.record``."""
-
-    upload_bytes: int | None = None
-    answers: list[ImageAnswer] = field(default_factory=list)
-    failures: list[ImageError] = field(default_factory=list)
-
-
 class Metrics:
     """The metrics of one application, in a registry of their own; summed over workers where there are several."""
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, reasons: Iterable[str]) -> None:
         self._predictor = predictor
         self._model: tuple[str, ...] | None = None
         self.requests_in_flight = 0
@@ -71,7 +41,7 @@ class Metrics:
             "rejections", "Requests refused, by the kind of problem.", "reason"
         )
         # A series that begins with its first event hides it from rate() and increase().
-        for reason in REASONS:
+        for reason in reasons:
             self.rejections.labels(reason)
         self.predictions = self._counter(
             "predictions", "Images classified, by the most likely class.", "class_name"
@@ -125,17 +95,15 @@ class Metrics:
         )
 
     def observe(
-        self, route: str, status: int, problem: str | None, seconds: float, record: Record
+        self, route: str, status: int, reasons: Iterable[str], seconds: float, record: Record
     ) -> None:
         """Add one finished request."""
         self.requests.labels(route, status).inc()
         self.duration.labels(route).observe(seconds)
-        if problem is not None:
-            self.rejections.labels(problem).inc()
+        for reason in reasons:
+            self.rejections.labels(reason).inc()
         if record.upload_bytes is not None:
             self.upload_bytes.observe(record.upload_bytes)
-        for failure in record.failures:
-            self.rejections.labels(TABLE[type(failure)][1]).inc()
         for answer in record.answers:
             self.predictions.labels(answer.classification.class_name).inc()
             self.confidence.observe(answer.classification.probability)
@@ -179,151 +147,6 @@ class Metrics:
         self._model = model
 
 
-class Observe:
-    """Give each request an id, answer with it, and note the request in the metrics and the log when it is over.
-
-    The id is the client's ``X-Request-ID`` if that is a plain one, else a new one. An error that nothing else answered
-    is logged in full and answered with an opaque 500. In the metrics, what no route took and is not among ``paths``
-    shares one label, so that nobody can add labels.
-    """
-
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: Set[str]) -> None:
-        self.app = app
-        self.metrics = metrics
-        self.paths = paths
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI connection."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        offered = Headers(scope=scope).get("x-request-id", "")
-        request_id = offered if REQUEST_ID.fullmatch(offered) else f"{random.getrandbits(128):032x}"
-        record = Record()
-        state = scope.setdefault("state", {})
-        state["request_id"], state["record"] = request_id, record
-        status = CLIENT_GONE
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = [(b"x-request-id", request_id.encode())]
-                if len(record.answers) == 1:
-                    (answer,) = record.answers
-                    headers.append(
-                        (
-                            b"server-timing",
-                            _server_timing(answer, time.perf_counter() - started).encode(),
-                        )
-                    )
-                    trace_steps(answer.durations, {"request_id": request_id, **_outcome(answer)})
-                message["headers"] = [*message["headers"], *headers]
-            await send(message)
-
-        self.metrics.requests_in_flight += 1
-        try:
-            await self.app(scope, receive, send_and_note)
-        except ClientDisconnect:
-            status = CLIENT_GONE
-        except Exception:  # a defect of ours: its trace goes to the log, and the client is told no more than its id
-            log.exception("request %s failed", request_id)
-            if status != CLIENT_GONE:
-                raise  # an answer has begun, so there is none to be given
-            await internal_error(scope)(scope, receive, send_and_note)
-        finally:
-            self.metrics.requests_in_flight -= 1
-            # What was refused on its way has no route yet.
-            path: str = scope["path"] if scope["path"] in self.paths else "unmatched"
-            route = getattr(scope.get("route"), "path", path)
-            seconds = time.perf_counter() - started
-            self.metrics.observe(route, status, state.get("problem"), seconds, record)
-            if access_log.isEnabledFor(logging.INFO):
-                # Not by info(), which would look for the line of code that called it.
-                line = logging.LogRecord(access_log.name, logging.INFO, "", 0, "", (), None)
-                line.request = _log_entry(scope, route, status, seconds, record)
-                access_log.handle(line)
-
-
 def forget_worker(process_id: int, folder: str) -> None:
     """Drop the gauges of a worker that has ended from the shared ``folder``; its counters stay in the sums."""
     mark_process_dead(process_id, folder)  # type: ignore[no-untyped-call]
-
-
-def configure_logging(level: str, form: Literal["auto", "json", "text"]) -> None:
-    """Log to standard error, one line an event: as JSON, or for people where it is a terminal."""
-    handler = logging.StreamHandler()
-    as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
-    handler.setFormatter(
-        JsonFormatter()
-        if as_json
-        else TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    )
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Render a log record."""
-        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        entry = {"time": moment, "level": record.levelname.lower()}
-        entry |= getattr(record, "request", None) or {
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
-
-
-class TextFormatter(logging.Formatter):
-    """One line for people."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the library's name
-        """Render a log record."""
-        for name, value in getattr(record, "request", {}).items():
-            record.message += f"{name}={value!r} "  # a line break in a path must not begin a line
-        return super().formatMessage(record)
-
-
-def _log_entry(
-    scope: Scope, route: str, status: int, seconds: float, record: Record
-) -> dict[str, object]:
-    state = scope["state"]
-    entry: dict[str, object] = {
-        "request_id": state["request_id"],
-        "method": scope["method"],
-        "route": route,
-        "path": scope["path"][:MAX_PATH_CHARACTERS],
-        "status": status,
-        "total_ms": round(seconds * 1000, 3),
-    }
-    if traced := trace_id(scope):
-        entry["trace_id"] = traced
-    entry |= {name: state[name] for name in ("client", "problem") if name in state}
-    if record.upload_bytes is not None:
-        entry["bytes"] = record.upload_bytes
-    if record.failures or len(record.answers) > 1:
-        entry |= {
-            "images": len(record.answers) + len(record.failures),
-            "failed": len(record.failures),
-        }
-    elif record.answers:
-        (answer,) = record.answers
-        entry |= {
-            f"{name}_ms": round(duration * 1000, 3) for name, duration in answer.durations.items()
-        }
-        entry |= _outcome(answer)
-    return entry
-
-
-def _outcome(answer: ImageAnswer) -> dict[str, str | int]:
-    return {"batch_size": answer.batch_size, "class_name": answer.classification.class_name}
-
-
-def _server_timing(answer: ImageAnswer, seconds: float) -> str:
-    durations = answer.durations | {"total": seconds}
-    return ", ".join(f"{name};dur={duration * 1000:.3f}" for name, duration in durations.items())

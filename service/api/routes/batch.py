@@ -11,7 +11,7 @@ from service.api.schemas import BatchPrediction, Failure, ImagePrediction, Predi
 from service.api.upload_route import UploadRoute
 from service.api.uploads import OPENAPI_BATCH, read_batch
 from service.inference.predictor import ImageAnswer, Predictor
-from service.telemetry.metrics import Record
+from service.telemetry.record import Record
 
 router = APIRouter(route_class=UploadRoute)
 

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from service.api.keys import new_key
 from service.app import create_app
 from service.settings import Settings
-from service.telemetry.metrics import JsonFormatter, TextFormatter
+from service.telemetry.logs import JsonFormatter, TextFormatter
 from tests.service.api.test_predict import IMAGE, post
 from tests.service.conftest import wait_until_ready
 
