@@ -1,4 +1,4 @@
-"""What is noted of every request, as pure ASGI: its id, its metrics, its log line and its trace."""
+"""ASGI middleware that records each request: id, metrics, log line, trace, Server-Timing header."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from service.api.problems import TABLE, internal_error
 from service.inference.predictor import ImageAnswer
 from service.telemetry.logs import log_request
 from service.telemetry.metrics import Metrics
-from service.telemetry.record import Record, outcome
+from service.telemetry.record import Record, describe_outcome
 from service.telemetry.tracing import trace_steps
 
 log = logging.getLogger(__name__)
 
-# Anything else could forge lines in the log.
+# Other characters could forge lines in the log.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 CLIENT_GONE = 499
 REASONS = (*(name for _, name in TABLE.values()), "internal-error")
 
 
 class Observe:
-    """Give each request an id, answer with it, and note the request in the metrics and the log when it is over.
+    """Give each request an id, and record it in the metrics, the log and the trace.
 
-    The id is the client's ``X-Request-ID`` if that is a plain one, else a new one. An error that nothing else answered
-    is logged in full and answered with an opaque 500. In the metrics, what no route took and is not among ``paths``
-    shares one label, so that nobody can add labels.
+    The id is the client's ``X-Request-ID`` if it matches ``REQUEST_ID``, otherwise a new one. An
+    exception that nothing else handled is logged with its traceback and answered with an opaque
+    500. A path that no route took and that is not in ``paths`` gets the label ``unmatched``, so
+    that clients cannot add labels to the metrics.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: Set[str]) -> None:
@@ -45,52 +46,64 @@ class Observe:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = time.perf_counter()
-        offered = Headers(scope=scope).get("x-request-id", "")
-        request_id = offered if REQUEST_ID.fullmatch(offered) else f"{random.getrandbits(128):032x}"
-        record = Record()
-        state = scope.setdefault("state", {})
-        state["request_id"], state["record"] = request_id, record
-        status = CLIENT_GONE
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = [(b"x-request-id", request_id.encode())]
-                if len(record.answers) == 1:
-                    (answer,) = record.answers
-                    headers.append(
-                        (
-                            b"server-timing",
-                            _server_timing(answer, time.perf_counter() - started).encode(),
-                        )
-                    )
-                    trace_steps(answer.durations, {"request_id": request_id, **outcome(answer)})
-                message["headers"] = [*message["headers"], *headers]
-            await send(message)
-
+        exchange = _Exchange(scope, send)
         self.metrics.requests_in_flight += 1
         try:
-            await self.app(scope, receive, send_and_note)
+            await self.app(scope, receive, exchange.send)
         except ClientDisconnect:
-            status = CLIENT_GONE
-        except Exception:  # a defect of ours: its trace goes to the log, and the client is told no more than its id
-            log.exception("request %s failed", request_id)
-            if status != CLIENT_GONE:
-                raise  # an answer has begun, so there is none to be given
-            await internal_error(scope)(scope, receive, send_and_note)
+            exchange.status = CLIENT_GONE
+        except Exception:  # a bug: the log gets its traceback, the client only the request id
+            log.exception("request %s failed", exchange.request_id)
+            if exchange.status != CLIENT_GONE:
+                raise  # the answer has begun, so no other answer can follow
+            await internal_error(scope)(scope, receive, exchange.send)
         finally:
             self.metrics.requests_in_flight -= 1
-            # What was refused on its way has no route yet.
-            path: str = scope["path"] if scope["path"] in self.paths else "unmatched"
-            route = getattr(scope.get("route"), "path", path)
-            seconds = time.perf_counter() - started
-            reasons = [TABLE[type(failure)][1] for failure in record.failures]
-            if "problem" in state:
-                reasons.append(state["problem"])
-            self.metrics.observe(route, status, reasons, seconds, record)
-            log_request(scope, route, status, seconds, record)
+            self._record(scope, exchange)
+
+    def _record(self, scope: Scope, exchange: _Exchange) -> None:
+        # A request that a middleware rejected has no route yet.
+        path: str = scope["path"] if scope["path"] in self.paths else "unmatched"
+        route = getattr(scope.get("route"), "path", path)
+        status, seconds, record = exchange.status, exchange.seconds, exchange.record
+        reasons = [TABLE[type(failure)][1] for failure in record.failures]
+        if "problem" in scope["state"]:
+            reasons.append(scope["state"]["problem"])
+        self.metrics.observe(route, status, reasons, seconds, record)
+        log_request(scope, route, status, seconds, record)
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._started = time.perf_counter()
+        self._send = send
+        offered = Headers(scope=scope).get("x-request-id", "")
+        is_plain = REQUEST_ID.fullmatch(offered)
+        self.request_id = offered if is_plain else f"{random.getrandbits(128):032x}"
+        self.record = Record()
+        self.status = CLIENT_GONE  # until an answer begins
+        state = scope.setdefault("state", {})
+        state["request_id"], state["record"] = self.request_id, self.record
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the request arrived."""
+        return time.perf_counter() - self._started
+
+    async def send(self, message: Message) -> None:
+        """Send one message of the answer; its head gets the id and the duration of each step."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [(b"x-request-id", self.request_id.encode())]
+            if len(self.record.answers) == 1:
+                (answer,) = self.record.answers
+                headers.append((b"server-timing", _server_timing(answer, self.seconds).encode()))
+                attributes = {"request_id": self.request_id, **describe_outcome(answer)}
+                trace_steps(answer.durations, attributes)
+            message["headers"] = [*message["headers"], *headers]
+        await self._send(message)
 
 
 def _server_timing(answer: ImageAnswer, seconds: float) -> str:

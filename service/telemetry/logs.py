@@ -10,7 +10,7 @@ from typing import Literal
 
 from starlette.types import Scope
 
-from service.telemetry.record import Record, outcome
+from service.telemetry.record import Record, describe_outcome
 from service.telemetry.tracing import trace_id
 
 access_log = logging.getLogger("service.access")
@@ -92,5 +92,5 @@ def _log_entry(
         entry |= {
             f"{name}_ms": round(duration * 1000, 3) for name, duration in answer.durations.items()
         }
-        entry |= outcome(answer)
+        entry |= describe_outcome(answer)
     return entry

@@ -17,6 +17,6 @@ class Record:
     failures: list[ImageError] = field(default_factory=list)
 
 
-def outcome(answer: ImageAnswer) -> dict[str, str | int]:
+def describe_outcome(answer: ImageAnswer) -> dict[str, str | int]:
     """Return what the log and the trace tell of an answer."""
     return {"batch_size": answer.batch_size, "class_name": answer.classification.class_name}
