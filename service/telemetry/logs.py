@@ -1,4 +1,4 @@
-"""Log lines: how they look, and the one that each request has."""
+"""The format of log lines, and the log line of each request."""
 
 from __future__ import annotations
 
@@ -15,26 +15,23 @@ from service.telemetry.tracing import trace_id
 
 access_log = logging.getLogger("service.access")
 
-MAX_PATH_CHARACTERS = 200  # of a request, in its line in the log
+MAX_PATH_CHARACTERS = 200  # of a request's path in its log line
+TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def configure_logging(level: str, form: Literal["auto", "json", "text"]) -> None:
-    """Log to standard error, one line an event: as JSON, or for people where it is a terminal."""
+    """Log each event as one line to standard error; ``auto`` is text on a terminal, else JSON."""
     handler = logging.StreamHandler()
     as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
-    handler.setFormatter(
-        JsonFormatter()
-        if as_json
-        else TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    )
+    handler.setFormatter(JsonFormatter() if as_json else TextFormatter(TEXT_FORMAT))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """Formats a log record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render a log record."""
+        """Return the line of a log record."""
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         entry = {"time": moment, "level": record.levelname.lower()}
         entry |= getattr(record, "request", None) or {
@@ -47,50 +44,53 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """One line for people."""
+    """Formats a log record as text for people."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the library's name
-        """Render a log record."""
+        """Return the line of a log record."""
         for name, value in getattr(record, "request", {}).items():
-            record.message += f"{name}={value!r} "  # a line break in a path must not begin a line
+            record.message += f"{name}={value!r} "  # repr: a line break in a path starts no line
         return super().formatMessage(record)
 
 
 def log_request(scope: Scope, route: str, status: int, seconds: float, record: Record) -> None:
     """Log one finished request."""
     if access_log.isEnabledFor(logging.INFO):
-        # Not by info(), which would look for the line of code that called it.
+        # access_log.info() would be slower: it searches the stack for the line that called it.
         line = logging.LogRecord(access_log.name, logging.INFO, "", 0, "", (), None)
-        line.request = _log_entry(scope, route, status, seconds, record)
+        line.request = _request_fields(scope, route, status, seconds) | _image_fields(record)
         access_log.handle(line)
 
 
-def _log_entry(
-    scope: Scope, route: str, status: int, seconds: float, record: Record
-) -> dict[str, object]:
+def _request_fields(scope: Scope, route: str, status: int, seconds: float) -> dict[str, object]:
     state = scope["state"]
-    entry: dict[str, object] = {
+    fields: dict[str, object] = {
         "request_id": state["request_id"],
         "method": scope["method"],
         "route": route,
         "path": scope["path"][:MAX_PATH_CHARACTERS],
         "status": status,
-        "total_ms": round(seconds * 1000, 3),
+        "total_ms": _milliseconds(seconds),
     }
     if traced := trace_id(scope):
-        entry["trace_id"] = traced
-    entry |= {name: state[name] for name in ("client", "problem") if name in state}
+        fields["trace_id"] = traced
+    fields |= {name: state[name] for name in ("client", "problem") if name in state}
+    return fields
+
+
+def _image_fields(record: Record) -> dict[str, object]:
+    fields: dict[str, object] = {}
     if record.upload_bytes is not None:
-        entry["bytes"] = record.upload_bytes
+        fields["bytes"] = record.upload_bytes
     if record.failures or len(record.answers) > 1:
-        entry |= {
-            "images": len(record.answers) + len(record.failures),
-            "failed": len(record.failures),
-        }
+        fields["images"] = len(record.answers) + len(record.failures)
+        fields["failed"] = len(record.failures)
     elif record.answers:
         (answer,) = record.answers
-        entry |= {
-            f"{name}_ms": round(duration * 1000, 3) for name, duration in answer.durations.items()
-        }
-        entry |= describe_outcome(answer)
-    return entry
+        fields |= {f"{name}_ms": _milliseconds(spent) for name, spent in answer.durations.items()}
+        fields |= describe_outcome(answer)
+    return fields
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

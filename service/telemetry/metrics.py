@@ -16,9 +16,9 @@ from service.telemetry.record import Record
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable by which Prometheus' client shares metrics between processes."""
+"""The environment variable with the folder in which Prometheus' client shares metrics."""
 
-STATE_SECONDS = 1.0  # how old the state of another worker may be
+STATE_SECONDS = 1.0  # between two records of a worker's state
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -28,50 +28,68 @@ PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
 class Metrics:
-    """The metrics of one application, in a registry of their own; summed over workers where there are several."""
+    """The metrics of one application; with several workers, the sums over all of them.
+
+    ``reasons`` are the names of the problems for which requests are rejected.
+    """
 
     def __init__(self, predictor: Predictor, reasons: Iterable[str]) -> None:
         self._predictor = predictor
         self._model: tuple[str, ...] | None = None
         self.requests_in_flight = 0
         self._registry = CollectorRegistry()
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # as many series again, and several workers have none
-        self.requests = self._counter("requests", "Requests answered.", "route", "status")
-        self.rejections = self._counter(
-            "rejections", "Requests refused, by the kind of problem.", "reason"
-        )
-        # A series that begins with its first event hides it from rate() and increase().
+        # They would double the number of series, and several workers have none.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._add_counters()
+        self._add_histograms()
+        self._add_gauges()
+        # A series that starts with its first event hides this event from rate() and increase().
         for reason in reasons:
             self.rejections.labels(reason)
+
+    def _add_counters(self) -> None:
+        self.requests = self._counter("requests", "Requests answered.", "route", "status")
+        self.rejections = self._counter(
+            "rejections", "Requests and images rejected, by problem.", "reason"
+        )
         self.predictions = self._counter(
             "predictions", "Images classified, by the most likely class.", "class_name"
         )
+
+    def _add_histograms(self) -> None:
         self.duration = self._histogram(
-            "request_duration_seconds", "From a request to its answer.", SECONDS, "route"
+            "request_duration_seconds",
+            "Time from a request to the end of its answer.",
+            SECONDS,
+            "route",
         )
-        self.decode = self._histogram("decode_seconds", "Decoding and fitting an image.", SECONDS)
-        self.queue = self._histogram("queue_seconds", "Waiting for a thread or a batch.", SECONDS)
+        self.decode = self._histogram(
+            "decode_seconds", "Time to decode an image and fit it to the model.", SECONDS
+        )
+        self.queue = self._histogram(
+            "queue_seconds", "Time that an image waits for a thread or a batch.", SECONDS
+        )
         self.inference = self._histogram(
-            "inference_seconds", "The batch that an image was in.", SECONDS
+            "inference_seconds", "Time that the model takes for an image's batch.", SECONDS
         )
-        self.batch_size = self._histogram(
-            "batch_size", "Images in the batch that an image was in.", BATCH_SIZES
-        )
+        self.batch_size = self._histogram("batch_size", "Size of an image's batch.", BATCH_SIZES)
         self.confidence = self._histogram(
             "confidence", "Probability of the most likely class.", PROBABILITIES
         )
-        self.upload_bytes = self._histogram("upload_bytes", "Size of an upload.", BYTES)
-        self.image_pixels = self._histogram("image_pixels", "Pixels of an upload's image.", PIXELS)
-        self.in_flight = self._gauge("requests_in_flight", "Requests being answered.", "livesum")
+        self.upload_bytes = self._histogram("upload_bytes", "Bytes of an upload.", BYTES)
+        self.image_pixels = self._histogram("image_pixels", "Pixels of an uploaded image.", PIXELS)
+
+    def _add_gauges(self) -> None:
+        self.in_flight = self._gauge(
+            "requests_in_flight", "Requests that are not answered yet.", "livesum"
+        )
         self.queue_depth = self._gauge(
             "queue_depth", "Images that wait for a thread or a batch.", "livesum"
         )
-        self.ready = self._gauge(
-            "ready", "1 while the service takes traffic, with all its workers.", "livemin"
-        )
+        self.ready = self._gauge("ready", "1 if all workers accept uploads, else 0.", "livemin")
         self.model = self._gauge(
             "model_info",
-            "1 for the model that serves.",
+            "1 for the model that answers, 0 for an earlier one.",
             "livemax",
             "name",
             "version",
@@ -97,7 +115,7 @@ class Metrics:
     def observe(
         self, route: str, status: int, reasons: Iterable[str], seconds: float, record: Record
     ) -> None:
-        """Add one finished request."""
+        """Add one finished request, rejected for ``reasons`` if there are any."""
         self.requests.labels(route, status).inc()
         self.duration.labels(route).observe(seconds)
         for reason in reasons:
@@ -115,7 +133,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
-        self._note_state()
+        self._record_state()
         if MULTIPROCESS_FOLDER not in os.environ:
             return generate_latest(self._registry)
         registry = CollectorRegistry()
@@ -123,12 +141,12 @@ class Metrics:
         return generate_latest(registry)
 
     async def watch(self) -> None:
-        """Note the state at intervals, for ever: with several workers another one may be asked for it."""
+        """Record this worker's state every second: another worker may have to answer with it."""
         while True:
-            self._note_state()
+            self._record_state()
             await asyncio.sleep(STATE_SECONDS)
 
-    def _note_state(self) -> None:
+    def _record_state(self) -> None:
         self.ready.set(self._predictor.status == "ready")
         self.in_flight.set(self.requests_in_flight)
         self.queue_depth.set(self._predictor.queue_depth)
@@ -148,5 +166,5 @@ class Metrics:
 
 
 def forget_worker(process_id: int, folder: str) -> None:
-    """Drop the gauges of a worker that has ended from the shared ``folder``; its counters stay in the sums."""
+    """Remove an ended worker's gauges from the shared ``folder``; its counts stay in the sums."""
     mark_process_dead(process_id, folder)  # type: ignore[no-untyped-call]

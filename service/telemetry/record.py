@@ -1,4 +1,4 @@
-"""What is noted of one request while it is answered."""
+"""What is recorded about one request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.inference.predictor import ImageAnswer
 
 @dataclass
 class Record:
-    """What is noted of one request while it is answered; routes fill it in through ``request.state.record``."""
+    """The facts about one request; its route adds them to ``request.state.record``."""
 
     upload_bytes: int | None = None
     answers: list[ImageAnswer] = field(default_factory=list)
@@ -18,5 +18,5 @@ class Record:
 
 
 def describe_outcome(answer: ImageAnswer) -> dict[str, str | int]:
-    """Return what the log and the trace tell of an answer."""
+    """Return the fields of an answer that its log line and its trace share."""
     return {"batch_size": answer.batch_size, "class_name": answer.classification.class_name}
