@@ -44,8 +44,8 @@ class UploadLimits:
 
     An upload is rejected before its body is read if ``status`` is not ``ready``, if it declares a
     body that is too large, or if too many uploads or bytes are in flight. An admitted upload is
-    cancelled if its body arrives too late, its deadline passes or its client disconnects: what
-    still waits for a thread is then never run. A body that grows too large is answered with 413.
+    cancelled if its body arrives too late, its deadline passes or its client disconnects; an image
+    that still waits is then never classified. A body that grows too large is answered with 413.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, status: Callable[[], Status]) -> None:
@@ -117,7 +117,7 @@ class UploadLimits:
         except asyncio.CancelledError:
             request.uncancel()
             # The guard sets the end before it cancels. The server cancels at its shutdown timeout.
-            error = _error(upload.end or UploadEnd.SERVER_STOPPED, self.settings)
+            error = _error_for(upload.end or UploadEnd.SERVER_STOPPED, self.settings)
             if error is not None:
                 await problem_response(scope, error)(scope, receive, upload.send)
         finally:
@@ -222,7 +222,7 @@ class _Guard:
         return True
 
 
-def _error(end: UploadEnd, settings: Settings) -> ServiceError | None:
+def _error_for(end: UploadEnd, settings: Settings) -> ServiceError | None:
     """Return the error that a cancelled upload is answered with; None if it gets no answer."""
     match end:
         case UploadEnd.BODY_TOO_LATE:
