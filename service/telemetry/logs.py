@@ -58,7 +58,8 @@ def log_request(scope: Scope, route: str, status: int, seconds: float, record: R
     if access_log.isEnabledFor(logging.INFO):
         # access_log.info() would be slower: it searches the stack for the line that called it.
         line = logging.LogRecord(access_log.name, logging.INFO, "", 0, "", (), None)
-        line.request = _request_fields(scope, route, status, seconds) | _image_fields(record)
+        line.request = fields = _request_fields(scope, route, status, seconds)
+        _add_image_fields(fields, record)
         access_log.handle(line)
 
 
@@ -78,8 +79,7 @@ def _request_fields(scope: Scope, route: str, status: int, seconds: float) -> di
     return fields
 
 
-def _image_fields(record: Record) -> dict[str, object]:
-    fields: dict[str, object] = {}
+def _add_image_fields(fields: dict[str, object], record: Record) -> None:
     if record.upload_bytes is not None:
         fields["bytes"] = record.upload_bytes
     if record.failures or len(record.answers) > 1:
@@ -89,7 +89,6 @@ def _image_fields(record: Record) -> dict[str, object]:
         (answer,) = record.answers
         fields |= {f"{name}_ms": _milliseconds(spent) for name, spent in answer.durations.items()}
         fields |= describe_outcome(answer)
-    return fields
 
 
 def _milliseconds(seconds: float) -> float:
