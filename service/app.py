@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 
 from service.api import access, openapi, problems
 from service.api.limits import UploadLimits
+from service.api.observe import REASONS, Observe
 from service.api.routes import batch, health, metrics, models, predict
 from service.inference.classifier import load_classifier
 from service.inference.live_model import LiveModel
@@ -18,7 +19,7 @@ from service.inference.predictor import Predictor
 from service.machine.sizing import count_threads
 from service.settings import Settings
 from service.telemetry import tracing
-from service.telemetry.metrics import Metrics, Observe
+from service.telemetry.metrics import Metrics
 
 
 def create_app(
@@ -69,7 +70,7 @@ def create_app(
         telemetry=tracing.configuration(),
     )
     app.state.predictor = predictor
-    app.state.metrics = Metrics(predictor, metrics_folder)
+    app.state.metrics = Metrics(predictor, REASONS, metrics_folder)
     problems.install(app)
     openapi.install(app, with_keys=settings.api_keys_file is not None)
     # The middleware added last is the outermost.

@@ -16,7 +16,8 @@ from service.machine.sizing import count_threads
 from service.server.assignment import Assignment
 from service.server.listening import listen
 from service.settings import Settings
-from service.telemetry.metrics import configure_logging, forget_worker
+from service.telemetry.logs import configure_logging
+from service.telemetry.metrics import forget_worker
 
 log = logging.getLogger(__name__)
 

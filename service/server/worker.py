@@ -21,7 +21,7 @@ from service.server.assignment import Assignment
 from service.server.listening import listen
 from service.server.protocol import LimitedProtocol
 from service.settings import Settings
-from service.telemetry.metrics import configure_logging
+from service.telemetry.logs import configure_logging
 
 GARBAGE_THRESHOLD = 50_000  # new objects before a collection; Python's default is 700
 

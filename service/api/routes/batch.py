@@ -14,7 +14,7 @@ from service.api.upload_route import UploadRoute
 from service.api.uploads import read_batch
 from service.errors import ImageError
 from service.inference.predictor import ImageAnswer, Predictor
-from service.telemetry.metrics import Record
+from service.telemetry.record import Record
 
 router = APIRouter(route_class=UploadRoute)
 

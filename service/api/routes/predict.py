@@ -12,7 +12,7 @@ from service.api.uploads import read_upload
 from service.bundle import Manifest
 from service.imaging.model_input import ModelInput
 from service.inference.predictor import ImageAnswer, Predictor
-from service.telemetry.metrics import Record
+from service.telemetry.record import Record
 
 router = APIRouter(route_class=UploadRoute)
 
