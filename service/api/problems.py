@@ -88,8 +88,9 @@ def refuse_connection(status: int, name: str, detail: str) -> bytes:
     The response tells the client that the connection is closed after it.
     """
     body = _problem(status, name, detail, uuid.uuid4().hex).model_dump_json().encode()
+    retry = "retry-after: 1\r\n" if status in RETRIED else ""
     head = (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{retry}"
         f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
     )
     return head.encode() + body

@@ -98,6 +98,12 @@ def test_connection_without_a_request_gets_a_whole_response() -> None:
     assert (problem["title"], problem["status"]) == ("Head too large", 431)
 
 
+def test_connection_that_is_one_too_many_is_told_when_to_retry() -> None:
+    """A connection that is rejected with 503 gets Retry-After, as every other 503 does."""
+    head, _, _ = refuse_connection(503, "overloaded", "too many").partition(b"\r\n\r\n")
+    assert "retry-after: 1" in head.decode().split("\r\n")
+
+
 def test_framework_errors_are_problems_too(linear: TestClient) -> None:
     """Unknown paths and methods get a problem body, as the service's own errors do."""
     assert_problem(linear.get("/nowhere"), 404, "not-found")
