@@ -191,7 +191,7 @@ class _Guard:
         self._timer = asyncio.get_running_loop().call_later(GUARD_AFTER_SECONDS, self._start)
 
     def stop(self) -> None:
-        """Stop: the upload is no longer cancelled."""
+        """Stop the guard; it no longer cancels the upload."""
         self._timer.cancel()
         if self._guard_task is not None:
             self._guard_task.cancel()

@@ -116,7 +116,7 @@ class Metrics:
     def observe(
         self, route: str, status: int, reasons: Iterable[str], seconds: float, record: Record
     ) -> None:
-        """Count one finished request; ``reasons`` are the problems of it and of its images."""
+        """Count one finished request; ``reasons`` name the problems of it and its images."""
         self.requests.labels(route, status).inc()
         self.duration.labels(route).observe(seconds)
         for reason in reasons:
@@ -142,7 +142,7 @@ class Metrics:
         return generate_latest(registry)
 
     async def watch(self) -> None:
-        """Update this worker's gauges every second, for other workers that render all metrics."""
+        """Update this worker's gauges every second: another worker may render them."""
         while True:
             self._update_gauges()
             await asyncio.sleep(STATE_SECONDS)

@@ -78,7 +78,7 @@ def attributes(span: Span) -> dict[str, Any]:
 def test_trace_of_the_client_is_continued(
     collector: Collector, linear_folder: Path, workers: int
 ) -> None:
-    """An upload is a span of its client's trace, with a child span for each step."""
+    """An upload is a span of its client's trace, with a child per step; /metrics is not traced."""
     with serving(model=linear_folder, device="cpu", grace_seconds=0, workers=workers) as server:
         answer = httpx2.post(f"{server.url}/predict", content=IMAGE, headers=HEADERS)
         server.get("/metrics")

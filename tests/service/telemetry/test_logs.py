@@ -108,7 +108,7 @@ def test_json_line_has_time_level_and_fields() -> None:
 
 
 def test_json_line_of_an_error_has_its_traceback() -> None:
-    """The line of another event has a logger and a message; that of an error also a traceback."""
+    """An event that is no request has a logger and a message; an error also has a traceback."""
     error = ValueError("a reason")
     line = render(JsonFormatter(), msg="failed", exc_info=(ValueError, error, None))
     entry = json.loads(line)
