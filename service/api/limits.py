@@ -1,4 +1,4 @@
-"""Limits on uploads, checked before any route runs: their number, their size and their duration."""
+"""ASGI middleware that limits uploads: how many, how large, and how long each may take."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from service.errors import (
 from service.inference.live_model import Status
 from service.settings import Settings
 
-# Most uploads are answered sooner. A guard task for each would take a tenth of an answer's time.
+# Most uploads are answered before this delay has passed, and so need no guard task. A guard task
+# for every upload would take a tenth of the time of an answer.
 GUARD_AFTER_SECONDS = 0.1
-DURATION_WEIGHT = 0.05  # of the latest upload in the running mean
+DURATION_WEIGHT = 0.05  # weight of the latest upload in the running mean of durations
 
 
 class UploadEnd(Enum):
-    """How an upload ends; the first end counts."""
+    """How an upload ends. It counts as answered as soon as its answer begins."""
 
     ANSWERED = auto()
     BODY_TOO_LARGE = auto()
@@ -44,8 +45,9 @@ class UploadLimits:
 
     An upload is rejected before its body is read if ``status`` is not ``ready``, if it declares a
     body that is too large, or if too many uploads or bytes are in flight. An admitted upload is
-    cancelled if its body arrives too late, its deadline passes or its client disconnects; an image
-    that still waits is then never classified. A body that grows too large is answered with 413.
+    cancelled if its body arrives too late, its deadline passes or its client disconnects. If its
+    image still waits then, the image is never classified. If the body turns out to be too large,
+    the upload is answered with 413.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, status: Callable[[], Status]) -> None:
@@ -81,7 +83,7 @@ class UploadLimits:
             self.mean_seconds += DURATION_WEIGHT * (seconds - self.mean_seconds)
 
     def _admit(self, declared: str) -> int:
-        """Return the bytes to reserve: the declared length, or the largest allowed without one."""
+        """Return the bytes to reserve: the declared length, else the largest length allowed."""
         if self.status() != "ready":
             raise NotReadyError(
                 f"the service is {self.status()}; "
@@ -92,31 +94,33 @@ class UploadLimits:
         if size > limits.max_upload_bytes:
             raise _too_large(f"{size} bytes", limits.max_upload_bytes)
         if self.uploads >= limits.max_uploads_in_flight:
-            raise self._overloaded(f"{self.uploads} uploads", limits.max_uploads_in_flight)
+            in_flight = f"{self.uploads} uploads are in flight"
+            raise self._overloaded(in_flight, limits.max_uploads_in_flight)
         if self.bytes_reserved + size > limits.max_bytes_in_flight:
-            raise self._overloaded(f"{self.bytes_reserved} bytes", limits.max_bytes_in_flight)
+            in_flight = f"{self.bytes_reserved} bytes are in flight, and this upload adds {size}"
+            raise self._overloaded(in_flight, limits.max_bytes_in_flight)
         return size
 
     def _overloaded(self, in_flight: str, limit: int) -> OverloadedError:
-        # By Little's law the uploads in flight are done after one mean duration.
+        # By Little's law, as many uploads as are in flight now end within one mean duration.
         seconds = max(1, math.ceil(self.mean_seconds))
         return OverloadedError(
-            f"{in_flight} are in flight; at most {limit} are allowed; try again in {seconds} s",
-            seconds,
+            f"{in_flight}; at most {limit} are allowed; try again in {seconds} s", seconds
         )
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, started: float) -> None:
-        request = asyncio.current_task()
-        assert request is not None  # noqa: S101  a coroutine runs in a task
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  a coroutine runs in a task
         upload = _AdmittedUpload(receive, send, self.settings.max_upload_bytes)
-        guard = _Guard(upload, request, self.settings, started)
+        guard = _Guard(upload, task, self.settings, started)
         try:
             await self.app(scope, upload.receive, upload.send)
         except ClientDisconnect:
             pass
         except asyncio.CancelledError:
-            request.uncancel()
-            # The guard sets the end before it cancels. The server cancels at its shutdown timeout.
+            task.uncancel()
+            # The guard sets ``upload.end`` before it cancels the task. Without an end, the server
+            # has cancelled the task, at its shutdown timeout.
             error = _error_for(upload.end or UploadEnd.SERVER_STOPPED, self.settings)
             if error is not None:
                 await problem_response(scope, error)(scope, receive, upload.send)
@@ -125,7 +129,7 @@ class UploadLimits:
 
 
 class _AdmittedUpload:
-    """One admitted upload: reads its body, sends its answer, and knows its end."""
+    """One admitted upload: reads its body, sends its answer, and records how it ends."""
 
     def __init__(self, receive: Receive, send: Send, max_bytes: int) -> None:
         self._receive = receive
@@ -155,7 +159,8 @@ class _AdmittedUpload:
         if self.end is None:
             self.end = UploadEnd.ANSWERED
         elif message["type"] == "http.response.start" and not self._body_arrived.is_set():
-            # Otherwise the server would read the rest of the body, however slow or long it is.
+            # On a connection that stays open, the server would read the rest of the body, however
+            # slow or long the body is.
             MutableHeaders(scope=message)["Connection"] = "close"
         await self._send(message)
 
@@ -165,55 +170,55 @@ class _AdmittedUpload:
 
     async def wait_for_disconnect(self) -> None:
         """Wait until the client has disconnected or the answer is complete."""
-        await self._receive()  # after the body, the server has no other message
+        await self._receive()  # after the body, the only message is http.disconnect
 
 
 class _Guard:
-    """Cancels an upload at its limits: body too late, deadline passed, client gone."""
+    """Cancels an upload whose body is late, whose deadline passes or whose client disconnects."""
 
     def __init__(
         self,
         upload: _AdmittedUpload,
-        request: asyncio.Task[None],
+        task: asyncio.Task[None],
         settings: Settings,
         started: float,
     ) -> None:
         self._upload = upload
-        self._request = request
+        self._upload_task = task
         self._body_deadline = started + settings.upload_timeout_seconds
         self._deadline = started + settings.request_timeout_seconds
-        self._task: asyncio.Task[None] | None = None
+        self._guard_task: asyncio.Task[None] | None = None
         self._timer = asyncio.get_running_loop().call_later(GUARD_AFTER_SECONDS, self._start)
 
     def stop(self) -> None:
-        """Leave the upload alone from now on."""
+        """Stop the guard; it no longer cancels the upload."""
         self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-            # A cancelled task keeps its exception, the exception its frame, and the frame this
-            # guard: with the task they would be a reference cycle for the garbage collector.
-            self._task = None
+        if self._guard_task is not None:
+            self._guard_task.cancel()
+            # A cancelled task refers to its exception, the exception to a frame, and the frame to
+            # this guard. A reference from the guard to the task would close a reference cycle.
+            self._guard_task = None
 
     def _start(self) -> None:
-        self._task = asyncio.create_task(self._cancel_in_time())
+        self._guard_task = asyncio.create_task(self._cancel_at_limit())
 
-    async def _cancel_in_time(self) -> None:
-        end = await self._wait()
+    async def _cancel_at_limit(self) -> None:
+        end = await self._wait_for_end()
         if self._upload.end is None:
             self._upload.end = end
-            self._request.cancel()
+            self._upload_task.cancel()
 
-    async def _wait(self) -> UploadEnd:
+    async def _wait_for_end(self) -> UploadEnd:
         try:
             async with asyncio.timeout_at(self._deadline):
-                if not await self._body_arrives():
+                if not await self._body_arrives_in_time():
                     return UploadEnd.BODY_TOO_LATE
                 await self._upload.wait_for_disconnect()
                 return UploadEnd.CLIENT_GONE
         except TimeoutError:
             return UploadEnd.DEADLINE_PASSED
 
-    async def _body_arrives(self) -> bool:
+    async def _body_arrives_in_time(self) -> bool:
         try:
             async with asyncio.timeout_at(self._body_deadline):
                 await self._upload.wait_for_body()
@@ -223,7 +228,7 @@ class _Guard:
 
 
 def _error_for(end: UploadEnd, settings: Settings) -> ServiceError | None:
-    """Return the error that a cancelled upload is answered with; None if it gets no answer."""
+    """Return the error to send to a cancelled upload; None if no answer is sent."""
     match end:
         case UploadEnd.BODY_TOO_LATE:
             seconds = settings.upload_timeout_seconds

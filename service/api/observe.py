@@ -21,7 +21,7 @@ from service.telemetry.tracing import trace_steps
 
 log = logging.getLogger(__name__)
 
-# Other characters could forge lines in the log.
+# With other characters, a client could forge lines in the log.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 CLIENT_GONE = 499
 REASONS = (*(name for _, name in TABLE.values()), "internal-error")
@@ -31,9 +31,9 @@ class Observe:
     """Give each request an id, and record it in the metrics, the log and the trace.
 
     The id is the client's ``X-Request-ID`` if it matches ``REQUEST_ID``, otherwise a new one. An
-    exception that nothing else handled is logged with its traceback and answered with an opaque
-    500. A path that no route took and that is not in ``paths`` gets the label ``unmatched``, so
-    that clients cannot add labels to the metrics.
+    exception that nothing else handled is logged with its traceback and answered with a 500 that
+    reveals only the request id. A request that reached no route, and whose path is not in
+    ``paths``, gets the label ``unmatched``: otherwise clients could create any number of series.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: Set[str]) -> None:
@@ -93,7 +93,7 @@ class _Exchange:
         return time.perf_counter() - self._started
 
     async def send(self, message: Message) -> None:
-        """Send one message of the answer; its head gets the id and the duration of each step."""
+        """Send one message of the answer; add the id and the duration of each step to its head."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [(b"x-request-id", self.request_id.encode())]

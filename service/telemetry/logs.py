@@ -15,7 +15,7 @@ from service.telemetry.tracing import trace_id
 
 access_log = logging.getLogger("service.access")
 
-MAX_PATH_CHARACTERS = 200  # of a request's path in its log line
+MAX_PATH_CHARACTERS = 200  # the log line of a request cuts a longer path
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -44,12 +44,12 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Formats a log record as text for people."""
+    """Formats a log record as text."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the library's name
         """Return the line of a log record."""
         for name, value in getattr(record, "request", {}).items():
-            record.message += f"{name}={value!r} "  # repr: a line break in a path starts no line
+            record.message += f"{name}={value!r} "  # repr() escapes line breaks
         return super().formatMessage(record)
 
 

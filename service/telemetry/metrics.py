@@ -15,7 +15,7 @@ from service.telemetry.record import Record
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-STATE_SECONDS = 1.0  # between two records of a worker's state
+STATE_SECONDS = 1.0  # between two updates of a worker's gauges
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -27,8 +27,8 @@ PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 class Metrics:
     """The metrics of one application; with several workers, the sums over all of them.
 
-    ``reasons`` are the names of the problems for which requests are rejected. ``folder`` is where
-    several workers share their metrics; None if there is only one.
+    ``reasons`` are the names of all problems that reject a request. ``folder`` is where several
+    workers share their metrics; it is None for a single worker.
     """
 
     def __init__(
@@ -36,20 +36,20 @@ class Metrics:
     ) -> None:
         self._predictor = predictor
         self._folder = folder
-        self._model: tuple[str, ...] | None = None
+        self._model_labels: tuple[str, ...] | None = None
         self.requests_in_flight = 0
         self._registry = CollectorRegistry()
-        # They would double the number of series, and several workers have none.
+        # The creation times would double the number of series, and several workers export none.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._add_counters()
         self._add_histograms()
         self._add_gauges()
-        # A series that starts with its first event hides this event from rate() and increase().
+        # Start each series at 0: rate() and increase() do not see the first value of a series.
         for reason in reasons:
             self.rejections.labels(reason)
 
     def _add_counters(self) -> None:
-        self.requests = self._counter("requests", "Requests answered.", "route", "status")
+        self.requests = self._counter("requests", "Requests finished.", "route", "status")
         self.rejections = self._counter(
             "rejections", "Requests and images rejected, by problem.", "reason"
         )
@@ -116,7 +116,7 @@ class Metrics:
     def observe(
         self, route: str, status: int, reasons: Iterable[str], seconds: float, record: Record
     ) -> None:
-        """Add one finished request, rejected for ``reasons`` if there are any."""
+        """Count one finished request; ``reasons`` name the problems of it and its images."""
         self.requests.labels(route, status).inc()
         self.duration.labels(route).observe(seconds)
         for reason in reasons:
@@ -134,7 +134,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
-        self._record_state()
+        self._update_gauges()
         if self._folder is None:
             return generate_latest(self._registry)
         registry = CollectorRegistry()
@@ -142,12 +142,12 @@ class Metrics:
         return generate_latest(registry)
 
     async def watch(self) -> None:
-        """Record this worker's state every second: another worker may have to answer with it."""
+        """Update this worker's gauges every second: another worker may render them."""
         while True:
-            self._record_state()
+            self._update_gauges()
             await asyncio.sleep(STATE_SECONDS)
 
-    def _record_state(self) -> None:
+    def _update_gauges(self) -> None:
         self.ready.set(self._predictor.model.status == "ready")
         self.in_flight.set(self.requests_in_flight)
         self.queue_depth.set(self._predictor.queue_depth)
@@ -155,17 +155,17 @@ class Metrics:
         if classifier is None:
             return
         manifest = classifier.manifest
-        model = manifest.name, manifest.version, classifier.device, classifier.providers[0]
-        if model == self._model:
+        labels = manifest.name, manifest.version, classifier.device, classifier.providers[0]
+        if labels == self._model_labels:
             return
-        if self._model is not None:
-            self.model.labels(*self._model).set(0)
-        self.model.labels(*model).set(1)
+        if self._model_labels is not None:
+            self.model.labels(*self._model_labels).set(0)
+        self.model.labels(*labels).set(1)
         for class_name in manifest.class_names:
             self.predictions.labels(class_name)
-        self._model = model
+        self._model_labels = labels
 
 
 def forget_worker(process_id: int, folder: str) -> None:
-    """Remove an ended worker's gauges from the shared ``folder``; its counts stay in the sums."""
+    """Remove the gauges of an ended worker from ``folder``; its counters stay in the sums."""
     mark_process_dead(process_id, folder)  # type: ignore[no-untyped-call]

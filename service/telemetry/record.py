@@ -1,4 +1,4 @@
-"""What is recorded about one request."""
+"""What a route reports about one request, for its metrics, log line and trace."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.inference.predictor import ImageAnswer
 
 @dataclass
 class Record:
-    """The facts about one request; its route adds them to ``request.state.record``."""
+    """The upload and the outcome of one request. The route fills ``request.state.record``."""
 
     upload_bytes: int | None = None
     answers: list[ImageAnswer] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """Traces of requests; the only module that imports OpenTelemetry.
 
-FastAPI makes the span of each request. This module adds the spans of its steps.
+FastAPI makes one span for each request. This module adds a child span for each step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 
 DEFAULTS = {
     "OTEL_SERVICE_NAME": "fashion-classifier",
-    # Seconds. OpenTelemetry's default of 10 would delay the exit when the collector is gone.
+    # Seconds. OpenTelemetry's default, 10, would delay the exit if the collector is unreachable.
     "OTEL_EXPORTER_OTLP_TIMEOUT": "3",
 }
 UNTRACED = ("/health", "/metrics")  # probes and Prometheus request these every few seconds
@@ -31,7 +31,7 @@ TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def configuration() -> TelemetryConfig:
-    """Return FastAPI's tracing configuration: requests go to the collector in the environment.
+    """Return FastAPI's tracing configuration. The environment names the collector.
 
     Raises:
         TracingError: The environment names a collector, but the packages are not installed.
@@ -67,7 +67,7 @@ def trace_steps(durations: dict[str, float], attributes: Mapping[str, str | int]
     """Add ``attributes`` to the request's span, and a child span for each step.
 
     ``durations`` holds the seconds of each step in order; the last step ends now. An image waits
-    before and after decoding, but ``queue`` is one step, so its span follows ``decode``.
+    both before and after decoding. One span, ``queue``, shows the sum of both, after ``decode``.
     """
     span = trace.get_current_span()
     if not span.is_recording():

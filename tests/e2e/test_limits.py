@@ -1,4 +1,4 @@
-"""The limits on uploads on real sockets: clients that are slow, disconnect or are too many."""
+"""The limits on uploads, on real sockets: slow, disconnected and too many clients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.e2e.server import Server, serving
 from tests.service.images import encode, fault, noise
 
 PHOTO = fault("photo.png")
-# Takes most of a second to decode.
+# Takes a few tenths of a second to decode.
 SLOW_IMAGE = encode(noise(6000, 6000), "PNG", compress_level=1)
 HEAD = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {}\r\n\r\n"
 
@@ -27,8 +27,8 @@ HEAD = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-
 def upload_begun(server: Server, length: int, sent: bytes = b"") -> Iterator[socket.socket]:
     """Send the head of an upload of ``length`` bytes, and ``sent`` of its body."""
     address = urlsplit(server.url)
-    place = str(address.hostname), address.port or 0
-    with socket.create_connection(place, timeout=30) as connection:
+    host_and_port = str(address.hostname), address.port or 0
+    with socket.create_connection(host_and_port, timeout=30) as connection:
         connection.sendall(HEAD.format(length).encode() + sent)
         yield connection
 
@@ -62,7 +62,7 @@ def receive_all(connection: socket.socket) -> bytes:
 
 
 def test_slow_body_times_out() -> None:
-    """A client that stops within its body gets 408 and a closed connection; others are served."""
+    """A client that stops in mid-body gets 408 and a closed connection; others are served."""
     with (
         serving(device="cpu", upload_timeout_seconds=0.5) as server,
         upload_begun(server, 1000, b"abc") as connection,
@@ -75,7 +75,7 @@ def test_slow_body_times_out() -> None:
 
 
 def test_deadline_is_kept() -> None:
-    """A request that is not answered in time gets 504, and the service answers the next one."""
+    """A request that is not answered in time gets 504, and the service answers the next request."""
     with (
         serving(device="cpu", request_timeout_seconds=0.5) as server,
         upload_begun(server, 1000) as connection,
@@ -88,7 +88,7 @@ def test_deadline_is_kept() -> None:
     "limit", [{"max_uploads_in_flight": 1}, {"max_bytes_in_flight": 1_000_000}]
 )
 def test_one_upload_too_many_is_rejected_at_once(limit: dict[str, int]) -> None:
-    """Beyond the limit on uploads or bytes, uploads get 503; /health and /metrics still answer."""
+    """At the limit on uploads or bytes in flight, uploads get 503; other routes still answer."""
     with serving(device="cpu", **limit) as server:
         with upload_begun(server, 1_000_000, b"abc"):
             wait_until(lambda: in_flight(server) == 1)
@@ -111,7 +111,7 @@ def test_chunked_upload_reserves_the_largest_size() -> None:
 
 
 def test_upload_of_a_client_that_has_gone_is_not_classified() -> None:
-    """Clients that disconnect while their images wait for the only thread: none is classified."""
+    """If clients disconnect while their images wait, none of these images is classified."""
     gone = 'service_requests_total{route="/predict",status="499"}'
     with (
         serving(device="cpu", threads=1, max_upload_bytes=100_000_000) as server,
@@ -129,7 +129,7 @@ def test_upload_of_a_client_that_has_gone_is_not_classified() -> None:
 
 
 def test_client_that_leaves_within_its_body_costs_nothing() -> None:
-    """An upload that breaks off logs no error, and the next upload gets its place."""
+    """An upload that the client breaks off logs no error and frees its place in flight."""
     with serving(device="cpu", max_uploads_in_flight=1) as server:
         for _ in range(3):
             with upload_begun(server, 1000, b"abc"):
@@ -159,7 +159,7 @@ def test_draining_server_rejects_uploads_and_closes() -> None:
 
 
 def test_shutdown_timeout_is_kept() -> None:
-    """Uploads that still wait at the shutdown timeout are answered 503; the exit code is 0."""
+    """Uploads that still wait at the shutdown timeout get 503; the exit code is 0."""
     slow = encode(np.zeros((7000, 7000, 3), np.uint8))
     count = 40
     with (
@@ -175,7 +175,7 @@ def test_shutdown_timeout_is_kept() -> None:
         assert "Traceback" not in server.log.read()
 
 
-def test_client_that_reads_no_answer_loses_its_place() -> None:
+def test_client_that_reads_no_answer_is_disconnected() -> None:
     """A client that does not read its answers is disconnected, and its uploads end."""
     pixels = bytes(1024 * 28 * 28)
     head = b"POST /predict/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
@@ -188,7 +188,7 @@ def test_client_that_reads_no_answer_loses_its_place() -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         address = urlsplit(server.url)
         client.connect((str(address.hostname), address.port or 0))
-        # Their answers are more than the kernel buffers.
+        # The kernel cannot buffer all of these answers.
         sending = threads.submit(client.sendall, upload * 20)
         time.sleep(READ_TIMEOUT_SECONDS / 2)
         assert in_flight(server) == 1

@@ -1,4 +1,4 @@
-"""The metrics, alerts and dashboard with a real Prometheus; skipped if it is not installed."""
+"""The metrics, alerts and dashboard, with a real Prometheus; skipped if it is not installed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.e2e.server import ROOT, Server, free_port, serving
 from tests.e2e.test_compose import compose, run
 from tests.service.images import fault
 
-__all__ = ["compose"]  # the fixture is used here too
+__all__ = ["compose"]  # pytest finds the imported fixture by its name
 
 MONITORING = ROOT / "docker" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
@@ -29,7 +29,7 @@ QUERIES = [
     (panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel["targets"]
 ]
 KEY, KEY_LINE = new_key("prometheus")
-# Shorter intervals, so that tests need not wait for minutes.
+# Replacements in the configuration: shorter intervals, so that no test waits for minutes.
 HURRY = {"15s": "500ms", r"for: \d+m": "for: 0s"}
 
 
@@ -41,26 +41,26 @@ class Prometheus:
     url: str
 
     def ask(self, path: str, **parameters: str) -> Any:
-        """Return the data that its API answers with."""
+        """Return the data of an answer from the HTTP API."""
         answer = httpx2.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=30).json()
         assert answer["status"] == "success", (parameters, answer)
         return answer["data"]
 
     def query(self, expression: str) -> list[Any]:
-        """Evaluate an expression of the dashboard, with a rate interval as Grafana would set it."""
+        """Evaluate an expression of the dashboard; Grafana would set the rate interval in it."""
         expression = expression.replace("$__rate_interval", "4s")
         result: list[Any] = self.ask("query", query=expression)["result"]
         return result
 
     def firing(self) -> set[str]:
-        """Name the alerts that fire."""
+        """Return the names of the firing alerts."""
         return {
             a["labels"]["alertname"] for a in self.ask("alerts")["alerts"] if a["state"] == "firing"
         }
 
 
 def tool(name: str) -> str:
-    """Return the path of a program in Debian's package prometheus; skip the test without it."""
+    """Return the path of a program in Debian's package prometheus, or skip the test."""
     return shutil.which(name) or pytest.skip(f"{name} is not installed: apt-get install prometheus")
 
 
@@ -105,7 +105,7 @@ def scraping(server: Server, folder: Path) -> Iterator[Prometheus]:
 
 
 def is_ready(url: str) -> bool:
-    """Whether a Prometheus answers."""
+    """Whether Prometheus has started."""
     try:
         return httpx2.get(f"{url}/-/ready").status_code == 200
     except httpx2.TransportError:
@@ -146,7 +146,7 @@ def test_files_are_valid() -> None:
 
 
 def test_alerts_fire_when_they_should() -> None:
-    """Each alert fires in its situation and not before; docs/monitoring.md lists each alert."""
+    """Each alert has a promtool test, which passes, and is listed in docs/monitoring.md."""
     tests = Path(__file__).parent / "alert_tests.yml"
     subprocess.run([tool("promtool"), "test", "rules", tests], check=True)
     alerts = re.findall(r"alert: (\w+)", (MONITORING / "alerts.yml").read_text())
@@ -163,7 +163,7 @@ def test_every_metric_in_use_exists(prometheus: Prometheus) -> None:
 
 
 def test_every_query_of_the_dashboard_has_an_answer(prometheus: Prometheus) -> None:
-    """Once there is traffic, every panel has a value, and no value is NaN."""
+    """After some uploads, every query has a value, and no value is NaN."""
     for title, expression in QUERIES:
         values = [sample["value"][1] for sample in prometheus.query(expression)]
         assert values, f"{title}: {expression}"
@@ -177,7 +177,7 @@ def test_dashboard_uses_the_provisioned_data_source() -> None:
 
 
 def test_alerts_follow_a_server_to_its_end(tmp_path: Path, linear_folder: Path) -> None:
-    """No alert fires at first; one fires when the server rejects uploads, drains and is gone."""
+    """No alert fires at first; one fires for rejected uploads, for draining, and after the exit."""
     tool("prometheus")
     settings = {"model": linear_folder, "device": "cpu", "grace_seconds": 5}
     with serving(**settings) as server, scraping(server, tmp_path) as prometheus:
@@ -200,7 +200,7 @@ def test_alerts_follow_a_server_to_its_end(tmp_path: Path, linear_folder: Path) 
 
 
 def test_compose_profile_is_complete(compose: tuple[str, ...]) -> None:
-    """The profile loads, pins its images, publishes on loopback only, and mounts existing files."""
+    """The profile is valid: pinned images, ports on loopback only, and only files that exist."""
     config = run(*compose, "--profile", "monitoring", "config", "--services")
     assert {"service", "prometheus", "grafana"} <= set(config.split())
     text = (ROOT / "docker-compose.yml").read_text()

@@ -1,4 +1,4 @@
-"""Traces that a real collector receives, by OTLP over HTTP."""
+"""The traces of a running server, received by a collector over HTTP (OTLP)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGE = encode(noise(20, 30))
 
 @dataclass(frozen=True)
 class Collector:
-    """A collector: where it listens, and what it received."""
+    """A collector: its address, and the requests that it received."""
 
     url: str
     requests: list[ExportTraceServiceRequest] = field(default_factory=list)
@@ -78,7 +78,7 @@ def attributes(span: Span) -> dict[str, Any]:
 def test_trace_of_the_client_is_continued(
     collector: Collector, linear_folder: Path, workers: int
 ) -> None:
-    """An upload is a span of its client's trace, with a child for each step; /metrics has none."""
+    """An upload is a span of its client's trace, with a child per step; /metrics is not traced."""
     with serving(model=linear_folder, device="cpu", grace_seconds=0, workers=workers) as server:
         answer = httpx2.post(f"{server.url}/predict", content=IMAGE, headers=HEADERS)
         server.get("/metrics")
@@ -101,7 +101,7 @@ def test_trace_of_the_client_is_continued(
 
 
 def test_rejected_upload_is_traced(collector: Collector, linear_folder: Path) -> None:
-    """A request without a trace starts one, which its log line names; a rejection has no steps."""
+    """A request without a traceparent starts a trace, logged by id; a rejection has no steps."""
     with serving(model=linear_folder, device="cpu", grace_seconds=0) as server:
         assert server.predict(b"not an image").status_code == 422
         server.process.terminate()
@@ -109,14 +109,13 @@ def test_rejected_upload_is_traced(collector: Collector, linear_folder: Path) ->
         (span,) = collector.spans
         assert attributes(span)["http.response.status_code"] == 422
         assert f'"trace_id": "{span.trace_id.hex()}"' in server.read_log()
-    names = [
+    resource_attributes = [
         attribute
         for request in collector.requests
         for attribute in request.resource_spans[0].resource.attributes
     ]
-    assert {pair.value.string_value for pair in names if pair.key == "service.name"} == {
-        "fashion-classifier"
-    }
+    names = {pair.value.string_value for pair in resource_attributes if pair.key == "service.name"}
+    assert names == {"fashion-classifier"}
 
 
 def test_unreachable_collector_harms_nothing(

@@ -1,4 +1,4 @@
-"""The limits on uploads, as ASGI; tests/e2e/test_limits.py tests them on real sockets."""
+"""The limits on uploads, tested as ASGI; tests/e2e/test_limits.py tests them on real sockets."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from service.errors import UploadTooLargeError
 from service.inference.live_model import Status
 from service.settings import Settings
 
-SOON = 0.01  # shorter than GUARD_AFTER_SECONDS: a limit that is over when the guard starts
+SOON = 0.01  # a limit so short that it has passed when the guard starts
 BODY = b"x" * 100
 
 
 class Client:
-    """A client that sends ``parts`` of a body, then waits, until it ``leaves``."""
+    """A client that sends ``parts`` of a body, then disconnects if it ``leaves``, else waits."""
 
     def __init__(self, *parts: bytes, complete: bool = True, leaves: bool = False) -> None:
         last = len(parts) - 1
@@ -59,12 +59,12 @@ class Client:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the answer has come to its end."""
+        """Whether the whole answer was sent."""
         return bool(self.sent) and not self.sent[-1].get("more_body", False)
 
 
 class App:
-    """An application that reads the body, takes ``seconds``, and answers with the body's length."""
+    """An application that reads the body, waits ``seconds``, and answers with the body's length."""
 
     def __init__(self, seconds: float = 0, reads: bool = True) -> None:
         self.seconds = seconds
@@ -102,26 +102,26 @@ class StreamingApp(App):
 
 
 def make_scope(method: str = "POST", **headers: str) -> Scope:
-    """Build a request to /predict."""
+    """Build the scope of a request to /predict."""
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     state = {"request_id": "abc"}
     return {"type": "http", "method": method, "path": "/predict", "headers": raw, "state": state}
 
 
 def limit(app: App, status: Status = "ready", **settings: Any) -> UploadLimits:
-    """Put ``app`` behind limits."""
+    """Wrap ``app`` in the limits."""
     return UploadLimits(app, Settings(**settings), lambda: status)
 
 
 def upload(limits: UploadLimits, client: Client, **headers: str) -> None:
-    """Serve one upload, and check that its place is free afterwards."""
+    """Serve one upload, and check that it no longer counts as in flight."""
     asyncio.run(limits(make_scope(**headers), client.receive, client.send))
     assert (limits.uploads, limits.bytes_reserved) == (0, 0)
 
 
 @pytest.mark.parametrize("status", ["starting", "draining", "failed"])
 def test_service_that_is_not_ready_rejects_uploads(status: Status) -> None:
-    """Before its model is loaded and after SIGTERM the service answers 503 without reading."""
+    """A service that is not ready answers 503 without reading the body."""
     client = Client(BODY)
     upload(limit(App(), status), client)
     assert (client.status, client.reads) == (503, 0)
@@ -167,11 +167,14 @@ def test_body_of_the_largest_size_is_allowed() -> None:
     ("settings", "detail"),
     [
         ({"max_uploads_in_flight": 1}, b"1 uploads are in flight; at most 1 are allowed"),
-        ({"max_bytes_in_flight": 199}, b"100 bytes are in flight; at most 199 are allowed"),
+        (
+            {"max_bytes_in_flight": 199},
+            b"100 bytes are in flight, and this upload adds 100; at most 199",
+        ),
     ],
 )
 def test_upload_beyond_the_limits_is_rejected(settings: dict[str, Any], detail: bytes) -> None:
-    """Beyond the number or the bytes in flight an upload is answered 503 with Retry-After."""
+    """An upload that exceeds the uploads or bytes in flight gets 503 with Retry-After."""
     first, second = Client(BODY), Client(BODY)
     limits = limit(App(seconds=0.05), **settings)
 
@@ -218,7 +221,7 @@ def test_deadline_cancels_the_request(complete: bool) -> None:
 
 
 def test_client_that_leaves_cancels_its_request() -> None:
-    """When the client disconnects, its request is cancelled and nothing is sent."""
+    """If the client disconnects, its request is cancelled and nothing is sent."""
     client = Client(BODY, leaves=True)
     app = App(seconds=30)
     upload(limit(app), client)
@@ -226,7 +229,7 @@ def test_client_that_leaves_cancels_its_request() -> None:
 
 
 def test_client_that_leaves_in_the_middle_of_its_body_is_no_error() -> None:
-    """When the client disconnects before its body is complete, the request ends silently."""
+    """If the client disconnects before its body is complete, the request ends without an answer."""
     client = Client(BODY, complete=False, leaves=True)
     app = App()
     upload(limit(app), client)
@@ -254,7 +257,7 @@ def test_answer_that_has_begun_is_not_cancelled(
 
 
 def stop(limits: UploadLimits, client: Client) -> None:
-    """Cancel an upload while it is served, as the server does at its shutdown timeout."""
+    """Cancel an upload in the middle, as the server does at its shutdown timeout."""
 
     async def cancel() -> None:
         request = asyncio.create_task(limits(make_scope(), client.receive, client.send))
@@ -266,7 +269,7 @@ def stop(limits: UploadLimits, client: Client) -> None:
 
 
 @pytest.mark.parametrize(("kind", "status"), [(App, 503), (StreamingApp, 200)])
-def test_server_that_stops_answers_what_it_can(kind: type[App], status: int) -> None:
+def test_shutdown_timeout_answers_503(kind: type[App], status: int) -> None:
     """At the shutdown timeout an upload is answered 503, unless its answer has begun."""
     client = Client(BODY)
     app = kind(seconds=30)

@@ -1,4 +1,4 @@
-"""What each request leaves behind: its id, its answer's headers, its counts and its log line."""
+"""The middleware that records each request: its id, headers, metrics and log line."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ NEW_ID = r"[0-9a-f]{32}"
 
 
 def requests(route: str, status: int) -> str:
-    """Name the series that counts the requests of a route that ended with a status."""
+    """Name the series of a route's requests with a status."""
     return f'service_requests_total{{route="{route}",status="{status}"}}'
 
 
 def rejections(reason: str) -> str:
-    """Name the series that counts the rejections for a reason."""
+    """Name the series of rejections for a reason."""
     return f'service_rejections_total{{reason="{reason}"}}'
 
 
 @pytest.fixture
 def faulty(linear_folder: Path) -> Iterator[TestClient]:
-    """Client of an application with routes that fail in ways that no route of ours should."""
+    """Client of an application with two faulty routes: one fails at once, one in mid-answer."""
     app = create_app(Settings(model=linear_folder, device="cpu"))
 
     @app.get("/broken")
@@ -79,7 +79,7 @@ def test_new_request_ids_differ(linear: TestClient) -> None:
 
 
 def test_answer_has_the_time_of_each_step(linear: TestClient) -> None:
-    """An image's answer lists its steps in Server-Timing; their sum is at most the total."""
+    """An image's answer lists its steps in Server-Timing; the steps add up to at most the total."""
     steps = re.findall(STEP, post(linear, IMAGE).headers["server-timing"])
     assert [name for name, _ in steps] == ["decode", "queue", "inference", "total"]
     *parts, total = [float(milliseconds) for _, milliseconds in steps]
@@ -87,7 +87,7 @@ def test_answer_has_the_time_of_each_step(linear: TestClient) -> None:
 
 
 def test_only_an_image_has_server_timing(linear: TestClient) -> None:
-    """A rejected upload, a batch of two and other paths have no steps to list."""
+    """A rejected upload, a batch of two and other paths have no Server-Timing."""
     files = [("file", ("a", IMAGE)), ("file", ("b", IMAGE))]
     answers = [
         post(linear, b"no image"),
@@ -99,7 +99,7 @@ def test_only_an_image_has_server_timing(linear: TestClient) -> None:
 
 
 def test_requests_are_counted_by_route_and_status(linear: TestClient) -> None:
-    """A rejection before the route counts for its route; all unknown paths share one label."""
+    """A request rejected by a middleware counts for its route; unknown paths share one label."""
     names = [requests("/predict", 200), requests("/predict", 413), requests("unmatched", 404)]
     before = samples(linear)
     post(linear, IMAGE)
@@ -112,7 +112,7 @@ def test_requests_are_counted_by_route_and_status(linear: TestClient) -> None:
 
 
 def test_rejections_are_counted_by_reason(linear: TestClient) -> None:
-    """A rejected request counts once, and so does each image of a batch that failed."""
+    """Each rejected request, and each failed image of a batch, counts once."""
     names = [rejections("unsupported-type"), rejections("unreadable-image")]
     files = [("file", ("a", IMAGE)), ("file", ("b", b"no image")), ("file", ("c", b"nor this"))]
     before = samples(linear)
@@ -123,7 +123,7 @@ def test_rejections_are_counted_by_reason(linear: TestClient) -> None:
 
 
 def test_unexpected_error_is_opaque(faulty: TestClient, caplog: pytest.LogCaptureFixture) -> None:
-    """The client gets a 500 with the request id alone; the log gets the traceback."""
+    """The client gets a 500 that reveals only the request id; the log gets the traceback."""
     with caplog.at_level(logging.INFO):
         answer = faulty.get("/broken")
     problem = assert_problem(answer, 500, "internal-error")
@@ -138,7 +138,7 @@ def test_unexpected_error_is_opaque(faulty: TestClient, caplog: pytest.LogCaptur
 def test_error_in_the_middle_of_an_answer_ends_it(
     faulty: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once an answer has begun, no second one follows; the request still counts and is logged."""
+    """Once an answer has begun, no other one follows; the request still counts and is logged."""
     with caplog.at_level(logging.INFO):
         answer = faulty.get("/broken-later")
     assert answer.content == b"begun"
@@ -150,7 +150,7 @@ def test_error_in_the_middle_of_an_answer_ends_it(
 def test_client_that_disconnects_is_no_error(
     linear_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A client that has gone is counted with status 499: nothing is sent, raised or traced back."""
+    """A request whose client has gone counts as 499: no answer, no exception, no traceback."""
     sent: list[Message] = []
 
     async def leave(*_: object) -> None:

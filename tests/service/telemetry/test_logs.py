@@ -1,4 +1,4 @@
-"""The log: the line of each request, its format, and the page that documents its fields."""
+"""Log lines: their format, the fields of each request, and docs/monitoring.md, which lists them."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ FORGED_PATH = "/\n2026-01-01 INFO forged"
 
 
 def entries(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    """Return the log's entries about requests."""
+    """Return the fields of each request's log line."""
     records = [record for record in caplog.records if record.name == "service.access"]
     return [vars(record)["request"] for record in records]
 
 
 def render(formatter: logging.Formatter, **attributes: object) -> str:
-    """Render the line of a log record."""
+    """Return the log line of a record with ``attributes``."""
     record = logging.makeLogRecord({"name": "service.access", "levelname": "INFO"} | attributes)
     return formatter.format(record)
 
 
 def documented_fields() -> set[str]:
-    """Return the fields in the page's table."""
+    """Return the names in the table of log fields in docs/monitoring.md."""
     table = PAGE.read_text().split("| field |", 1)[1].split("\n\n", 1)[0]
     return {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
 
@@ -59,7 +59,7 @@ def test_entry_describes_the_request(
         response = client.post("/predict", content=IMAGE, headers=headers | png)
         client.post("/predict", content=b"x", headers=headers | text)
         client.post("/predict")
-    answered, rejected, unknown = entries(caplog)
+    answered, rejected, unauthorized = entries(caplog)
     steps = answered["decode_ms"] + answered["queue_ms"] + answered["inference_ms"]
     assert answered["total_ms"] >= steps > 0
     assert answered["bytes"] == len(IMAGE)
@@ -68,19 +68,19 @@ def test_entry_describes_the_request(
         assert {"request_id": "abc", "trace_id": TRACE, "client": "alice"}.items() <= entry.items()
         assert (entry["method"], entry["route"], entry["status"]) == ("POST", "/predict", status)
     assert rejected["problem"] == "unsupported-type"
-    assert unknown["status"] == 401
-    assert "client" not in unknown
+    assert unauthorized["status"] == 401
+    assert "client" not in unauthorized
 
 
 def test_page_lists_every_field(linear: TestClient, caplog: pytest.LogCaptureFixture) -> None:
-    """docs/monitoring.md has every field of an answer, a rejection and a batch, and no other."""
+    """docs/monitoring.md lists every field of a log line, and no other."""
     files = [("file", ("a", IMAGE)), ("file", ("b", b"no image"))]
     with caplog.at_level(logging.INFO, "service.access"):
         post(linear, IMAGE)
         post(linear, b"no image")
         linear.post("/predict/batch", files=files)
     fields = {name for entry in entries(caplog) for name in entry} | {"time", "level"}
-    # These two need an API key and a trace: test_entry_describes_the_request has them.
+    # ``client`` needs an API key, and ``trace_id`` a trace: see test_entry_describes_the_request.
     assert fields == documented_fields() - {"client", "trace_id"}
 
 
@@ -108,7 +108,7 @@ def test_json_line_has_time_level_and_fields() -> None:
 
 
 def test_json_line_of_an_error_has_its_traceback() -> None:
-    """Other events have a logger and a message; an unexpected error also has its traceback."""
+    """An event that is no request has a logger and a message; an error also has a traceback."""
     error = ValueError("a reason")
     line = render(JsonFormatter(), msg="failed", exc_info=(ValueError, error, None))
     entry = json.loads(line)

@@ -1,4 +1,4 @@
-"""GET /metrics: what is counted, and the page that documents it."""
+"""The metrics of GET /metrics, and docs/monitoring.md, which lists them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def samples(client: TestClient) -> dict[str, float]:
 
 
 def test_one_answer_is_counted_in_every_metric(linear_folder: Path) -> None:
-    """After one upload each histogram has one value, and size, class and model are right."""
+    """After one upload each histogram has one value, and size, class and model are as expected."""
     with TestClient(create_app(Settings(model=linear_folder, device="cpu"))) as client:
         wait_until_ready(client)
         class_name = post(client, IMAGE).json()["class_name"]
@@ -41,7 +41,7 @@ def test_one_answer_is_counted_in_every_metric(linear_folder: Path) -> None:
 
 
 def test_series_begin_at_zero(linear_folder: Path) -> None:
-    """Each reason and each class is 0 before its first event; no series has a creation time."""
+    """The series of each reason and class is 0 before its first event; none has a creation time."""
     with TestClient(create_app(Settings(model=linear_folder, device="cpu"))) as client:
         wait_until_ready(client)
         values = samples(client)
@@ -52,7 +52,7 @@ def test_series_begin_at_zero(linear_folder: Path) -> None:
 
 
 def test_page_lists_every_metric(linear: TestClient) -> None:
-    """docs/monitoring.md has each metric's name, type, labels and help as the service has them."""
+    """docs/monitoring.md has the name, type, labels and help text of each metric."""
     post(linear, IMAGE)
     rows = []
     for family in text_string_to_metric_families(linear.get("/metrics").text):

@@ -1,4 +1,4 @@
-"""Tracing without a collector; tests/e2e/test_tracing.py has the traces that a collector gets."""
+"""Tracing without a collector; tests/e2e/test_tracing.py tests the traces that a collector gets."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ assert not [name for name in sys.modules if name.startswith(packages)]
 
 
 def scope(traceparent: str) -> Scope:
-    """Build a request with a ``traceparent`` header."""
+    """Build the scope of a request with a ``traceparent`` header."""
     return {"type": "http", "headers": [(b"traceparent", traceparent.encode())]}
 
 
 @pytest.mark.parametrize("variable", ENDPOINTS)
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    """With a collector but without the packages, the start fails and says what to install."""
+    """If a collector is set but the packages are missing, the error says what to install."""
     monkeypatch.setenv(variable, "http://127.0.0.1:4318")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
     message = rf"{variable} is set.*pip install 'fastapi\[opentelemetry\]'"
