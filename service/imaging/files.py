@@ -1,5 +1,6 @@
 """From the bytes of a file to the upright picture in it."""
 
+from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
@@ -30,7 +31,31 @@ ORIENTATIONS = {  # EXIF's: how an image is stored -> what makes it upright
 }
 
 
-def open_image(data: bytes, max_pixels: int) -> Image.Image:
+@dataclass(frozen=True)
+class Picture:
+    """An upright ``image`` of mode L or RGB; ``source_pixels`` counts the pixels of the file."""
+
+    image: Image.Image
+    source_pixels: int
+
+
+def read_picture(data: bytes, max_pixels: int, shortest: int | None = None) -> Picture:
+    """Read the first frame of an image file: upright by its EXIF tag, flattened over white.
+
+    With ``shortest``, a large picture is averaged down until its shorter edge is between
+    ``shortest`` and twice ``shortest``, which takes less time and memory.
+
+    Raises:
+        ImageTooLargeError: The header declares more than ``max_pixels``. Nothing was decoded.
+        UnreadableImageError: The bytes are not an image of an accepted format, or are damaged.
+    """
+    image = _open(data, max_pixels)
+    _check(image, max_pixels)
+    source_pixels = image.width * image.height
+    return Picture(_decode(image, shortest or min(image.size), len(data)), source_pixels)
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
     """Read the header alone."""
     if not data:
         raise UnreadableImageError(f"the upload is empty; send an image ({', '.join(FORMATS)})")
@@ -47,7 +72,7 @@ def open_image(data: bytes, max_pixels: int) -> Image.Image:
         ) from error
 
 
-def check(image: Image.Image, max_pixels: int) -> None:
+def _check(image: Image.Image, max_pixels: int) -> None:
     """Refuse by its header what would cost more than an image can be worth."""
     max_pixels //= PIXEL_WEIGHTS.get(str(image.format), 1)
     if image.width * image.height > max_pixels or max(image.size) > MAX_SIDE_PIXELS:
@@ -62,7 +87,7 @@ def check(image: Image.Image, max_pixels: int) -> None:
         )
 
 
-def decode(image: Image.Image, shortest: int, upload_bytes: int) -> Image.Image:
+def _decode(image: Image.Image, shortest: int, upload_bytes: int) -> Image.Image:
     """Return the image upright, as L or RGB, its shorter edge no shorter than ``shortest`` if it was longer."""
     if min(image.size) > 2 * shortest:
         # A JPEG is then decoded at a half, a quarter or an eighth; others take no notice.

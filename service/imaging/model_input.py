@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFilter, ImageOps
 
-from service.imaging.files import check, decode, open_image
+from service.imaging.files import read_picture
 from service.imaging.item import Item, find_item
 
 REDUCED_SCALE = 4  # large images are first brought down to no less than this times the model's size
@@ -75,10 +75,8 @@ def read_image(data: bytes, size: tuple[int, int], max_pixels: int) -> ModelInpu
         ImageTooLargeError: The header declares more than ``max_pixels``; nothing was decoded.
         UnreadableImageError: The bytes are no image of an accepted format, or a damaged one.
     """
-    image = open_image(data, max_pixels)
-    check(image, max_pixels)
-    source_pixels = image.width * image.height
-    image = decode(image, REDUCED_SCALE * max(size), len(data))
+    picture = read_picture(data, max_pixels, REDUCED_SCALE * max(size))
+    image, source_pixels = picture.image, picture.source_pixels
     if (image.height, image.width) == size and _is_grey(image):
         return ModelInput(np.asarray(image.convert("L")), source_pixels)
     item = find_item(_to_lab(_scale(image, ITEM_SIDE_PIXELS)))
