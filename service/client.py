@@ -52,7 +52,7 @@ except ModuleNotFoundError as error:
     _message = f"the client needs {error.name}, which is not installed: pip install 'fashion-classifier[client]'"
     raise (SystemExit if __name__ == "__main__" else ModuleNotFoundError)(_message) from error
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})
 RETRIED_STATUSES = frozenset(
     {429, 502, 503, 504}
 )  # overloaded, restarting or too slow: another attempt may succeed

@@ -70,7 +70,7 @@ def test_worker_with_stuck_threads_is_replaced(
         tmp_path,
         monkeypatch,
     )
-    slow = encode(noise(6000, 6000), "TIFF", compression="tiff_adobe_deflate")
+    slow = encode(noise(6000, 6000), compress_level=1)
     limits = {
         "max_upload_bytes": 2 * len(slow),
         "request_timeout_seconds": 0.1,

@@ -92,17 +92,15 @@ def test_form_may_hold_ordinary_fields_too(linear: TestClient) -> None:
     assert response.status_code == 200, response.text
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG"])
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "BMP", "GIF", "AVIF", "JPEG"])
 def test_every_format_is_read(linear: TestClient, file_format: str) -> None:
     """Each accepted format is decoded; the lossless ones to the very same answer."""
-    options = (
-        {"lossless": True}
-        if file_format == "WEBP"
-        else {"quality": 95}
-        if file_format == "JPEG"
-        else {}
-    )
-    body = post(linear, encode(PIXELS, file_format, **options)).json()
+    options: dict[str, dict[str, bool | int]] = {
+        "WEBP": {"lossless": True},
+        "AVIF": {"quality": 100},
+        "JPEG": {"quality": 95},
+    }
+    body = post(linear, encode(PIXELS, file_format, **options.get(file_format, {}))).json()
     assert list(body["probabilities"].values()) == pytest.approx(
         list(post(linear, IMAGE).json()["probabilities"].values()),
         abs=0.02 if file_format == "JPEG" else 0,
@@ -140,8 +138,10 @@ def test_bad_query_is_named(linear: TestClient, query: dict[str, str], named: st
         ("empty.png", 422, "unreadable-image"),
         ("text.png", 422, "unreadable-image"),
         ("vector.svg", 422, "unreadable-image"),
+        ("photo.tiff", 422, "unreadable-image"),
         ("truncated.jpg", 422, "unreadable-image"),
         ("bomb-30000x30000.png", 413, "image-too-large"),
+        ("bomb-8000x8000.avif", 413, "image-too-large"),
     ],
 )
 @pytest.mark.parametrize("in_form", [True, False])
@@ -161,7 +161,16 @@ def test_broken_image_is_refused_and_the_service_goes_on(
 
 @pytest.mark.parametrize(
     "name",
-    ["grey-16-bit.png", "cmyk.jpg", "palette-transparent.png", "animated.gif", "exif-rotated.jpg"],
+    [
+        "grey-16-bit.png",
+        "cmyk.jpg",
+        "palette-transparent.png",
+        "animated.gif",
+        "exif-rotated.jpg",
+        "rotated.avif",
+        "transparent.avif",
+        "animated.avif",
+    ],
 )
 def test_unusual_image_is_answered_like_the_plain_photo(shipped: TestClient, name: str) -> None:
     """Depth, colour space, transparency, further frames and orientation do not change the answer to a photo."""
