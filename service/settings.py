@@ -76,8 +76,8 @@ class Settings(BaseSettings):
         Field(
             ge=1,
             le=PILLOW_MAX_PIXELS,
-            description="Largest image, in pixels (width times height); for the memory that they take, those of a "
-            "TIFF or WebP count twice.",
+            description="Largest image, in pixels (width times height). A pixel of a WebP or HEIC "
+            "counts twice and of an AVIF four times, because it takes more memory.",
         ),
     ] = 50_000_000
     max_uploads_in_flight: Annotated[

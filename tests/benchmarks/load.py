@@ -23,7 +23,6 @@ LOSSLESS: dict[str, dict[str, bool]] = {
     "PNG": {},
     "BMP": {},
     "GIF": {},
-    "TIFF": {},
     "WEBP": {"lossless": True},
 }
 BROKEN = (ConnectionError, asyncio.IncompleteReadError)

@@ -26,7 +26,7 @@ PROBLEMS = problem_responses(400, 401, 408, 413, 415, 422, 429, 503, 504)
     openapi_extra=upload_body(FILE, "image/*", "application/octet-stream"),
 )
 async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) -> Prediction:
-    """Classify an image: JPEG, PNG, WebP, BMP, GIF or TIFF, as a form's file part ``file`` or as the raw body."""
+    """Classify a JPEG, PNG, WebP, AVIF, BMP or GIF, as the form's file ``file`` or the raw body."""
     predictor: Predictor = request.app.state.predictor
     record: Record = request.state.record
     upload = await read_upload(request)

@@ -89,10 +89,14 @@ def test_form_may_hold_ordinary_fields_too(linear: TestClient) -> None:
     assert response.status_code == 200, response.text
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG"])
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "BMP", "GIF", "AVIF", "JPEG"])
 def test_every_format_is_read(linear: TestClient, file_format: str) -> None:
     """Each accepted format is decoded; every lossless format gets the same answer."""
-    options: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}
+    options: dict[str, dict[str, Any]] = {
+        "WEBP": {"lossless": True},
+        "AVIF": {"quality": 100},
+        "JPEG": {"quality": 95},
+    }
     content = encode(PIXELS, file_format, **options.get(file_format, {}))
     body = post(linear, content).json()
     expected = post(linear, IMAGE).json()["probabilities"]
@@ -116,8 +120,10 @@ def test_top_k_holds_the_most_likely_best_first(linear: TestClient, top_k: int) 
         ("empty.png", 422, "unreadable-image"),
         ("text.png", 422, "unreadable-image"),
         ("vector.svg", 422, "unreadable-image"),
+        ("photo.tiff", 422, "unreadable-image"),
         ("truncated.jpg", 422, "unreadable-image"),
         ("bomb-30000x30000.png", 413, "image-too-large"),
+        ("bomb-8000x8000.avif", 413, "image-too-large"),
     ],
 )
 @pytest.mark.parametrize("in_form", [True, False])
@@ -137,7 +143,16 @@ def test_broken_image_is_rejected_and_the_service_goes_on(
 
 @pytest.mark.parametrize(
     "name",
-    ["grey-16-bit.png", "cmyk.jpg", "palette-transparent.png", "animated.gif", "exif-rotated.jpg"],
+    [
+        "grey-16-bit.png",
+        "cmyk.jpg",
+        "palette-transparent.png",
+        "animated.gif",
+        "exif-rotated.jpg",
+        "rotated.avif",
+        "transparent.avif",
+        "animated.avif",
+    ],
 )
 def test_unusual_image_is_answered_like_the_plain_photo(shipped: TestClient, name: str) -> None:
     """Depth, colour space, transparency, more frames and orientation do not change the answer."""
