@@ -1,4 +1,4 @@
-"""The composition of the application: settings, predictor, routes and middleware."""
+"""Builds the FastAPI application from its settings: model, routes and middleware."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def create_app(
     threads: int | None = None,
     metrics_folder: str | None = None,
 ) -> FastAPI:
-    """Build the application. It loads its model after the start; until then /health answers 503.
+    """Build the application. After its start it loads its model; until then /health answers 503.
 
-    ``on_failure`` is called if no model can be loaded, so that the server can stop. With
-    ``starts_with_model`` the start waits until the model is loaded.
-    A supervisor gives its workers their number of ``threads`` and their ``metrics_folder``.
+    With ``starts_with_model`` it loads the model before it accepts requests. ``on_failure`` is
+    called if no model can be loaded or all threads are stuck, so that the server can stop. A
+    supervisor sets ``threads`` and ``metrics_folder`` for its workers.
     """
     threads = threads or count_threads(settings, workers=1)
     model = LiveModel(settings, lambda: load_classifier(settings), on_failure, threads=threads)
@@ -53,7 +53,7 @@ def create_app(
         predictor.close()
         model.close()
 
-    # include_router would search for the route of each request twice.
+    # With include_router, FastAPI would search the routes twice for each request.
     routes = [
         route
         for module in (predict, batch, models, health, metrics)
@@ -66,7 +66,7 @@ def create_app(
         version="0.1.0",
         lifespan=lifespan,
         redoc_url=None,
-        redirect_slashes=False,  # a redirect would repeat the client's Host header
+        redirect_slashes=False,  # a redirect would lead to any host that the client names
         telemetry=tracing.configuration(),
     )
     app.state.predictor = predictor

@@ -1,4 +1,4 @@
-"""``POST /predict``: an uploaded image in, its class and probabilities out."""
+"""``POST /predict``: classify one uploaded image."""
 
 from base64 import b64encode
 from typing import Annotated, Any
@@ -59,7 +59,7 @@ def name_model(manifest: Manifest) -> Model:
 
 
 def explain(source: ModelInput) -> Explanation:
-    """Return what the model saw, and how the upload was converted to it."""
+    """Describe the image that the model saw, and how it was made from the upload."""
     return Explanation(
         image=b64encode(source.to_png()).decode(),
         polarity="negated" if source.negated else "kept",

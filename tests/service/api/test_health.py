@@ -72,7 +72,7 @@ def test_service_without_a_model_says_failed_and_stops(tmp_path: Path, damage: s
 
 
 def test_cuda_is_an_error_without_a_gpu(linear_folder: Path) -> None:
-    """With device `cuda`, a session that only runs on the CPU is an error, not a fallback."""
+    """With device `cuda` there is no fallback to the CPU: without a GPU it is an error."""
     from service.bundle import read_bundle
 
     bundle = read_bundle(linear_folder)
@@ -97,7 +97,7 @@ def test_cuda_is_an_error_without_a_gpu(linear_folder: Path) -> None:
 def test_model_that_contradicts_its_manifest_is_rejected(
     tmp_path: Path, model: bytes | None, manifest: dict[str, object], message: str
 ) -> None:
-    """A model with another input, size or class count than its manifest is rejected."""
+    """A model whose input, size or number of classes differs from its manifest is rejected."""
     bundle = write_linear_bundle(tmp_path / "linear", model=model, **manifest)
     with pytest.raises(BundleError, match=message):
         Classifier(bundle, "cpu")
