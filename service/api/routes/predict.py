@@ -64,7 +64,7 @@ def explain(source: ModelInput) -> Explanation:
         image=b64encode(source.to_png()).decode(),
         polarity="negated" if source.negated else "kept",
         mirrored=source.mirrored,
-        background=source.ground_hex,
+        background=source.background_hex,
         item_box=source.item_box,
         mask_quality=source.item.quality if source.item else None,
         warnings=list(source.item.warnings) if source.item else [],

@@ -110,8 +110,8 @@ def test_metrics_count_each_image(linear: TestClient) -> None:
         (bytes(1200), "2,30,20", "shape is [2, 30, 20]"),
         (b"", "0,20,30", "shape is [0, 20, 30]"),
         (bytes(1200), "3,20,30", "1200 bytes"),
-        (bytes(1200), "two,20,30", "no list of numbers"),
-        (bytes(1200), "-2,20,30", "no list of numbers"),
+        (bytes(1200), "two,20,30", "not a list of numbers"),
+        (bytes(1200), "-2,20,30", "not a list of numbers"),
         (in_numpy_format(np.zeros((2, 20, 30), np.float32)), None, "float32"),
         (in_numpy_format(np.zeros((1, 20, 30), np.uint8)).replace(b"(1,", b"(True,", 1), None, ""),
         (

@@ -1,4 +1,4 @@
-"""From image bytes to the model's input."""
+"""From the bytes of an image to the model's input."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ITEMS = sorted((Path(__file__).parents[2] / "data" / "fashion-mnist-sample").glo
 @given(pixels=hnp.arrays(np.uint8, SIZE))
 @settings(max_examples=50, deadline=None)
 def test_grey_image_of_the_models_size_is_taken_pixel_for_pixel(pixels: np.ndarray) -> None:
-    """Any 28 x 28 grey image passes bit for bit, saved as grey, as RGB or as 16-bit."""
+    """A 28 x 28 grey image passes bit for bit, whether stored as grey, as RGB or as 16-bit."""
     files = (
         encode(pixels),
         encode(np.dstack([pixels] * 3)),
@@ -41,7 +41,7 @@ def test_grey_image_of_the_models_size_is_taken_pixel_for_pixel(pixels: np.ndarr
 def test_any_image_becomes_an_input_of_the_models_size(
     pixels: np.ndarray, size: tuple[int, int]
 ) -> None:
-    """Whatever the shape of the image and of the model's input, the result is uint8 of that shape."""
+    """For any shapes of image and model, the result is uint8 of the model's shape."""
     image = read_image(encode(pixels), size, MAX_PIXELS).image
     assert image.shape == size
     assert image.dtype == np.uint8
@@ -49,8 +49,9 @@ def test_any_image_becomes_an_input_of_the_models_size(
 
 @pytest.mark.parametrize(("height", "width"), [(600, 800), (1600, 900), (3000, 400)])
 def test_large_jpeg_gives_the_same_input_as_its_pixels(height: int, width: int) -> None:
-    """A large JPEG, decoded at a reduced scale, comes out like the same pixels in a format that is not: on average less
-    than two grey levels away, and nowhere more than a fifth of the range.
+    """A large JPEG is decoded at a reduced scale, and looks like its own pixels stored as PNG.
+
+    It is less than two grey levels away on average, and nowhere more than a fifth of the range.
     """
     boot = (
         Image.open(BytesIO(fault("photo.png")))
@@ -66,32 +67,34 @@ def test_large_jpeg_gives_the_same_input_as_its_pixels(height: int, width: int) 
 
 
 @pytest.mark.parametrize(
-    ("ground", "item"), [(0, 220), (40, 220), (255, 30), (255, 200), (130, 30), (60, 0)]
+    ("background", "item"), [(0, 220), (40, 220), (255, 30), (255, 200), (130, 30), (60, 0)]
 )
-def test_item_comes_out_bright_on_black(ground: int, item: int) -> None:
-    """An item is negated unless it is lighter than a dark ground; it fills the input, and the ground is black."""
-    photo = read_image(encode(disc(item, ground)), SIZE, MAX_PIXELS)
-    assert photo.negated == (ground > 40)
+def test_item_comes_out_bright_on_black(background: int, item: int) -> None:
+    """An item is negated unless it is lighter than a dark background, and fills the black input."""
+    photo = read_image(encode(disc(item, background)), SIZE, MAX_PIXELS)
+    assert photo.negated == (background > 40)
     assert photo.image[14, 14] == (255 - item if photo.negated else item)
     assert photo.image[0, 0] == photo.image[-1, -1] == 0
     assert photo.image[14].min() > photo.image[14, 14] / 8
     assert photo.image[:, 14].min() > photo.image[14, 14] / 8
 
 
-def disc(item: int, ground: int, side: int = 100) -> np.ndarray:
-    """Draw a grey disc, uint8 ``[side, side]``, of half the width, away from the middle."""
+def disc(item: int, background: int, side: int = 100) -> np.ndarray:
+    """Draw a grey disc of half the width, uint8 ``[side, side]``, beside the middle."""
     rows, columns = np.indices((side, side)) / side
-    return np.where(np.hypot(rows - 0.4, columns - 0.55) < 0.25, item, ground).astype(np.uint8)
+    return np.where(np.hypot(rows - 0.4, columns - 0.55) < 0.25, item, background).astype(np.uint8)
 
 
-@pytest.mark.parametrize("ground", ["#ffffff", "#f4f0e8", "#d8d8d8", "#60a0e0"])
-def test_photo_shows_the_item_that_it_was_made_of(ground: str) -> None:
-    """Images of the data set, enlarged, negated, set on an even ground and saved as JPEG, come back: on average within
-    25 grey levels, turned or not, where the nearest other image is twice as far.
+@pytest.mark.parametrize("background", ["#ffffff", "#f4f0e8", "#d8d8d8", "#60a0e0"])
+def test_photo_shows_the_item_that_it_was_made_of(background: str) -> None:
+    """Images of the data set come back from photos made of them, within 25 grey levels on average.
+
+    The photos are enlarged, negated, placed on an even background and stored as JPEG. They may come
+    back mirrored. The nearest other image is twice as far away.
     """
     items = [np.asarray(Image.open(path)) for path in ITEMS]
     seen = [
-        read_image(encode(photograph(item, ground), "JPEG"), SIZE, MAX_PIXELS) for item in items
+        read_image(encode(photograph(item, background), "JPEG"), SIZE, MAX_PIXELS) for item in items
     ]
     assert all(photo.negated for photo in seen)
     apart = np.array(
@@ -110,12 +113,13 @@ def test_photo_shows_the_item_that_it_was_made_of(ground: str) -> None:
     assert (apart.argmin(axis=1) == np.arange(len(items))).mean() >= 0.9
 
 
-@pytest.mark.parametrize("ground", ["#ffffff", "#60a0e0"])
-def test_mirrored_photo_is_seen_the_same(ground: str) -> None:
-    """Nine of ten photos and their mirror images are seen alike, to eight grey levels on average, one of the two being
-    turned; a boot points to the left, as those of the data set do.
+@pytest.mark.parametrize("background", ["#ffffff", "#60a0e0"])
+def test_mirrored_photo_is_seen_the_same(background: str) -> None:
+    """Nine of ten photos look like their mirror images, within eight grey levels on average.
+
+    One of the two is mirrored for that. A boot points to the left, as in the data set.
     """
-    photos = [photograph(np.asarray(Image.open(path)), ground) for path in ITEMS]
+    photos = [photograph(np.asarray(Image.open(path)), background) for path in ITEMS]
     seen = [read_image(encode(photo), SIZE, MAX_PIXELS) for photo in photos]
     mirrored = [read_image(encode(ImageOps.mirror(photo)), SIZE, MAX_PIXELS) for photo in photos]
     apart = [
@@ -139,34 +143,35 @@ def test_mirrored_photo_is_seen_the_same(ground: str) -> None:
 
 @given(
     number=st.integers(0, 29),
-    ground=st.sampled_from(["#ffffff", "#f4f0e8"]),
+    background=st.sampled_from(["#ffffff", "#f4f0e8"]),
     scale=st.floats(0.5, 3),
     quality=st.integers(50, 95),
     border_pixels=st.integers(0, 60),
 )
 @settings(max_examples=60, deadline=None)
 def test_same_photo_is_seen_alike(
-    number: int, ground: str, scale: float, quality: int, border_pixels: int
+    number: int, background: str, scale: float, quality: int, border_pixels: int
 ) -> None:
-    """Scaled, recompressed and with more ground around, a photo is seen at most an eighth of the range away on
-    average.
+    """A photo that is scaled, recompressed and given more background looks alike to the model.
+
+    The difference is at most an eighth of the range on average.
     """
-    photo = photograph(np.asarray(Image.open(ITEMS[number])), ground)
-    assert distance(photo, ground, scale, quality, border_pixels) < 32
+    photo = photograph(np.asarray(Image.open(ITEMS[number])), background)
+    assert distance(photo, background, scale, quality, border_pixels) < 32
 
 
 def test_most_photos_are_seen_the_same() -> None:
-    """Of photos scaled, recompressed and with more ground around, half are seen within five grey levels on average."""
+    """Half of the photos that are changed in this way look alike within five grey levels."""
     photos = [photograph(np.asarray(Image.open(path)), "#ffffff") for path in ITEMS]
     assert np.median([distance(photo, "#ffffff", 0.7, 75, 20) for photo in photos]) < 5
 
 
 def distance(
-    photo: Image.Image, ground: str, scale: float, quality: int, border_pixels: int
+    photo: Image.Image, background: str, scale: float, quality: int, border_pixels: int
 ) -> float:
-    """Return how far apart a photo and its changed copy are seen, in grey levels on average."""
+    """Return how far a photo and its changed copy are apart, in grey levels on average."""
     size = round(photo.width * scale), round(photo.height * scale)
-    other = ImageOps.expand(photo.resize(size, Image.Resampling.BICUBIC), border_pixels, ground)
+    other = ImageOps.expand(photo.resize(size, Image.Resampling.BICUBIC), border_pixels, background)
     first, second = (
         read_image(data, SIZE, 10_000_000).image.astype(int)
         for data in (encode(photo), encode(other, "JPEG", quality=quality))
@@ -175,8 +180,8 @@ def distance(
 
 
 @pytest.mark.parametrize("frame", ["white", "black", "#c03020"])
-def test_frame_is_no_ground(frame: str) -> None:
-    """A frame of another colour around a photo leaves the item what it is: half are seen within eight grey levels."""
+def test_frame_is_not_the_background(frame: str) -> None:
+    """A frame around a photo changes little: half look alike within eight grey levels."""
     apart = []
     for path in ITEMS:
         photo = photograph(np.asarray(Image.open(path)), "#a0b0a0")
@@ -188,21 +193,21 @@ def test_frame_is_no_ground(frame: str) -> None:
     assert np.median(apart) < 8
 
 
-def photograph(item: np.ndarray, ground: str) -> Image.Image:
-    """Make a photo of an image of the data set: enlarged tenfold and negated, on ``ground``."""
+def photograph(item: np.ndarray, background: str) -> Image.Image:
+    """Make a photo of an image of the data set: enlarged tenfold, negated, on ``background``."""
     side = 10 * item.shape[0]
     grey = Image.fromarray(255 - item).resize((side, side), Image.Resampling.BICUBIC).convert("RGB")
     opacity = Image.fromarray((item > 8).astype(np.uint8) * 255).resize(
         (side, side), Image.Resampling.BICUBIC
     )
-    photo = Image.new("RGB", (side + 100, side + 60), ground)
+    photo = Image.new("RGB", (side + 100, side + 60), background)
     photo.paste(grey, (50, 30), opacity)
     return photo
 
 
 @pytest.mark.parametrize(("height", "width"), [(200, 50), (50, 200), (1, 1000), (1000, 1)])
 def test_proportions_are_kept(height: int, width: int) -> None:
-    """A bright picture is centred in its own proportions; what it does not fill is background."""
+    """A bright picture keeps its proportions, and is centred on black."""
     photo = np.zeros((height, width), np.uint8)
     photo[height // 4 : height - height // 4, width // 4 : width - width // 4] = 255
     filled = read_image(encode(photo), SIZE, MAX_PIXELS).image > 64
