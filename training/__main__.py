@@ -67,6 +67,14 @@ Epochs = Annotated[int | None, typer.Option(help="Number of epochs. Default: the
 Augmentation = Annotated[
     str | None, typer.Option(help=f"{', '.join(AUGMENTATIONS)}. Default: the recipe's.")
 ]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Measure the speed and train as many epochs as end in this time. "
+        "Needs KERAS_BACKEND=jax.",
+    ),
+]
 Precision = Annotated[
     Literal["float32", "mixed_bfloat16"],
     typer.Option(help="bfloat16 is faster on processors that support it."),
@@ -96,6 +104,7 @@ def train(
     size: Size = 28,
     seed: Seed = 1,
     epochs: Epochs = None,
+    minutes: Minutes = None,
     augmentation: Augmentation = None,
     precision: Precision = "float32",
     weights: Weights = None,
@@ -130,7 +139,15 @@ def train(
         teachers=teacher or (),
         photos=photos,
     )
-    train_run(config, source, runs / name, start_from=start_from, weights=weights, photos=photos)
+    train_run(
+        config,
+        source,
+        runs / name,
+        start_from=start_from,
+        weights=weights,
+        photos=photos,
+        minutes=minutes,
+    )
 
 
 @app.command("list")

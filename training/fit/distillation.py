@@ -15,6 +15,7 @@ from service.bundle import MANIFEST_FILE, read_bundle
 from training.data.samples import Images
 from training.errors import RunError
 from training.fit.answers import Probabilities, predict, run_graph
+from training.fit.recipe import Recipe
 from training.fit.runs import load_model, read_config
 
 
@@ -76,15 +77,32 @@ class DistillationLoss(keras.losses.Loss):  # type: ignore[misc] # Keras has no 
         return {**super().get_config(), "temperature": self.temperature}
 
 
+def make_loss(recipe: Recipe) -> Any:
+    """Build the Keras loss that a recipe asks for."""
+    if recipe.distillation_temperature is not None:
+        return DistillationLoss(recipe.distillation_temperature)
+    smoothing = recipe.label_smoothing
+    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+
+
 def _load(folder: Path, class_names: tuple[str, ...]) -> Callable[[Images], Probabilities]:
     load = _load_bundle if (folder / MANIFEST_FILE).exists() else _load_run
     teacher, known = load(folder)
+    check_teacher(folder, known, class_names)
+    return teacher
+
+
+def check_teacher(folder: Path, known: tuple[str, ...], class_names: tuple[str, ...]) -> None:
+    """Check that a teacher knows the classes of the data.
+
+    Raises:
+        RunError: The teacher has other classes.
+    """
     if known != class_names:
         raise RunError(
             f"teacher {folder} has the classes {', '.join(known)}, the data has "
             f"{', '.join(class_names)}: choose a teacher with the same classes"
         )
-    return teacher
 
 
 def _load_bundle(folder: Path) -> tuple[Callable[[Images], Probabilities], tuple[str, ...]]:

@@ -80,7 +80,7 @@ class Recipe:
 
     def make_optimizer(self, total_steps: int) -> Any:
         """Build the Keras optimizer for a run of ``total_steps`` batches."""
-        rate = self._learning_rate(total_steps)
+        rate = self.make_schedule(total_steps)
         average: dict[str, Any] = {}
         if self.ema_momentum is not None:
             average = {"use_ema": True, "ema_momentum": self.ema_momentum}
@@ -96,7 +96,8 @@ class Recipe:
                     rate, self.momentum, nesterov, weight_decay=decay, **average
                 )
 
-    def _learning_rate(self, total_steps: int) -> Any:
+    def make_schedule(self, total_steps: int) -> Any:
+        """Build the learning rate of a run: a number, or a Keras schedule of the step."""
         match self.schedule:
             case "constant":
                 return self.learning_rate

@@ -61,9 +61,14 @@ class Config:
     photos_sha256: str | None = None
     made_by: dict[str, Any] = field(default_factory=dict)
 
-    def build(self) -> Any:
-        """Build the network of this run with fresh weights."""
-        return find_architecture(self.architecture).build(self.input_size, len(self.class_names))
+    def build(self, precision: str = "float32") -> Any:
+        """Build the network of this run with fresh weights, to compute in ``precision``."""
+        keras.config.set_dtype_policy(precision)
+        try:
+            architecture = find_architecture(self.architecture)
+            return architecture.build(self.input_size, len(self.class_names))
+        finally:
+            keras.config.set_dtype_policy("float32")
 
     def check_photos(self, photos: Path | None) -> None:
         """Check that ``photos`` is the folder that this run learns from, or None if it uses none.
@@ -166,8 +171,8 @@ def log_opening(folder: Path, purpose: str) -> None:
         file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')},{purpose},{git_commit()}\n")
 
 
-def load_model(folder: Path) -> Any:
-    """Build the network of a finished run in float32 and load its last weights.
+def load_model(folder: Path, precision: str = "float32") -> Any:
+    """Build the network of a finished run, to compute in ``precision``, and load its last weights.
 
     Raises:
         RunError: The run has not ended, or its weights are not on this machine.
@@ -175,9 +180,36 @@ def load_model(folder: Path) -> Any:
     path = folder / MODEL_FILE
     if not path.exists():
         raise RunError(f"{path} is missing: finish the run, or copy its weights to this machine")
-    model = read_config(folder).build()
+    model = read_config(folder).build(precision)
     model.load_weights(path)
     return model
+
+
+def find_checkpoint(folder: Path) -> tuple[int, Path]:
+    """Find the last checkpoint and return (finished epochs, file).
+
+    Raises:
+        RunError: There is no checkpoint.
+    """
+    found = sorted((int(path.stem), path) for path in (folder / "checkpoints").glob("[0-9]*.keras"))
+    if not found:
+        raise RunError(
+            f"{folder} holds no checkpoint, because no epoch was finished on this machine: "
+            "delete the folder and train again"
+        )
+    return found[-1]
+
+
+def save_checkpoint(folder: Path, model: Any, epochs: int) -> None:
+    """Save a model after its number of ``epochs`` in place of the earlier checkpoint."""
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    unfinished = checkpoints / "unfinished.keras"
+    model.save(unfinished)
+    earlier = list(checkpoints.glob("[0-9]*.keras"))
+    unfinished.replace(checkpoints / f"{epochs}.keras")
+    for path in earlier:
+        path.unlink(missing_ok=True)
 
 
 def describe_making() -> dict[str, Any]:
@@ -215,11 +247,23 @@ def _version(package: str) -> str:
 
 
 def processor() -> str:
-    """Name the processor's model, from /proc/cpuinfo or ``platform``, and its number of cores."""
+    """Name the processor's model, from /proc/cpuinfo or ``platform``, and its number of cores.
+
+    A GPU that JAX uses is named first.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     model = next(iter(models), "") or platform.processor() or platform.machine()
-    return f"{model}, {os.cpu_count()} cores"
+    return f"{_name_gpu()}{model}, {os.cpu_count()} cores"
+
+
+def _name_gpu() -> str:
+    if keras.backend.backend() != "jax":
+        return ""
+    import jax  # an optional package
+
+    device = jax.devices()[0]
+    return "" if device.platform == "cpu" else f"{device.device_kind}, "

@@ -20,6 +20,8 @@ from training.fit.augmentation import (
     cutmix,
     cutout,
     flip,
+    fmix,
+    make_smooth_basis,
     mixup,
     shift,
     sometimes,
@@ -131,7 +133,7 @@ def test_cutout_blacks_out_at_most_its_square() -> None:
         assert black.sum() == len(rows) * len(columns)
 
 
-@pytest.mark.parametrize("step", [mixup(1.0), cutmix(1.0)])
+@pytest.mark.parametrize("step", [mixup(1.0), cutmix(1.0), fmix])
 def test_mixes_keep_targets_in_step_with_pixels(step: Any) -> None:
     """Class 0 is black and class 1 is white, so a mixed target equals the share of white."""
     labels = np.arange(300) % 2
@@ -141,6 +143,16 @@ def test_mixes_keep_targets_in_step_with_pixels(step: Any) -> None:
     np.testing.assert_allclose(mixed.mean(axis=(1, 2)) / 255, mixed_targets[:, 1], atol=1e-5)
     np.testing.assert_allclose(mixed_targets.sum(axis=1), 1, atol=1e-6)
     assert np.std(mixed_targets[:, 1]) > 0.1
+
+
+def test_masks_of_fmix_are_large_patches() -> None:
+    """Neighbours in a mixture of the basis are alike, so a threshold gives few large patches."""
+    basis = make_smooth_basis((28, 20))
+    smooth = generator().standard_normal((100, len(basis))) @ basis
+    mask = (smooth > np.median(smooth, axis=1, keepdims=True)).reshape(100, 28, 20)
+    assert mask.mean() == pytest.approx(0.5, abs=0.01)
+    assert (mask[:, 1:] != mask[:, :-1]).mean() < 0.1
+    assert (mask[:, :, 1:] != mask[:, :, :-1]).mean() < 0.1
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
