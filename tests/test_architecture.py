@@ -143,7 +143,7 @@ def test_health_probe_is_light() -> None:
 
 
 def test_runtime_does_not_report_home() -> None:
-    """ONNX Runtime's telemetry is off by the time it is loaded, whatever part of the service loads it."""
+    """ONNX Runtime's telemetry is off before any part of the service loads it."""
     code = "import service.inference.session, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
     environment = {
         key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"

@@ -20,7 +20,8 @@ class ScriptedServer(ThreadingHTTPServer):
     Further requests repeat the last step. ``503 after 1; 200 2`` answers a 503 with
     ``Retry-After: 1``, then class 2. The steps:
     ``200 CLASS_ID``, ``STATUS``, ``STATUS after VALUE``, ``garbage`` (a 200 without a prediction),
-    ``infinite`` (a 200 whose class id is Infinity), ``page`` (a 500 with HTML), ``drop`` (closes without an answer), ``hang`` (never answers).
+    ``infinite`` (a 200 whose class id is Infinity), ``page`` (a 500 with HTML), ``drop`` (closes
+    without an answer), ``hang`` (never answers).
     """
 
     daemon_threads = True
