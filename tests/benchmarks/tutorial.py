@@ -22,7 +22,8 @@ NAMES = [
 ]
 
 app = FastAPI()
-session = onnxruntime.InferenceSession(os.environ["MODEL"], providers=["CPUExecutionProvider"])
+providers = os.environ.get("PROVIDERS") or "CPUExecutionProvider"
+session = onnxruntime.InferenceSession(os.environ["MODEL"], providers=providers.split(","))
 
 
 @app.post("/predict")
