@@ -30,7 +30,7 @@ LEAST_SECONDS = 5  # a step that has less left is not started
 # The most important steps come first, because the minutes may not suffice for all of them.
 STEPS: dict[str, tuple[Callable[[argparse.Namespace], Report], float]] = {
     "machine": (lambda asked: describe_machine(asked.device), 20),
-    "bundles": (lambda asked: load_bundles(asked.device, asked.data), 60),
+    "bundles": (lambda asked: load_bundles(asked.device, asked.data), 90),
     "service": (lambda asked: load_service(asked.device), 60),
     "sessions": (lambda asked: time_sessions(asked.device), 90),
     "tutorial": (lambda asked: load_tutorial(asked.device), 45),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,6 @@ from service.settings import Device
 from tests import golden
 from tests.benchmarks.gpu.machine import Report, memory_mib
 from tests.e2e.server import ROOT
-from training.data.sources.idx import IdxFolder
 
 BUNDLES = sorted(path.parent for path in (ROOT / "models").glob("*/*/manifest.json"))
 BATCH_SIZES = tuple(2**power for power in range(11))  # 1 to 1,024
@@ -39,7 +39,7 @@ def load_bundles(device: Device, data: Path | None) -> Report:
 
     The images are the 10,000 test images in ``data``, or the golden set without it.
     """
-    images = golden.images() if data is None else IdxFolder(data).test().images
+    images = golden.images() if data is None else read_test_images(data)
     report: Report = {}
     for folder in BUNDLES:
         bundle = read_bundle(folder)
@@ -166,6 +166,12 @@ def nodes_by_provider(session: onnxruntime.InferenceSession) -> dict[str, list[s
     """Name the operators that each provider runs."""
     parts = session.get_provider_graph_assignment_info()
     return {part.ep_name: [node.op_type for node in part.get_nodes()] for part in parts}
+
+
+def read_test_images(data: Path) -> Images:
+    """Read the 10,000 test images, uint8 ``[10000, 28, 28]``, without loading Keras."""
+    content = gzip.decompress((data / "t10k-images-idx3-ubyte.gz").read_bytes())
+    return np.frombuffer(content, np.uint8, offset=16).reshape(-1, 28, 28)
 
 
 def name_of(folder: Path) -> str:
