@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.benchmarks.gpu.machine import Report, ask_doctor, describe_machine
@@ -25,10 +25,11 @@ from tests.benchmarks.gpu.serving import (
 from tests.benchmarks.gpu.sessions import load_bundles, time_sessions
 from tests.e2e.server import ROOT
 
+Parts = Iterator[tuple[str, Report]]
 LEAST_SECONDS = 5  # a step that has less left is not started
 
 # The most important steps come first, because the minutes may not suffice for all of them.
-STEPS: dict[str, tuple[Callable[[argparse.Namespace], Report], float]] = {
+STEPS: dict[str, tuple[Callable[[argparse.Namespace], Report | Parts], float]] = {
     "machine": (lambda asked: describe_machine(asked.device), 20),
     "bundles": (lambda asked: load_bundles(asked.device, asked.data), 90),
     "service": (lambda asked: load_service(asked.device), 60),
@@ -54,8 +55,7 @@ def main() -> None:
     asked = parser.parse_args()
     asked.output.mkdir(parents=True, exist_ok=True)
     if asked.step:
-        report = STEPS[asked.step][0](asked)
-        (asked.output / f"{asked.step}.json").write_text(json.dumps(report, indent=1))
+        write_report(asked.output / f"{asked.step}.json", STEPS[asked.step][0](asked))
         return
     end = time.monotonic() + 60 * asked.minutes
     endings: dict[str, str] = {}
@@ -63,6 +63,17 @@ def main() -> None:
         endings[name] = run_step(name, asked, min(limit, end - time.monotonic()))
         (asked.output / "steps.json").write_text(json.dumps(endings, indent=1))
         print(f"{name}: {endings[name]}", flush=True)
+
+
+def write_report(path: Path, report: Report | Parts) -> None:
+    """Write a report; one that comes in parts is written after each part."""
+    if isinstance(report, dict):
+        path.write_text(json.dumps(report, indent=1))
+        return
+    written: Report = {}
+    for name, part in report:
+        written[name] = part
+        path.write_text(json.dumps(written, indent=1))
 
 
 def run_step(name: str, asked: argparse.Namespace, seconds: float) -> str:
