@@ -1,7 +1,8 @@
-"""The networks by name, and the frame that they share: pixels in, logits out.
+"""The networks by name, and the input and output layers that they share.
 
 A network is a function (images in 0..1 ``[N, H, W, 1]``, number of classes) -> logits
-``[N, classes]``. Scaling is part of the frame, so every saved model and exported graph contains it.
+``[N, classes]``. ``Architecture.build`` adds the scaling of pixels to 0..1, so every saved model
+and exported graph contains it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The run folder: what a run was asked to do, how it was made, and its history.
+"""The run folder: the configuration of a run, and its results.
 
 ``runs/NAME/`` holds
 
 - ``config.json``: a ``Config``
 - ``history.csv``: one row for each epoch
 - ``model.keras``: the weights after the last epoch (not in git)
-- ``checkpoints/``: to resume from (not in git)
+- ``checkpoints/``: the last checkpoint, to resume or continue the run (not in git)
 - ``calibration.npz``: from ``calibrate`` (not in git)
 - ``metrics.json`` and plots: from ``evaluate`` (the plots are not in git)
 - ``test-openings.csv``: when and why the test set was opened for this run
@@ -42,7 +42,7 @@ OPENINGS_FILE = "test-openings.csv"
 
 @dataclass(frozen=True)
 class Config:
-    """What a run was asked to do and how it was made, which is enough to repeat it."""
+    """The settings of a run and how it was made. They are enough to repeat the run."""
 
     name: str
     architecture: str
@@ -74,17 +74,17 @@ class Config:
         """Check that ``photos`` is the folder that this run learns from, or None if it uses none.
 
         Raises:
-            RunError: The photos are missing, not needed, or other photos.
+            RunError: The photos are missing, are not needed, or differ from the run's photos.
             DataError: The photos cannot be read.
         """
         if photos is None and self.photos_sha256 is not None:
-            raise RunError(f"run {self.name} learns from photos: name their folder with --photos")
+            raise RunError(f"run {self.name} learns from photos: pass their folder with --photos")
         if photos is not None and self.photos_sha256 is None:
             raise RunError(f"run {self.name} learns from no photos: leave --photos out")
         if photos is not None and self.photos_sha256 != hash_photos(photos):
             raise RunError(
                 f"run {self.name} learns from other photos than those in {photos}: "
-                "name the folder of the run's own photos with --photos"
+                "pass the folder of the run's own photos with --photos"
             )
 
     def split(self, samples: Samples) -> tuple[Samples, Samples]:
@@ -95,8 +95,8 @@ class Config:
         """
         if samples.sha256() != self.data_sha256:
             raise RunError(
-                f"this training data has sha256 {samples.sha256()}, run {self.name} was made with "
-                f"{self.data_sha256}: name the run's own data with --data"
+                f"this training data has sha256 {samples.sha256()}, but run {self.name} used "
+                f"{self.data_sha256}: pass the run's own data with --data"
             )
         return samples.split(self.recipe.validation_fraction, self.recipe.split_seed)
 
@@ -131,7 +131,7 @@ def read_config(folder: Path) -> Config:
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """Read ``history.csv``: one mapping for each finished epoch."""
+    """Read ``history.csv``: one dict for each finished epoch."""
     path = folder / HISTORY_FILE
     if not path.exists():
         return []
@@ -163,7 +163,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def log_opening(folder: Path, purpose: str) -> None:
-    """Log in a run's folder that the test set is opened for this run."""
+    """Log in the run's folder that the test set is opened for this run, and why."""
     path = folder / OPENINGS_FILE
     new = not path.exists()
     with path.open("a", encoding="utf-8") as file:
@@ -195,7 +195,7 @@ def find_checkpoint(folder: Path) -> tuple[int, Path]:
     if not found:
         raise RunError(
             f"{folder} holds no checkpoint, because no epoch was finished on this machine: "
-            "delete the folder and train again"
+            "train the run again under another --name"
         )
     return found[-1]
 
@@ -213,7 +213,7 @@ def save_checkpoint(folder: Path, model: Any, epochs: int) -> None:
 
 
 def describe_making() -> dict[str, Any]:
-    """Describe the code, the libraries and the machine that make a run."""
+    """Describe the code, the libraries and the machine that a run uses."""
     return {
         "git_commit": git_commit(),
         "python": platform.python_version(),

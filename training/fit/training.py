@@ -55,8 +55,8 @@ class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         """Seed batches and dropout from the number of the epoch, and start the epoch's clock."""
         del logs
         self._batches.epoch = self._earlier_epochs + epoch
-        # Keras does not save the state of dropout. Its second number counts the calls, and an epoch
-        # has fewer than 2**20 calls.
+        # Keras does not save the state of dropout: a seed and a count of calls. An epoch has fewer
+        # than 2**20 calls, so epochs never share a state.
         calls = self._batches.epoch << 20
         for number, layer in enumerate(self.model.layers):
             if isinstance(layer, keras.layers.Dropout):
@@ -64,7 +64,7 @@ class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Write the history first and the checkpoint last: an epoch with a checkpoint is done."""
+        """Write the history before the checkpoint, so that a checkpoint marks a finished epoch."""
         row = {"epoch": self._earlier_epochs + epoch + 1, **(logs or {})}
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         row["seconds"] = round(time.monotonic() - self._started, 1)
@@ -96,8 +96,8 @@ def plan(
     and ``photos`` is a folder of labelled photos.
 
     Raises:
-        RunError: The recipe needs an earlier run, teachers or photos that are not given, or it does
-            not use what is given.
+        RunError: An earlier run, teachers or photos are missing, or are given but not used by the
+            recipe.
         DataError: The photos cannot be read.
         TrainingError: There is no such architecture or augmentation.
     """
@@ -139,19 +139,19 @@ def _check_needs(
         (
             recipe.continues or recipe.fine_tunes,
             start_from is not None,
-            "continues another run: name its folder with --from",
+            "continues another run: pass its folder with --from",
             "starts from a new network: leave --from out",
         ),
         (
             recipe.distillation_temperature is not None,
             bool(teachers),
-            "needs a teacher: name a run or bundle with --teacher",
+            "needs a teacher: pass a run or bundle with --teacher",
             "uses no teacher: leave --teacher out",
         ),
         (
             recipe.photos_from != "none",
             photos is not None,
-            "learns from photos: name their folder with --photos",
+            "learns from photos: pass their folder with --photos",
             "learns from no photos: leave --photos out",
         ),
     ):
@@ -230,7 +230,7 @@ def resume(folder: Path, source: Source, photos: Path | None = None) -> None:
             trained in one compiled step.
     """
     if (folder / MODEL_FILE).exists():
-        raise RunError(f"{folder} has ended already: there is nothing to resume")
+        raise RunError(f"run {folder} has ended already: there is nothing to resume")
     done, checkpoint = find_checkpoint(folder)
     config = read_config(folder)
     config.check_photos(photos)
@@ -257,7 +257,7 @@ def _fit(
     targets = np.eye(class_count, dtype=np.float32)[validation.labels]
     model.fit(
         batches,
-        shuffle=False,  # Keras would shuffle by a state that is not in the checkpoint
+        shuffle=False,  # checkpoints lack the state by which Keras shuffles
         initial_epoch=done,
         epochs=config.recipe.epochs,
         validation_data=(validation.images[..., None].astype(np.float32), targets),
