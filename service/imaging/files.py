@@ -14,7 +14,7 @@ from service.imaging.heif import name_heif, screen_heif
 from service.imaging.screening import screen
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF")
-"""What every browser shows, as Pillow names it; ``HEIF`` joins them where pillow-heif is there."""
+"""What every browser shows, by Pillow's names. With pillow-heif, ``HEIF`` is read as well."""
 OTHER_FORMATS = {
     b"II*\0": "a TIFF image",
     b"MM\0*": "a TIFF image",
@@ -27,7 +27,7 @@ OTHER_FORMATS = {
     b"\0\0\1\0": "an icon",
     b"%PDF": "a PDF document",
 }
-"""How files of formats that are not read begin, and what they are."""
+"""The first bytes of files that are not read, and what the files are."""
 SVG_START_BYTES = 1000
 
 MAX_SIDE_PIXELS = 32_768
@@ -72,13 +72,13 @@ def read_picture(data: bytes, max_pixels: int, shortest: int | None = None) -> P
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Set Pillow up, and return the formats that are read, by its names."""
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # SERVICE_THREADS says how many images are decoded
+    """Prepare Pillow's decoders; return the names of the formats that are read."""
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # SERVICE_THREADS is the limit
     if find_spec("pillow_heif") is None:
         return FORMATS
     import pillow_heif
 
-    # A thumbnail is another picture than the photo, if the photo was edited.
+    # Thumbnails are off because they may differ from the photo: editors leave old ones.
     pillow_heif.register_heif_opener(
         decode_threads=1, thumbnails=False, depth_images=False, aux_images=False
     )
