@@ -1,4 +1,7 @@
-"""The contract of ``models/NAME/VERSION/``: manifest, hashes, checks. Never imports onnxruntime."""
+"""A model bundle (the folder ``models/NAME/VERSION/``): manifest, reading, writing, checks.
+
+Does not import onnxruntime.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,9 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 class PredictionSets(BaseModel):
     """Thresholds for sets of classes that include the true class with a given probability.
 
-    A class is in the set of ``coverages[i]`` if its probability is at least its own minimum in
-    ``minimum_probabilities[i]``, which has the order of the manifest's classes. Coverages rise.
+    Row ``i`` of ``minimum_probabilities`` belongs to ``coverages[i]``. It holds one value for each
+    class, in the order of the manifest's ``class_names``. A class is in the set if its probability
+    is at least this value. ``coverages`` are in ascending order.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,23 +41,29 @@ class PredictionSets(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> PredictionSets:
         if list(self.coverages) != sorted(set(self.coverages)):
-            raise ValueError("coverages must rise")
-        if len(self.minimum_probabilities) != len(self.coverages):
-            rows, count = len(self.minimum_probabilities), len(self.coverages)
-            raise ValueError(f"{rows} rows of minimum_probabilities for {count} coverages")
+            raise ValueError(
+                f"coverages are {list(self.coverages)}; they must ascend, without duplicates"
+            )
+        rows, count = len(self.minimum_probabilities), len(self.coverages)
+        if rows != count:
+            raise ValueError(f"minimum_probabilities has {rows} rows for {count} coverages")
         return self
 
 
 class Manifest(BaseModel):
     """The content of ``manifest.json``.
 
-    ``files`` maps each file of the bundle except the manifest to its sha256; ``write_bundle`` fills
-    it in. ``input_size`` is (height, width) in pixels. ``class_names`` has the order of the model's
-    output. ``self_test`` holds the probabilities that the trained network gave for
-    ``self_test_image`` before its export; the service compares its own answer with them.
-    ``distance_threshold`` is the largest ``distance``, the model's second output, at which an image
-    counts as one of the classes; None if the model has no such output. ``prediction_sets`` is None
-    if none were fitted. ``training`` and ``metrics`` are figures that the service only shows.
+    - ``files`` maps each file of the bundle, except the manifest, to its sha256. ``write_bundle``
+      sets this field.
+    - ``input_size`` is (height, width) in pixels.
+    - ``preprocessing`` is the name of the rule that turns a photo into the model's input.
+    - ``class_names`` has the order of the model's output.
+    - ``self_test`` holds the probabilities that the trained network gave for ``self_test_image``
+      before its export. The service compares its own answer with them.
+    - ``distance_threshold`` applies to ``distance``, the model's second output: an image counts as
+      one of the classes if its distance is at most this value. None if the model has no distance.
+    - ``prediction_sets`` is None if no prediction sets were fitted.
+    - ``training`` and ``metrics`` hold figures that the service displays but does not use.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,7 +87,7 @@ class Manifest(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Manifest:
         if len(set(self.class_names)) != len(self.class_names):
-            raise ValueError("class_names holds a name twice")
+            raise ValueError("class_names contains a duplicate; each class needs its own name")
         if len(self.self_test) != len(self.class_names):
             raise ValueError(
                 f"self_test holds {len(self.self_test)} values for {len(self.class_names)} classes"
@@ -90,7 +100,7 @@ class Manifest(BaseModel):
 
 
 def self_test_image(size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Draw the image of the self-test, a striped disc: uint8 ``[height, width]`` of ``size``."""
+    """Draw a striped disc, uint8 ``[height, width]``, with the given ``size`` (height, width)."""
     rows, columns = np.indices(size)
     disc = np.hypot(rows / size[0] - 0.5, columns / size[1] - 0.5) < 0.4
     return np.where(disc, 55 + (rows * 40 + columns * 9) % 200, 0).astype(np.uint8)
@@ -103,16 +113,17 @@ class Bundle:
     folder: Path
     manifest: Manifest
     model: bytes
-    """The serialized ONNX model; its sha256 was checked on exactly these bytes."""
+    """The serialized ONNX model. The sha256 was verified on these bytes in memory."""
     card: str
     """The model card, in Markdown."""
 
 
 def newest_version(folder: Path) -> Path:
-    """Return ``folder`` if it is a bundle; if it is a folder of versions, the newest of them.
+    """Return the newest version in ``folder``, or ``folder`` itself if it is a bundle.
 
-    Numbers are compared as numbers: ``10`` comes after ``9``. The manifest is written last, so a
-    version without one is not complete yet and does not count.
+    Version numbers are compared as numbers: ``10`` is newer than ``9``. A version without a
+    manifest is incomplete, because the manifest is written last; such a version is ignored. If
+    there is no complete version, ``folder`` is returned.
     """
     if (folder / MANIFEST_FILE).exists():
         return folder
@@ -140,7 +151,7 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def write_bundle(folder: Path, manifest: Manifest, contents: dict[str, bytes]) -> Bundle:
-    """Write ``contents`` (file name to bytes) and their manifest; read the bundle back.
+    """Write ``contents`` (file name to bytes) and the manifest, then read and return the bundle.
 
     Raises:
         BundleError: The folder exists already, or the written files do not verify.

@@ -1,4 +1,7 @@
-"""The golden set: Fashion-MNIST images, and the answers of the shipped model's Keras network."""
+"""The golden set: Fashion-MNIST images, and the answers of the Keras network to them.
+
+The network is the one that the shipped model was exported from.
+"""
 
 import gzip
 from pathlib import Path
@@ -7,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAMPLE = Path(__file__).parent / "data" / "fashion-mnist-sample"
-TOLERANCE = 1e-4  # between Keras and ONNX Runtime
+TOLERANCE = 1e-4  # allowed difference between Keras and ONNX Runtime
 
 
 def images() -> NDArray[np.uint8]:

@@ -14,8 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Each room may import the rooms of later rows. A room is a folder, or a file beside the folders.
-ROOMS = {
+# A folder may import only the folders of later rows. A module beside the folders counts as one.
+FOLDERS = {
     "service": (
         {"__main__"},
         {"server"},
@@ -38,11 +38,9 @@ ROOMS = {
     ),
 }
 SHARED_WITH_TRAINING = {"service/bundle", "service/imaging", "service/errors"}
-APART = {
-    "service/__init__",
-    "training/__init__",
-    "service/client",
-}  # the client knows the HTTP contract alone
+# These import no other folder: the client, for example, knows only the HTTP contract.
+APART = {"service/__init__", "training/__init__", "service/client"}
+# Only these modules and folders of `service` may import the package; an empty set means none may.
 OWNERS = {
     "fastapi": {"app", "api", "telemetry/tracing"},
     "starlette": {"app", "api", "telemetry"},
@@ -59,7 +57,7 @@ OWNERS = {
     "keras": set(),
     "training": set(),
 }
-# Every other module is handed values: Settings and Assignment read the variables of the service.
+# All other modules get values: Settings and Assignment read the service's environment variables.
 ENVIRONMENT_USERS = {
     "service/__init__",
     "service/server/assignment",
@@ -68,13 +66,13 @@ ENVIRONMENT_USERS = {
 
 
 def modules(package: str) -> dict[str, Path]:
-    """Map each module of a package, as ``service/api/limits``, to its file."""
+    """Map each module of a package, named like ``service/api/limits``, to its file."""
     files = sorted((ROOT / package).rglob("*.py"))
     return {path.relative_to(ROOT).with_suffix("").as_posix(): path for path in files}
 
 
 def imports(path: Path) -> set[str]:
-    """Name every module and name that a file imports, as ``service/api/limits``."""
+    """List what a file imports: modules and the names in them, like ``service/api/limits``."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -84,40 +82,42 @@ def imports(path: Path) -> set[str]:
     return {name.replace(".", "/") for name in found}
 
 
-@pytest.mark.parametrize("package", ROOMS)
+@pytest.mark.parametrize("package", FOLDERS)
 def test_imports_go_one_way(package: str) -> None:
-    """A room imports only rooms of later rows, and every module belongs to a room."""
+    """A folder imports only folders of later rows, and every module belongs to a folder."""
     row_of = {
-        f"{package}/{room}": row for row, rooms in enumerate(ROOMS[package]) for room in rooms
+        f"{package}/{folder}": row
+        for row, folders in enumerate(FOLDERS[package])
+        for folder in folders
     }
     for module, path in modules(package).items():
-        room = "/".join(module.split("/")[:2])
+        folder = "/".join(module.split("/")[:2])
         imported = {"/".join(name.split("/")[:2]) for name in imports(path)}
-        others = {name for name in imported if name in row_of.keys() | APART} - {room}
-        if room in APART:
+        others = {name for name in imported if name in row_of.keys() | APART} - {folder}
+        if folder in APART:
             assert not others, f"{module} imports {others}"
         else:
-            upwards = {other for other in others if row_of.get(other, -1) <= row_of[room]}
+            upwards = {other for other in others if row_of.get(other, -1) <= row_of[folder]}
             assert not upwards, f"{module} imports {upwards}"
 
 
-def test_training_shares_few_rooms_with_the_service() -> None:
-    """Training imports only the bundle, the images' way to the model, and the errors."""
+def test_training_shares_few_folders_with_the_service() -> None:
+    """Training imports only the bundle, the image preprocessing and the errors of the service."""
     imported = {name for path in modules("training").values() for name in imports(path)}
-    rooms = {"/".join(name.split("/")[:2]) for name in imported if name.startswith("service/")}
-    assert rooms == SHARED_WITH_TRAINING
+    folders = {"/".join(name.split("/")[:2]) for name in imported if name.startswith("service/")}
+    assert folders == SHARED_WITH_TRAINING
 
 
-@pytest.mark.parametrize("package", ROOMS)
-def test_no_modules_import_each_other(package: str) -> None:
-    """The imports of a package form no circle."""
+@pytest.mark.parametrize("package", FOLDERS)
+def test_imports_form_no_cycle(package: str) -> None:
+    """The imports inside a package form no cycle."""
     files = modules(package)
     TopologicalSorter({m: imports(path) & files.keys() for m, path in files.items()}).prepare()
 
 
 @pytest.mark.parametrize("package", OWNERS)
-def test_heavy_package_has_its_owners(package: str) -> None:
-    """Each heavy package is imported by its owners alone."""
+def test_heavy_package_is_imported_by_its_owners_only(package: str) -> None:
+    """Only the owners of a heavy package import it."""
     owners = {f"service/{owner}" for owner in OWNERS[package]}
     for module, path in modules("service").items():
         if any(name.split("/")[0] == package for name in imports(path)):
@@ -132,7 +132,7 @@ def test_few_modules_use_the_environment() -> None:
 
 
 def test_serving_loads_no_training_package() -> None:
-    """The application loads neither TensorFlow, Keras and SciPy nor the client's packages."""
+    """The application loads no package of training and none of the client."""
     loaded = modules_after("import service.server.worker")
     assert not {"tensorflow", "keras", "scipy", "onnx", "httpx2", "typer", "training"} & loaded
 
@@ -144,8 +144,8 @@ def test_health_probe_is_light() -> None:
     )
 
 
-def test_runtime_does_not_report_home() -> None:
-    """ONNX Runtime's telemetry is off before any part of the service loads it."""
+def test_runtime_sends_no_telemetry() -> None:
+    """ONNX Runtime's telemetry is off before it is loaded, even if only one module is imported."""
     code = "import service.inference.session, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
     environment = {
         key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"
@@ -154,7 +154,7 @@ def test_runtime_does_not_report_home() -> None:
 
 
 def modules_after(statement: str) -> set[str]:
-    """Name the modules that a new interpreter has loaded after ``statement``."""
+    """Return the modules that a new interpreter has loaded after ``statement``."""
     command = [sys.executable, "-c", f"import sys; {statement}; print(*sys.modules)"]
     return set(
         subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()

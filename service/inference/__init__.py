@@ -1,1 +1,1 @@
-"""The models at work: load, decode, batch, classify. Knows nothing about HTTP."""
+"""Load models, decode uploads, form batches and classify them. Knows nothing about HTTP."""

@@ -1,4 +1,7 @@
-"""The micro-batcher: items that arrive during a batch form the next one. Knows no images."""
+"""The micro-batcher: items that arrive while a batch runs form the next batch.
+
+Works with items of any type. Knows nothing about images.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Batched(Generic[Result]):
-    """The answer to one item, and how its batch went."""
+    """The answer to one item, with the size and the times of its batch."""
 
     answer: Result
     batch_size: int
@@ -24,7 +27,7 @@ class Batched(Generic[Result]):
 
 
 @dataclass(frozen=True)
-class _Waiting(Generic[Item, Result]):
+class _WaitingItem(Generic[Item, Result]):
     item: Item
     since: float
     answer: asyncio.Future[Batched[Result]]
@@ -34,9 +37,8 @@ class Batcher(Generic[Item, Result]):
     """Passes items to ``run``, oldest first, in batches of at most ``max_batch``.
 
     At most ``slots`` batches run side by side. An item that arrives while a slot is free runs at
-    once: no item waits for others to fill its batch. An item whose caller is cancelled while it
-    waits never runs. The items of a failed batch run again one by one, so only those that fail
-    alone fail.
+    once: it does not wait until its batch is full. A waiting item whose caller is cancelled never
+    runs. If a batch fails, its items run again one by one, so a bad item does not fail the others.
     """
 
     def __init__(
@@ -51,26 +53,26 @@ class Batcher(Generic[Item, Result]):
         self._max_batch = max_batch
         self._free_slots = slots
         self._clock = clock
-        self._waiting: deque[_Waiting[Item, Result]] = deque()
-        self._running: set[asyncio.Task[None]] = set()  # asyncio keeps weak references only
+        self._waiting: deque[_WaitingItem[Item, Result]] = deque()
+        self._running: set[asyncio.Task[None]] = set()  # asyncio keeps only weak references
 
     @property
     def depth(self) -> int:
-        """Number of items that wait."""
+        """Number of waiting items."""
         return len(self._waiting)
 
     async def submit(self, item: Item) -> Batched[Result]:
         """Return the answer to ``item``.
 
         Raises:
-            Exception: Whatever ``run`` raised for this item.
+            Exception: The error that ``run`` raised for this item.
         """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting[Item, Result](item, self._clock(), loop.create_future())
-        self._waiting.append(waiting)
-        # Not at once: items that have already arrived join the same batch.
+        entry = _WaitingItem[Item, Result](item, self._clock(), loop.create_future())
+        self._waiting.append(entry)
+        # Do not start at once: callers that the event loop runs before _start join the same batch.
         loop.call_soon(self._start)
-        return await waiting.answer
+        return await entry.answer
 
     def _start(self) -> None:
         while self._free_slots and (batch := self._gather()):
@@ -79,35 +81,35 @@ class Batcher(Generic[Item, Result]):
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    def _gather(self) -> list[_Waiting[Item, Result]]:
-        batch: list[_Waiting[Item, Result]] = []
+    def _gather(self) -> list[_WaitingItem[Item, Result]]:
+        batch: list[_WaitingItem[Item, Result]] = []
         while self._waiting and len(batch) < self._max_batch:
-            waiting = self._waiting.popleft()
-            if not waiting.answer.done():
-                batch.append(waiting)
+            entry = self._waiting.popleft()
+            if not entry.answer.done():
+                batch.append(entry)
         return batch
 
-    async def _work(self, batch: list[_Waiting[Item, Result]]) -> None:
+    async def _work(self, batch: list[_WaitingItem[Item, Result]]) -> None:
         try:
             await self._answer(batch)
         finally:
             self._free_slots += 1
             self._start()
 
-    async def _answer(self, batch: list[_Waiting[Item, Result]]) -> None:
+    async def _answer(self, batch: list[_WaitingItem[Item, Result]]) -> None:
         started = self._clock()
         try:
-            answers = await self._run([waiting.item for waiting in batch])
+            answers = await self._run([entry.item for entry in batch])
             answered = list(zip(batch, answers, strict=True))
         except Exception as error:
             if len(batch) > 1:
-                for waiting in batch:
-                    await self._answer([waiting])
+                for entry in batch:
+                    await self._answer([entry])
             elif not batch[0].answer.done():
                 batch[0].answer.set_exception(error)
             return
         ended = self._clock()
-        for waiting, answer in answered:
-            if not waiting.answer.done():
-                waited = started - waiting.since
-                waiting.answer.set_result(Batched(answer, len(batch), waited, ended - started))
+        for entry, answer in answered:
+            if not entry.answer.done():
+                waited = started - entry.since
+                entry.answer.set_result(Batched(answer, len(batch), waited, ended - started))

@@ -1,4 +1,4 @@
-"""The answer of a model to one image, and its uncertainty."""
+"""A model's answer to one image: probabilities, distance and prediction set."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from service.errors import InvalidParameterError
 class Classification:
     """The answer to one image.
 
-    ``probabilities`` has the order of the manifest's class names; ``class_id`` is the most likely.
-    ``distance`` is how far the image is from all classes, None if the model has no such output.
+    ``probabilities`` has the order of the manifest's ``class_names``. ``class_id`` is the index of
+    the most likely class. ``distance`` is a score: a lower value is closer to the classes, and it
+    can be negative. It is None if the model has no such output.
     """
 
-    # Python numbers, not NumPy's: each call into NumPy releases the interpreter's lock and then
-    # waits for the other threads to get it back.
+    # Python numbers, not NumPy arrays: many NumPy calls release the GIL, and the event loop
+    # would then wait for the other threads before it gets the GIL back.
 
     manifest: Manifest
     probabilities: Sequence[float]
@@ -27,7 +28,7 @@ class Classification:
 
     @property
     def in_distribution(self) -> bool | None:
-        """Whether the image is near enough to a class, None if the model cannot tell."""
+        """Whether ``distance`` is at most the threshold; None if the model has no distance."""
         threshold = self.manifest.distance_threshold
         return None if self.distance is None or threshold is None else self.distance <= threshold
 
@@ -42,7 +43,10 @@ class Classification:
         return self.probabilities[self.class_id]
 
     def by_name(self, top_k: int | None = None) -> dict[str, float]:
-        """Return probability by class name: all in label order, or the best ``top_k``, best first.
+        """Map class names to probabilities.
+
+        Without ``top_k``, all classes are in the manifest's order. With ``top_k``, only the most
+        likely classes are returned, best first.
 
         Raises:
             InvalidParameterError: ``top_k`` is not between 1 and the number of classes.
@@ -57,9 +61,10 @@ class Classification:
         return dict(sorted(pairs, key=lambda pair: -pair[1])[:top_k])
 
     def prediction_set(self, coverage: float | None) -> list[str] | None:
-        """Return classes that include the true one with at least this probability, best first.
+        """Return classes, best first, that include the true class with probability ``coverage``.
 
-        The next higher calibrated coverage is used. The set may be empty. None without a coverage.
+        The thresholds are those of the lowest calibrated coverage that is at least ``coverage``.
+        The set may be empty. It is None if ``coverage`` is None.
 
         Raises:
             InvalidParameterError: The model has no prediction sets, or none for this coverage.

@@ -16,13 +16,13 @@ from service.inference.classification import Classification
 from service.inference.session import CUDA, check_session, open_session
 from service.settings import Device, Settings
 
-SELF_TEST_TOLERANCE = 0.01  # devices and number formats differ by less, a broken device by more
+SELF_TEST_TOLERANCE = 0.01  # answers differ less between working devices, more on a broken one
 
 
 class Classifier:
-    """A loaded bundle that turns batches of images into probabilities. Safe to use in threads.
+    """A loaded bundle that turns batches of images into probabilities. Thread-safe.
 
-    ``device`` and ``providers`` are what the session really uses, not what was asked for.
+    ``device`` and ``providers`` say what the session really uses, not what was requested.
     """
 
     def __init__(self, bundle: Bundle, device: Device) -> None:
@@ -47,13 +47,13 @@ class Classifier:
     def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
         """Classify ``images``, each uint8 ``[height, width]``, in one batch."""
         outputs = self._session.run(self._outputs, {"image": np.stack(images)})
-        class_ids = outputs[0].argmax(axis=1)  # the first of equal ones
+        class_ids = outputs[0].argmax(axis=1)  # the first one if several are equal
         probabilities, *distances = (output.tolist() for output in outputs)
         rows = zip(probabilities, class_ids.tolist(), *distances, strict=True)
         return [Classification(self.manifest, *row) for row in rows]
 
     def self_test(self) -> None:
-        """Classify the self-test image; compare with the answer of the trained network.
+        """Classify the self-test image and compare the answer with the trained network's answer.
 
         Raises:
             InferenceError: The session fails, or the answers differ by more than
@@ -62,12 +62,12 @@ class Classifier:
         image = self_test_image(self.manifest.input_size)
         try:
             answer = np.array(self.classify([image])[0].probabilities)
-        except Exception as error:  # the bindings' exceptions share no base class but Exception
+        except Exception as error:  # ONNX Runtime's exceptions have no narrower base class
             raise InferenceError(f"inference fails on {self.device}: {error}") from error
         difference = float(np.abs(answer - self.manifest.self_test).max())
         if not difference <= SELF_TEST_TOLERANCE:  # NaN fails too
             raise InferenceError(
-                f"the model's self-test differs from the manifest by {difference:.2g}; "
+                f"the self-test's answer differs from the manifest by {difference:.2g}; "
                 f"at most {SELF_TEST_TOLERANCE} is allowed: check the device, or export again"
             )
 
@@ -79,11 +79,11 @@ class Classifier:
 
 
 def load_classifier(settings: Settings) -> Classifier:
-    """Load the newest version of the model that ``settings`` name.
+    """Load the newest version of the model in the folder ``settings.model``.
 
     Raises:
         BundleError, DeviceError, InferenceError: See ``Classifier``.
-        BundleError: The bundle needs a preprocessing that this service lacks.
+        BundleError: This service does not have the preprocessing that the bundle needs.
     """
     bundle = read_bundle(newest_version(settings.model))
     if bundle.manifest.preprocessing not in {PREPROCESSING, *SUPERSEDED}:

@@ -14,18 +14,20 @@ from functools import partial
 from service.errors import ImageError, ImageTooLargeError
 from service.imaging.model_input import ModelInput, read_image
 
-# Uploads this small that have no more pixels than the model's input decode faster than a thread
-# hop, so the event loop decodes them. The worst, text compressed a thousand times, takes 10 ms.
+# An upload of at most this size, with at most as many pixels as the model's input, usually decodes
+# faster than a thread hop, so the event loop decodes it. The worst case takes 10 ms: a PNG whose
+# text is compressed a thousandfold.
 SMALL_UPLOAD_BYTES = 4 * 1024
-# A thread decodes several uploads before it hands them over: this takes fewer thread hops, and the
-# model gets the images in one batch. A decoded image waits at most PATIENCE_SECONDS for the others.
+# A thread decodes up to MAX_TOGETHER uploads before it hands them to the event loop: this takes
+# fewer thread hops, and the model gets the images in one batch. A decoded image waits at most
+# PATIENCE_SECONDS for the others.
 MAX_TOGETHER = 4
 PATIENCE_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upload as the model's input, the seconds that it waited, and those of its decoding."""
+    """A decoded upload, with the seconds that it waited and the seconds that decoding took."""
 
     source: ModelInput
     queue_seconds: float = 0.0
@@ -43,7 +45,7 @@ class _WaitingUpload:
 class Decoder:
     """Decodes uploads of at most ``max_pixels`` on ``threads`` threads, oldest first.
 
-    An upload whose caller is cancelled while it waits is never decoded.
+    A waiting upload whose caller is cancelled is never decoded.
     """
 
     def __init__(self, threads: int, max_pixels: int) -> None:
@@ -56,21 +58,21 @@ class Decoder:
 
     @property
     def depth(self) -> int:
-        """Number of uploads that wait."""
+        """Number of waiting uploads."""
         return len(self._waiting)
 
     @property
     def is_decoding(self) -> bool:
-        """Whether a thread decodes an image; no thread can be stopped."""
+        """Whether a thread is decoding an image now. A running thread cannot be stopped."""
         return bool(self._decoding_since)
 
     def is_stuck(self, seconds: float) -> bool:
-        """Whether every thread has decoded one image for longer than ``seconds``."""
+        """Whether every thread has been busy with one image for longer than ``seconds``."""
         since = list(self._decoding_since.values())
         return len(since) >= self._threads and time.monotonic() - max(since) > seconds
 
     async def decode(self, data: bytes, size: tuple[int, int]) -> Decoded:
-        """Turn the bytes of an image into the input of a model that takes ``size`` (height, width).
+        """Turn an uploaded image into the input of a model whose input ``size`` is (height, width).
 
         Raises:
             ImageError: See ``read_image``.
@@ -81,7 +83,7 @@ class Decoder:
                 source = read_image(data, size, min(math.prod(size), self._max_pixels))
                 return Decoded(source, 0.0, time.perf_counter() - since)
             except ImageTooLargeError:
-                pass  # only its header was read; a thread decodes it
+                pass  # only the header was read; a thread decodes the image
         return await self._enqueue(data, size, since)
 
     def close(self) -> None:
@@ -89,8 +91,9 @@ class Decoder:
         self._waiting.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    # An error refers to the frames that it went through, and so to the image. No such frame may
-    # refer to the error or its future: the garbage collector, which frees cycles, runs rarely.
+    # The traceback of an error refers to the frames of the functions below and of their callers.
+    # These frames refer to the image. None of them may refer to the error or to its future: such a
+    # reference cycle keeps the image until the garbage collector runs, and it runs rarely.
 
     def _enqueue(self, data: bytes, size: tuple[int, int], since: float) -> asyncio.Future[Decoded]:
         upload = _WaitingUpload(data, size, since, asyncio.get_running_loop().create_future())
@@ -101,7 +104,7 @@ class Decoder:
 
     def _forget(self, upload: _WaitingUpload, decoded: asyncio.Future[Decoded]) -> None:
         if decoded.cancelled():
-            with suppress(ValueError):  # a thread has already taken it
+            with suppress(ValueError):  # a thread has already taken the upload
                 self._waiting.remove(upload)
 
     def _start(self) -> None:
@@ -130,7 +133,7 @@ class Decoder:
                 upload.decoded.set_result(Decoded(result, waited, decode_seconds))
 
     def _work(self) -> None:
-        """Decode some of the waiting uploads, on a thread."""
+        """Decode up to ``MAX_TOGETHER`` waiting uploads. Runs on a thread of the pool."""
         token, began = object(), time.monotonic()
         try:
             for _ in range(MAX_TOGETHER):
@@ -144,20 +147,21 @@ class Decoder:
     def _decode_next(self) -> None:
         try:
             upload = self._waiting.popleft()
-        except IndexError:  # another thread was faster
+        except IndexError:  # another thread has taken the last upload
             return
         if upload.decoded.done():
             return
         started = time.perf_counter()
         result = self._read(upload.data, upload.size)
         self._done.append((upload, result, time.perf_counter() - started))
-        del upload, result
+        del upload, result  # the traceback of an error keeps this frame
 
     def _read(self, data: bytes, size: tuple[int, int]) -> ModelInput | Exception:
         try:
             return read_image(data, size, self._max_pixels)
         except ImageError as error:
-            # Its traceback and cause refer to the image, and a batch keeps the error to the end.
+            # The traceback and the cause refer to the image. A request with several images keeps
+            # the error until its last image is done.
             error.__cause__ = error.__context__ = None
             return error.with_traceback(None)
         except Exception as error:  # any error fails this upload only

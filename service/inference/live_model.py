@@ -29,10 +29,10 @@ SELF_TEST_TIMEOUT_SECONDS = 30  # a device that hangs raises no error
 
 
 class LiveModel:
-    """One model while it serves: the classifier of its current version, and what replaces it.
+    """Keeps one model in service: swaps in newer versions and replaces a classifier that fails.
 
     ``load`` returns a classifier of the newest version. It is called at the start, for each newer
-    version, and once after each failed self-test. ``on_failure`` is called when the model gives up.
+    version, and once after each failed self-test. ``give_up`` calls ``on_failure``.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class LiveModel:
         self._failed = False
         self._serving: ScheduledClassifier | None = None
         self._last_success = 0.0
-        self._changing = asyncio.Lock()
-        self._recoveries: set[asyncio.Task[None]] = set()  # asyncio keeps weak references only
+        self._swap_lock = asyncio.Lock()
+        self._recoveries: set[asyncio.Task[None]] = set()  # asyncio keeps only weak references
         self._threads = threads
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="infer")
 
     @property
     def status(self) -> Status:
-        """Whether the model takes traffic."""
+        """Whether the model takes traffic, and if not, why."""
         if self._draining:
             return "draining"
         if self._failed:
@@ -92,13 +92,15 @@ class LiveModel:
         """Classify ``image``, uint8 ``[height, width]``, with a classifier that ``current`` gave.
 
         Raises:
-            InferenceError: The classifier failed on this image; it has run its self-test since.
+            InferenceError: The classifier failed on this image. Before this error is raised, the
+                classifier runs its self-test, unless it was already replaced.
         """
         try:
             batched = await scheduled.classify(image)
         except Exception as error:
             log.exception("inference failed")
-            # A task of its own: a cancelled request must not leave the service without a model.
+            # Recover in a separate task: a cancelled request must not cancel the recovery and leave
+            # the service without a model.
             recovery = asyncio.create_task(self.self_test(scheduled.classifier))
             self._recoveries.add(recovery)
             recovery.add_done_callback(self._recoveries.discard)
@@ -108,23 +110,26 @@ class LiveModel:
         return batched
 
     async def start(self) -> None:
-        """Load the first classifier; the status is ``ready`` afterwards, or ``failed``."""
-        async with self._changing:
+        """Load the first classifier. The status is then ``ready`` or ``failed``."""
+        async with self._swap_lock:
             await self._replace()
 
     async def reload(self) -> None:
-        """Load the newest version and swap it in; if it fails to load, keep the current one."""
-        async with self._changing:
+        """Load the newest version and swap it in. If loading fails, keep the current version."""
+        async with self._swap_lock:
             try:
                 classifier = await asyncio.to_thread(self._load)
-            except Exception as error:  # any error: the current version still serves
-                log.error("the new model is rejected, the current one keeps serving: %s", error)
+            except Exception as error:  # whatever the error is, the current version can still serve
+                log.error("the new model is rejected, the current model keeps serving: %s", error)
             else:
                 self._swap(classifier)
 
     async def self_test(self, classifier: Classifier) -> None:
-        """Run the self-test of ``classifier`` if it still serves; if it fails, load it again."""
-        async with self._changing:
+        """Run the self-test of ``classifier``; if the test fails, load the model again.
+
+        A classifier that no longer serves is not tested.
+        """
+        async with self._swap_lock:
             if self.classifier is not classifier:
                 return
             try:
@@ -141,8 +146,8 @@ class LiveModel:
     async def watch(self) -> None:
         """Check the model at intervals, forever.
 
-        A newer version is loaded; if it is rejected, it is not tried again. A classifier that has
-        answered nothing since the last check runs its self-test.
+        If there is a newer version, load it; a version that is rejected is not tried again. A
+        classifier that has answered nothing since the last check runs its self-test.
         """
         interval = self._settings.check_interval_seconds
         newest = newest_version(self._settings.model)
@@ -155,11 +160,11 @@ class LiveModel:
                 await self.self_test(self.classifier)
 
     def drain(self) -> None:
-        """Become unready; requests in flight are still answered."""
+        """Set the status to ``draining``. Requests in flight are still answered."""
         self._draining = True
 
     def give_up(self, reason: object, exc_info: Exception | None = None) -> None:
-        """Log ``reason``, become failed and call ``on_failure``."""
+        """Log ``reason``, set the status to ``failed`` and call ``on_failure``."""
         log.critical("%s", reason, exc_info=exc_info)
         self._failed = True
         self._on_failure()
@@ -173,7 +178,7 @@ class LiveModel:
             return newest_version(self._settings.model)
         except OSError as error:
             log.error(
-                "the model's folder cannot be read, the current version keeps serving: %s", error
+                "the model's folder cannot be read, the current model keeps serving: %s", error
             )
             return seen
 

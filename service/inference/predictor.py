@@ -17,7 +17,7 @@ from service.inference.live_model import LiveModel
 from service.inference.scheduling import MAX_BATCH, SHORT_RUN_SECONDS, ScheduledClassifier
 from service.settings import Settings
 
-STUCK_SECONDS = 60  # for one image: the slowest that is allowed takes a few seconds of a free core
+STUCK_SECONDS = 60  # the slowest image within the limits decodes in a few seconds on a free core
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ImageAnswer:
 
     @property
     def durations(self) -> dict[str, float]:
-        """Seconds of each step."""
+        """The seconds that each step took."""
         return {
             "decode": self.decode_seconds,
             "queue": self.queue_seconds,
@@ -60,7 +60,7 @@ class BatchAnswer:
 
 
 class Predictor:
-    """Answers uploads with ``model``; decodes them on threads of its own."""
+    """Classifies uploads with ``model``. Has its own threads to decode them."""
 
     def __init__(self, settings: Settings, model: LiveModel, *, threads: int) -> None:
         self.model = model
@@ -71,7 +71,7 @@ class Predictor:
 
     @property
     def uptime_seconds(self) -> float:
-        """Seconds since this predictor was made."""
+        """Seconds since this predictor was created."""
         return time.monotonic() - self._started
 
     @property
@@ -81,12 +81,12 @@ class Predictor:
 
     @property
     def is_decoding(self) -> bool:
-        """Whether a thread decodes an image; no thread can be stopped."""
+        """Whether a thread is decoding an image now. A running thread cannot be stopped."""
         return self._decoder.is_decoding
 
     @property
     def is_stuck(self) -> bool:
-        """Whether every thread has decoded one image for so long that it will hardly return."""
+        """Whether every thread has been busy with one image for so long that it is likely hung."""
         return self._decoder.is_stuck(max(STUCK_SECONDS, self._settings.request_timeout_seconds))
 
     async def predict(self, upload: bytes) -> ImageAnswer:
@@ -109,13 +109,14 @@ class Predictor:
             InferenceError: The model failed on one of the images.
         """
         scheduled = self.model.current()
-        # Few at a time, so that an image of another request waits for few of these.
-        turns = asyncio.Semaphore(self._threads)
+        # Queue only a few images at a time: an image of another request then waits for a few of
+        # them, not for all.
+        limit = asyncio.Semaphore(self._threads)
         items: list[ImageAnswer | ImageError] = []
-        for start in range(0, len(uploads), MAX_BATCH):  # the event loop turns between slices
+        for start in range(0, len(uploads), MAX_BATCH):  # other requests run between slices
             part = uploads[start : start + MAX_BATCH]
             items += await asyncio.gather(
-                *(self._predict_in_turn(scheduled, upload, turns) for upload in part)
+                *(self._predict_file(scheduled, upload, limit) for upload in part)
             )
         return BatchAnswer(scheduled.classifier.manifest, items)
 
@@ -131,7 +132,8 @@ class Predictor:
         manifest = scheduled.classifier.manifest
         images = read_tensor(data, shape, manifest.input_size)
         answers: list[ImageAnswer] = []
-        # Few at a time, so that an image of another request waits for few of these.
+        # Queue only a few images at a time: an image of another request then waits for a few of
+        # them, not for all.
         step = MAX_BATCH * self._threads
         for start in range(0, len(images), step):
             part = [
@@ -141,7 +143,7 @@ class Predictor:
         return BatchAnswer(manifest, answers)
 
     async def watch(self) -> None:
-        """Check the threads at intervals; when all of them are stuck, the model gives up."""
+        """Check the threads at intervals. When all of them are stuck, give up the model."""
         while True:
             await asyncio.sleep(self._settings.check_interval_seconds)
             if self.is_stuck:
@@ -152,10 +154,10 @@ class Predictor:
         """Let the threads stop after their current image, without waiting for them."""
         self._decoder.close()
 
-    async def _predict_in_turn(
-        self, scheduled: ScheduledClassifier, upload: bytes, turns: asyncio.Semaphore
+    async def _predict_file(
+        self, scheduled: ScheduledClassifier, upload: bytes, limit: asyncio.Semaphore
     ) -> ImageAnswer | ImageError:
-        async with turns:
+        async with limit:
             started = time.perf_counter()
             try:
                 decoded = await self._decoder.decode(
@@ -164,7 +166,7 @@ class Predictor:
             except ImageError as error:
                 return error
             finally:
-                # Small images are decoded in the event loop, which must turn after a slow one.
+                # Small images are decoded in the event loop. After a slow one, other requests run.
                 if time.perf_counter() - started > SHORT_RUN_SECONDS:
                     await asyncio.sleep(0)
         return await self._classify(scheduled, decoded)

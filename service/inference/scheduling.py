@@ -1,4 +1,4 @@
-"""A classifier behind a batcher: where its batches run, and how many run side by side."""
+"""A classifier behind a batcher: where its batches run, and how many run in parallel."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SHORT_RUN_SECONDS = 0.001  # the event loop may be blocked for this long
 class ScheduledClassifier:
     """A classifier that takes single images and runs them in batches.
 
-    Batches run on ``pool``, which has ``threads`` threads. With one thread a short run is faster in
-    the event loop, because a thread hop costs more than it gains. A longer run stays on the thread:
-    the event loop must answer ``/health`` meanwhile.
+    Batches run on ``pool``, which has ``threads`` threads. With one thread, a short run takes place
+    in the event loop, because a thread hop costs more than it gains. A longer run stays on the
+    thread, because the event loop must answer other requests meanwhile.
     """
 
-    # The batcher's function must not refer to this object: in a reference cycle, a session that was
-    # swapped out would stay in memory until the garbage collector runs, and it runs rarely.
+    # The function that the batcher runs must not refer to this object: a reference cycle keeps an
+    # old session in memory until the garbage collector runs, and it runs rarely.
 
     def __init__(self, classifier: Classifier, pool: ThreadPoolExecutor, threads: int) -> None:
         self.classifier = classifier
@@ -46,7 +46,7 @@ class ScheduledClassifier:
         return self._batcher.depth
 
     async def classify(self, image: NDArray[np.uint8]) -> Batched[Classification]:
-        """Classify ``image``, uint8 ``[height, width]``, together with others that wait.
+        """Classify ``image``, uint8 ``[height, width]``, in one batch with other waiting images.
 
         Raises:
             Exception: The classifier failed on this image.

@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime: open one on a device and check it. The only importer of onnxruntime."""
+"""Open ONNX Runtime sessions on a device and check them. No other module imports onnxruntime."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def open_session(model: bytes, device: Device) -> onnxruntime.InferenceSession:
             return session
     if device == "cuda":
         raise DeviceError(
-            f"SERVICE_DEVICE=cuda, but {problem}; fix that, or set SERVICE_DEVICE to cpu or auto"
+            f"SERVICE_DEVICE=cuda, but {problem}; fix this, or set SERVICE_DEVICE to cpu or auto"
         )
     log.warning("the model runs on the CPU, not on CUDA: %s", problem)
     return _create_session(model, [CPU])
@@ -70,23 +70,24 @@ def check_session(session: onnxruntime.InferenceSession, manifest: Manifest) -> 
 
 def _create_session(model: bytes, providers: list[str]) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    # Batches run side by side and use all cores together, so each of them has one thread.
+    # Batches run in parallel and use all cores together, so each batch needs only one thread.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     # The manifest's hash covers the model only: weights in other files must never be read.
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", os.devnull
     )
+    # For _why_not_on_cuda: record which provider runs which node.
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
-        # With the fallback, a session whose GPU fails silently becomes a CPU session in place.
+        # With this fallback, a session whose GPU fails would silently turn into a CPU session.
         return onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
-    except Exception as error:  # the bindings' exceptions share no base class but Exception
+    except Exception as error:  # ONNX Runtime's exceptions have no narrower base class
         raise BundleError(f"ONNX Runtime cannot load model.onnx: {error}") from error
 
 
 def _why_no_cuda() -> str | None:
-    """Return why no session can use CUDA here, None if one may."""
+    """Return why CUDA cannot work on this machine, or None if no obstacle is found."""
     if CUDA not in onnxruntime.get_available_providers():
         return "this build of onnxruntime has no CUDA provider; the package onnxruntime-gpu has it"
     try:
@@ -97,13 +98,13 @@ def _why_no_cuda() -> str | None:
 
 
 def _why_not_on_cuda(session: onnxruntime.InferenceSession) -> str | None:
-    """Return which work of ``session`` does not run on CUDA, None if all heavy work does."""
+    """Return which heavy nodes of ``session`` do not run on CUDA, or None if all of them do."""
     if CUDA not in session.get_providers():
         return "the session did not get the CUDA provider; ONNX Runtime logged the reason above"
     for subgraph in session.get_provider_graph_assignment_info():
-        strays = sorted(
+        heavy_nodes = sorted(
             node.name for node in subgraph.get_nodes() if node.op_type in HEAVY_OPERATORS
         )
-        if subgraph.ep_name != CUDA and strays:
-            return f"{subgraph.ep_name} and not CUDA runs {', '.join(strays)}"
+        if subgraph.ep_name != CUDA and heavy_nodes:
+            return f"{subgraph.ep_name}, not CUDA, runs the nodes {', '.join(heavy_nodes)}"
     return None

@@ -16,7 +16,7 @@ from service.bundle import CARD_FILE, MODEL_FILE, Bundle, Manifest, self_test_im
 def linear_model(
     classes: int, height: int, width: int, *, input_name: str = "image", with_distance: bool = False
 ) -> bytes:
-    """Serialize softmax(W x / 255 + b) over uint8 ``[N, height, width]``.
+    """Serialize the ONNX model softmax(W x / 255 + b) for images uint8 ``[N, height, width]``.
 
     With ``with_distance``, a second output ``distance`` is the mean of x / 255.
     """
@@ -57,7 +57,7 @@ def linear_model(
 
 
 def linear_answer(image: NDArray[np.uint8], classes: int) -> NDArray[np.float32]:
-    """Compute the answer of ``linear_model`` to one image in NumPy: float32 ``[classes]``."""
+    """Compute with NumPy what ``linear_model`` answers to one image: float32 ``[classes]``."""
     weights, bias = _parameters(classes, *image.shape)
     exponentials = np.exp(image.reshape(-1).astype(np.float32) / 255 @ weights + bias)
     answer: NDArray[np.float32] = exponentials / exponentials.sum()
@@ -73,7 +73,10 @@ def _parameters(
 
 
 def write_linear_bundle(folder: Path, *, model: bytes | None = None, **manifest: Any) -> Bundle:
-    """Write a bundle of three classes for 20 x 30 images (height x width) to ``folder``."""
+    """Write a bundle of three classes for 20 x 30 images (height x width) to ``folder``.
+
+    ``manifest`` overrides fields of the manifest.
+    """
     fields: dict[str, Any] = {
         "name": "linear",
         "version": "1",

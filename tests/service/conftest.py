@@ -1,4 +1,4 @@
-"""Fixtures: a small real bundle and the application that serves it."""
+"""Fixtures: clients of applications that serve a small bundle or the shipped model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.settings import Settings
 
 @pytest.fixture(scope="session")
 def linear(linear_folder: Path) -> Iterator[TestClient]:
-    """Client of an application that serves the linear bundle and is ready."""
+    """Client of an application that serves the linear bundle. The model is loaded."""
     settings = Settings(model=linear_folder, device="cpu", max_upload_bytes=1_000_000)
     with TestClient(create_app(settings)) as client:
         wait_until_ready(client)
@@ -24,7 +24,7 @@ def linear(linear_folder: Path) -> Iterator[TestClient]:
 
 @pytest.fixture(scope="session")
 def shipped() -> Iterator[TestClient]:
-    """Client of an application with default settings: it serves the shipped model on the CPU."""
+    """Client of an application that serves the shipped model on the CPU. The model is loaded."""
     with TestClient(create_app(Settings(device="cpu"))) as client:
         wait_until_ready(client)
         yield client

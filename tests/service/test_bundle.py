@@ -1,4 +1,4 @@
-"""The contract of models/NAME/VERSION/."""
+"""Bundles: how models/NAME/VERSION/ is written, read and verified."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def rewrite_manifest(folder: Path, change: dict[str, Any]) -> None:
 
 
 def test_bundle_is_read_back_as_written(tmp_path: Path) -> None:
-    """Reading gives what was written, and the manifest lists each file."""
+    """A bundle is read as it was written, and its manifest lists each file except itself."""
     written = write_linear_bundle(tmp_path / "linear" / "1")
     assert read_bundle(tmp_path / "linear" / "1") == written
     assert set(written.manifest.files) == {MODEL_FILE, CARD_FILE}
@@ -33,7 +33,7 @@ def test_published_version_is_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_newest_version_has_the_highest_number(tmp_path: Path) -> None:
-    """Versions are compared as numbers; a folder without a manifest is not a version yet."""
+    """Versions are compared as numbers. A folder without a manifest is ignored."""
     for version in ("9", "10", "2"):
         write_linear_bundle(tmp_path / version, version=version)
     (tmp_path / "11").mkdir()
@@ -44,7 +44,7 @@ def test_newest_version_has_the_highest_number(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [MODEL_FILE, CARD_FILE])
 def test_changed_file_is_rejected(tmp_path: Path, name: str) -> None:
-    """One changed byte is found in any file; the error names the file and both hashes."""
+    """A changed byte in any file is detected. The error names the file and both hashes."""
     bundle = write_linear_bundle(tmp_path / "linear")
     path = bundle.folder / name
     content = bytearray(path.read_bytes())
@@ -69,7 +69,7 @@ def test_missing_file_is_named(tmp_path: Path, name: str) -> None:
     [
         ({"schema_version": 2}, "schema_version"),
         ({"class_names": ["one"]}, "class_names"),
-        ({"class_names": ["one", "one"]}, "twice"),
+        ({"class_names": ["one", "one"]}, "duplicate"),
         ({"input_size": [28]}, "input_size"),
         ({"input_size": [0, 28]}, "input_size"),
         ({"files": {}}, MODEL_FILE),
@@ -79,7 +79,7 @@ def test_missing_file_is_named(tmp_path: Path, name: str) -> None:
     ],
 )
 def test_invalid_manifest_is_rejected(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    """The error names the field that breaks the schema; no path leaves the bundle's folder."""
+    """The error names the invalid field. A file outside the bundle's folder is invalid, too."""
     folder = write_linear_bundle(tmp_path / "linear").folder
     rewrite_manifest(folder, change)
     with pytest.raises(BundleError, match=message):
@@ -98,8 +98,8 @@ def test_manifest_that_is_not_json_is_rejected(tmp_path: Path, content: bytes) -
 @pytest.mark.parametrize(
     ("coverages", "minimum_probabilities", "message"),
     [
-        ([0.9, 0.8], [[0, 0, 0], [0, 0, 0]], "coverages must rise"),
-        ([0.8, 0.9], [[0, 0, 0]], "1 rows of minimum_probabilities for 2"),
+        ([0.9, 0.8], [[0, 0, 0], [0, 0, 0]], "must ascend"),
+        ([0.8, 0.9], [[0, 0, 0]], "has 1 rows for 2 coverages"),
         ([0.8], [[0, 0]], "3 minimum probabilities per coverage"),
         ([1.8], [[0, 0, 0]], "less than or equal to 1"),
     ],
@@ -107,7 +107,7 @@ def test_manifest_that_is_not_json_is_rejected(tmp_path: Path, content: bytes) -
 def test_inconsistent_prediction_sets_are_rejected(
     tmp_path: Path, coverages: list[float], minimum_probabilities: list[list[float]], message: str
 ) -> None:
-    """Prediction sets must fit together, and fit the classes."""
+    """Thresholds that do not match the coverages or the classes are rejected."""
     folder = write_linear_bundle(tmp_path / "linear").folder
     sets = {"coverages": coverages, "minimum_probabilities": minimum_probabilities}
     rewrite_manifest(folder, {"prediction_sets": sets})

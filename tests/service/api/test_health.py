@@ -10,10 +10,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.app import create_app
-from service.errors import BundleError, DeviceError
-from service.inference.classifier import Classifier
 from service.settings import Settings
-from tests.service.bundles import linear_model, write_linear_bundle
+from tests.service.bundles import write_linear_bundle
 from tests.service.images import encode, noise
 
 
@@ -69,35 +67,3 @@ def test_service_without_a_model_says_failed_and_stops(tmp_path: Path, damage: s
         assert client.get("/health").status_code == 503
         assert client.get("/health").json()["status"] == "failed"
     assert stops == ["stop"]
-
-
-def test_cuda_is_an_error_without_a_gpu(linear_folder: Path) -> None:
-    """With device `cuda` there is no fallback to the CPU: without a GPU it is an error."""
-    from service.bundle import read_bundle
-
-    bundle = read_bundle(linear_folder)
-    automatic = Classifier(bundle, "auto")
-    assert automatic.device == ("cuda" if "CUDAExecutionProvider" in automatic.providers else "cpu")
-    if automatic.device == "cuda":
-        pytest.skip("this machine has a GPU")
-    with pytest.raises(DeviceError, match="SERVICE_DEVICE"):
-        Classifier(bundle, "cuda")
-
-
-@pytest.mark.parametrize(
-    ("model", "manifest", "message"),
-    [
-        (b"no onnx", {}, "cannot load"),
-        (linear_model(4, 20, 30), {}, "3 classes"),
-        (linear_model(3, 21, 30), {}, r"21, 30.*20, 30"),
-        (linear_model(3, 20, 30, input_name="picture"), {}, "picture"),
-        (None, {"class_names": ("one", "two"), "self_test": (0.5, 0.5)}, "2 classes"),
-    ],
-)
-def test_model_that_contradicts_its_manifest_is_rejected(
-    tmp_path: Path, model: bytes | None, manifest: dict[str, object], message: str
-) -> None:
-    """A model whose input, size or number of classes differs from its manifest is rejected."""
-    bundle = write_linear_bundle(tmp_path / "linear", model=model, **manifest)
-    with pytest.raises(BundleError, match=message):
-        Classifier(bundle, "cpu")

@@ -18,10 +18,10 @@ POISON = 13
 
 
 class BatcherMachine(RuleBasedStateMachine):
-    """Callers come, give up and are answered in any order; the test decides when a batch ends.
+    """Callers arrive, leave and get answers in any order. The test decides when a batch ends.
 
-    The answer to an item is its double, so a mixed-up answer is found. Multiples of 13 always fail,
-    and so does each batch with one of them.
+    The answer to an item is twice the item, so the test detects an answer to the wrong caller. A
+    multiple of ``POISON`` makes its whole batch fail.
     """
 
     def __init__(self) -> None:
@@ -46,13 +46,13 @@ class BatcherMachine(RuleBasedStateMachine):
         return [2 * item for item in items]
 
     def settle(self) -> None:
-        """Let the event loop do everything that it can before a batch ends."""
+        """Let the event loop do all that is possible before a batch ends."""
         for _ in range(10):
             self.loop.run_until_complete(asyncio.sleep(0))
 
     @rule(count=integers(1, 6))
-    def come(self, count: int) -> None:
-        """Some callers come."""
+    def arrive(self, count: int) -> None:
+        """Some callers arrive."""
         for _ in range(count):
             item = len(self.callers)
             self.callers[item] = self.loop.create_task(self.batcher.submit(item))
@@ -60,8 +60,8 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.callers)
     @rule(choice=integers(0, 10**6))
-    def give_up(self, choice: int) -> None:
-        """A caller leaves: it may wait, be in a batch or have its answer."""
+    def leave(self, choice: int) -> None:
+        """A caller leaves. Its item may be waiting, running or already answered."""
         item = choice % len(self.callers)
         if self.callers[item].cancel() and item not in self.started:
             self.cancelled.add(item)
@@ -85,13 +85,13 @@ class BatcherMachine(RuleBasedStateMachine):
             assert not waiting
 
     @invariant()
-    def oldest_come_first(self) -> None:
-        """Items start in the order in which they came; cancelled ones do not start."""
+    def oldest_start_first(self) -> None:
+        """Items start in the order of their arrival; cancelled items never start."""
         assert self.started == sorted(self.started)
         assert not self.cancelled & set(self.started)
 
     def teardown(self) -> None:
-        """Every caller that stayed gets the answer to its own item, or its own failure."""
+        """Every caller that stayed gets its own answer or its own error."""
         while self.running:
             self.end_a_batch(0, 1)
         for item, caller in self.callers.items():
@@ -115,7 +115,7 @@ TestBatcher.settings = settings(max_examples=100, stateful_step_count=30, deadli
 
 
 def test_single_item_runs_at_once() -> None:
-    """While a slot is free, an item does not wait for others: it is a batch of one."""
+    """While a slot is free, an item does not wait for others: it runs in a batch of one."""
 
     async def run(items: Sequence[str]) -> Sequence[str]:
         return [item.upper() for item in items]
@@ -127,7 +127,7 @@ def test_single_item_runs_at_once() -> None:
 
 
 def test_wrong_number_of_answers_is_an_error() -> None:
-    """If a batch returns too few answers, no caller waits forever."""
+    """If a batch returns too few answers, the caller gets an error and does not wait forever."""
 
     async def run(items: Sequence[str]) -> Sequence[str]:
         return items[1:]

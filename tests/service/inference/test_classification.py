@@ -1,4 +1,4 @@
-"""The uncertainty of an answer, through HTTP and a real session."""
+"""Distances and prediction sets, tested through HTTP and a real session."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ SETS = PredictionSets(
 
 @pytest.fixture
 def calibrated(tmp_path: Path) -> Iterator[TestClient]:
-    """The application on a calibrated bundle.
+    """Client of an application that serves a calibrated bundle.
 
-    The distance is the mean brightness, 0 to 1; images up to 0.6 count as known.
+    The distance is the image's mean brightness, 0 to 1. The threshold is 0.6.
     """
     bundle = write_linear_bundle(
         tmp_path / "linear" / "1",
@@ -42,10 +42,10 @@ def calibrated(tmp_path: Path) -> Iterator[TestClient]:
 
 
 @pytest.mark.parametrize(("level", "known"), [(0.2, True), (0.9, False)])
-def test_answer_says_whether_the_image_is_known(
+def test_answer_says_whether_the_image_is_in_distribution(
     calibrated: TestClient, level: float, known: bool
 ) -> None:
-    """The distance is the graph's second output; the manifest's threshold decides."""
+    """The distance is the model's second output. The manifest's threshold is applied to it."""
     body = post(calibrated, encode(np.full((20, 30), round(255 * level), np.uint8))).json()
     assert body["distance"] == pytest.approx(level, abs=0.01)
     assert body["in_distribution"] is known
@@ -56,7 +56,7 @@ def test_answer_says_whether_the_image_is_known(
 def test_prediction_set_holds_the_likely_classes(
     calibrated: TestClient, coverage: float, row: int
 ) -> None:
-    """A class is in the set if it reaches its minimum at the next calibrated coverage."""
+    """The thresholds of the lowest calibrated coverage >= ``coverage`` decide on each class."""
     body = post(calibrated, encode(PIXELS), coverage=coverage).json()
     probabilities = body["probabilities"]
     minima = dict(zip(probabilities, SETS.minimum_probabilities[row], strict=True))
@@ -67,16 +67,16 @@ def test_prediction_set_holds_the_likely_classes(
     assert len(body["prediction_set"]) == (linear_answer(PIXELS, 3) >= list(minima.values())).sum()
 
 
-def test_top_k_does_not_change_the_set(calibrated: TestClient) -> None:
-    """The prediction set covers all classes, even if ``top_k`` shows fewer."""
+def test_top_k_does_not_change_the_prediction_set(calibrated: TestClient) -> None:
+    """``top_k`` limits the probabilities, not the prediction set."""
     body = post(calibrated, encode(PIXELS), coverage=0.9, top_k=1).json()
     assert len(body["probabilities"]) == 1
     assert len(body["prediction_set"]) == 3
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.95, 0, 1, -1, "much", "nan"])
-def test_coverage_out_of_range_is_a_problem(calibrated: TestClient, coverage: Any) -> None:
-    """A coverage out of range is answered 422, with the range of this model."""
+def test_coverage_out_of_range_is_rejected(calibrated: TestClient, coverage: Any) -> None:
+    """A coverage out of range gets 422, and the error names the model's range."""
     answer = post(calibrated, encode(PIXELS), coverage=coverage)
     body = assert_problem(answer, 422, "invalid-parameter")
     assert "coverage" in body["detail"]
@@ -85,7 +85,7 @@ def test_coverage_out_of_range_is_a_problem(calibrated: TestClient, coverage: An
 
 
 def test_uncalibrated_model_answers_without_uncertainty(linear: TestClient) -> None:
-    """A bundle without calibration has none of the fields; a coverage is answered 422."""
+    """Answers of an uncalibrated bundle lack these fields; a request with a coverage gets 422."""
     body = post(linear, encode(PIXELS)).json()
     assert not {"distance", "in_distribution", "prediction_set"} & body.keys()
     answer = post(linear, encode(PIXELS), coverage=0.9)

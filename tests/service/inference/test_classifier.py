@@ -1,4 +1,4 @@
-"""The classifier: which bundles it rejects."""
+"""The classifier: its answers, its device, and the bundles that it rejects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from service.bundle import read_bundle
-from service.errors import BundleError, InferenceError
+from service.errors import BundleError, DeviceError, InferenceError
 from service.inference.classifier import Classifier, load_classifier
 from service.settings import Settings
 from tests.service.bundles import linear_answer, linear_model, write_linear_bundle
@@ -26,8 +26,38 @@ def test_batch_is_answered_in_order(linear_folder: Path) -> None:
         assert answer.class_id == expected.argmax()
 
 
+def test_cuda_is_an_error_without_a_gpu(linear_folder: Path) -> None:
+    """Without a GPU, device ``cuda`` is an error; the classifier does not fall back to the CPU."""
+    bundle = read_bundle(linear_folder)
+    automatic = Classifier(bundle, "auto")
+    assert automatic.device == ("cuda" if "CUDAExecutionProvider" in automatic.providers else "cpu")
+    if automatic.device == "cuda":
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(DeviceError, match="SERVICE_DEVICE"):
+        Classifier(bundle, "cuda")
+
+
+@pytest.mark.parametrize(
+    ("model", "manifest", "message"),
+    [
+        (b"no onnx", {}, "cannot load"),
+        (linear_model(4, 20, 30), {}, "3 classes"),
+        (linear_model(3, 21, 30), {}, r"21, 30.*20, 30"),
+        (linear_model(3, 20, 30, input_name="picture"), {}, "picture"),
+        (None, {"class_names": ("one", "two"), "self_test": (0.5, 0.5)}, "2 classes"),
+    ],
+)
+def test_model_that_contradicts_its_manifest_is_rejected(
+    tmp_path: Path, model: bytes | None, manifest: dict[str, object], message: str
+) -> None:
+    """A model whose input, size or class count differs from its manifest is rejected."""
+    bundle = write_linear_bundle(tmp_path / "linear", model=model, **manifest)
+    with pytest.raises(BundleError, match=message):
+        Classifier(bundle, "cpu")
+
+
 def test_wrong_answer_to_the_self_test_is_rejected(tmp_path: Path) -> None:
-    """A model whose self-test differs from the trained network's answer does not serve."""
+    """A model whose self-test differs from the trained network's answer is rejected."""
     bundle = write_linear_bundle(tmp_path / "m", self_test=(0.8, 0.1, 0.1))
     with pytest.raises(InferenceError, match="self-test"):
         Classifier(bundle, "cpu")
@@ -36,7 +66,7 @@ def test_wrong_answer_to_the_self_test_is_rejected(tmp_path: Path) -> None:
 def test_weights_in_other_files_are_never_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model with external weights, which no hash covers, is rejected even if the file exists."""
+    """A model with weights in another file, which no hash covers, is rejected."""
     model = onnx.load_from_string(linear_model(3, 20, 30))
     path = tmp_path / "model.onnx"
     onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=100)
@@ -46,15 +76,15 @@ def test_weights_in_other_files_are_never_read(
         Classifier(bundle, "cpu")
 
 
-def test_manifest_without_the_output_is_rejected(tmp_path: Path) -> None:
-    """A threshold for a distance that the graph lacks makes the bundle invalid."""
+def test_model_without_its_distance_output_is_rejected(tmp_path: Path) -> None:
+    """A distance threshold is invalid if the model has no output ``distance``."""
     bundle = write_linear_bundle(tmp_path / "linear" / "1", distance_threshold=1.0)
     with pytest.raises(BundleError, match="threshold for the output distance"):
         Classifier(bundle, "cpu")
 
 
 def test_other_preprocessing_is_rejected(tmp_path: Path) -> None:
-    """A bundle for another preprocessing is rejected, with both names."""
+    """A bundle for an unknown preprocessing is rejected. The error names both preprocessings."""
     folder = write_linear_bundle(tmp_path / "m", preprocessing="another").folder
     with pytest.raises(BundleError, match=r"'another' but this service has 'item-on-black'"):
         load_classifier(Settings(model=folder))

@@ -1,4 +1,4 @@
-"""The threads that decode: they hand over several uploads at once, and each fails alone."""
+"""The decoding threads: they hand over several uploads together, and each upload fails alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ assert min(map(len, FAST)) > SMALL_UPLOAD_BYTES
 
 
 def run(test: Callable[[Decoder], Coroutine[Any, Any, None]], threads: int = 1) -> None:
-    """Run ``test`` with a decoder."""
+    """Run ``test`` with a new decoder."""
 
     async def with_decoder() -> None:
         decoder = Decoder(threads, MAX_PIXELS)
@@ -39,12 +39,12 @@ def run(test: Callable[[Decoder], Coroutine[Any, Any, None]], threads: int = 1) 
 
 
 def start(decoder: Decoder, uploads: Sequence[bytes]) -> list[asyncio.Task[Decoded]]:
-    """Decode ``uploads`` that come at once."""
+    """Start to decode ``uploads``, all at the same time."""
     return [asyncio.create_task(decoder.decode(upload, SIZE)) for upload in uploads]
 
 
 def test_failure_keeps_no_image() -> None:
-    """Errors hold no pixels: a batch keeps them until its last image is done."""
+    """Errors hold no pixels: a request keeps its errors until its last image is done."""
     side = 2900
     cut = encode(Image.new("RGB", (side, side)))[:-100]
 
@@ -59,7 +59,7 @@ def test_failure_keeps_no_image() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_uploads_that_come_at_once_are_decoded_separately(threads: int) -> None:
+def test_simultaneous_uploads_are_decoded_separately(threads: int) -> None:
     """Each upload gets its own image, or fails alone."""
     damaged, too_large = FAST[0][: len(FAST[0]) // 2], encode(noise(3001, 3000), compress_level=0)
 
@@ -85,14 +85,14 @@ def test_slow_image_does_not_delay_earlier_ones() -> None:
         await asyncio.gather(*tasks[:3])
         assert not tasks[3].done()
         slow = await tasks[3]
-        assert slow.decode_seconds > 2 * PATIENCE_SECONDS  # else this test proves nothing
+        assert slow.decode_seconds > 2 * PATIENCE_SECONDS  # otherwise this test proves nothing
         await tasks[4]
 
     run(test)
 
 
 def test_slow_image_does_not_occupy_other_threads() -> None:
-    """While one thread decodes a slow image, another decodes all that came with it."""
+    """While one thread decodes a slow image, the other thread decodes all other images."""
 
     async def test(decoder: Decoder) -> None:
         slow, *fast = start(decoder, [SLOW, *FAST])
@@ -104,7 +104,7 @@ def test_slow_image_does_not_occupy_other_threads() -> None:
 
 
 def test_cancelled_upload_is_not_decoded() -> None:
-    """Slow uploads whose callers leave cost nothing, except the one that a thread decodes."""
+    """A cancelled upload leaves the queue, and no thread decodes it later."""
 
     async def test(decoder: Decoder) -> None:
         slow = await decoder.decode(SLOW, SIZE)
@@ -113,14 +113,14 @@ def test_cancelled_upload_is_not_decoded() -> None:
         for task in tasks:
             task.cancel()
         await asyncio.sleep(0.001)
-        assert decoder.depth == 0  # and its bytes are freed
+        assert decoder.depth == 0
         assert (await decoder.decode(FAST[0], SIZE)).queue_seconds < 3 * slow.decode_seconds
 
     run(test)
 
 
 def test_unexpected_error_fails_one_upload_only() -> None:
-    """Any error while decoding reaches the caller of that upload only; here the size is invalid."""
+    """An unexpected error, here due to an invalid size, reaches the caller of its upload only."""
 
     async def test(decoder: Decoder) -> None:
         impossible = asyncio.create_task(decoder.decode(FAST[0], (20,)))  # type: ignore[arg-type]
@@ -134,7 +134,7 @@ def test_unexpected_error_fails_one_upload_only() -> None:
 
 
 def test_error_is_freed_with_its_last_reference() -> None:
-    """A damaged image does not stay in memory until the garbage collector runs."""
+    """The error of a damaged image is freed even if the garbage collector is off."""
 
     async def test(decoder: Decoder) -> None:
         errors: list[weakref.ref[BaseException]] = []
@@ -155,7 +155,7 @@ def test_error_is_freed_with_its_last_reference() -> None:
 
 
 def test_waiting_is_measured() -> None:
-    """Waiting uploads are counted; an upload's queue time is all of its time except decoding."""
+    """Waiting uploads are counted. Queue time plus decoding time is an upload's total time."""
 
     async def test(decoder: Decoder) -> None:
         loop = asyncio.get_running_loop()

@@ -35,7 +35,7 @@ class BreakableClassifier(Classifier):
     released: threading.Event | None = None
 
     def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
-        """Fail if broken, and wait while the device hangs."""
+        """Fail if the device is broken; wait while it hangs."""
         if self.broken:
             raise RuntimeError("CUDA failure 999")
         if self.released is not None:
@@ -49,7 +49,7 @@ def run(
     load: Callable[[], Classifier] | None = None,
     **hooks: Any,
 ) -> None:
-    """Run ``test`` on a model that was started."""
+    """Run ``test`` with a started model."""
 
     async def main() -> None:
         threads = count_threads(settings, workers=1)
@@ -69,7 +69,7 @@ async def answer(model: LiveModel) -> str:
 
 
 async def wait_until(is_true: Callable[[], bool]) -> None:
-    """Wait for something that has no event."""
+    """Poll until ``is_true`` returns True, for conditions without an event."""
     async with asyncio.timeout(30):
         while not is_true():  # noqa: ASYNC110
             await asyncio.sleep(OFTEN)
@@ -82,8 +82,8 @@ def versions(tmp_path: Path) -> Path:
     return tmp_path / "versions"
 
 
-def test_broken_device_is_replaced_once(linear_folder: Path) -> None:
-    """After the device breaks, one caller gets an error, and a new classifier serves."""
+def test_classifier_on_a_broken_device_is_replaced_once(linear_folder: Path) -> None:
+    """After the device breaks, one caller gets an error, then a new classifier serves."""
     loaded: list[BreakableClassifier] = []
 
     def load() -> Classifier:
@@ -102,10 +102,10 @@ def test_broken_device_is_replaced_once(linear_folder: Path) -> None:
     run(Settings(), test, load)
 
 
-def test_device_that_hangs_is_replaced(
+def test_classifier_on_a_hung_device_is_replaced(
     linear_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A self-test that never ends times out, and a new classifier serves."""
+    """A self-test that hangs times out, then a new classifier serves."""
     monkeypatch.setattr("service.inference.live_model.SELF_TEST_TIMEOUT_SECONDS", 0.05)
     released = threading.Event()
     loaded: list[BreakableClassifier] = []
@@ -125,7 +125,7 @@ def test_device_that_hangs_is_replaced(
 
 
 def test_client_that_leaves_does_not_stop_the_replacement(linear_folder: Path) -> None:
-    """The model is replaced even if the client whose image failed leaves meanwhile."""
+    """The classifier is replaced even if the client that sent the failed image disconnects."""
     loaded: list[BreakableClassifier] = []
     leaves, left = threading.Event(), threading.Event()
 
@@ -153,7 +153,7 @@ def test_client_that_leaves_does_not_stop_the_replacement(linear_folder: Path) -
 
 
 def test_idle_model_finds_a_broken_device(linear_folder: Path) -> None:
-    """Without requests the self-test finds a broken device; without a replacement it fails."""
+    """An idle classifier finds a broken device. If no reload succeeds, the status is failed."""
     first = BreakableClassifier(read_bundle(linear_folder), "cpu")
     loads = iter([first])
 
@@ -181,12 +181,12 @@ def test_idle_model_finds_a_broken_device(linear_folder: Path) -> None:
 def test_unreadable_folder_does_not_end_the_watch(
     versions: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While the folder cannot be read, the version in memory serves; then a newer one is loaded."""
+    """While the folder is unreadable, the loaded version serves. Later a newer one is loaded."""
     elsewhere = versions.with_name("elsewhere")
 
     def hide() -> None:
         versions.rename(elsewhere)
-        versions.symlink_to("x" * 300)  # too long a name is an error even for root
+        versions.symlink_to("x" * 300)  # a name that is too long is an error even for root
 
     def show() -> None:
         versions.unlink()
@@ -194,7 +194,7 @@ def test_unreadable_folder_does_not_end_the_watch(
 
     async def test(model: LiveModel) -> None:
         watch = asyncio.create_task(model.watch())
-        await asyncio.sleep(0)  # the watch begins
+        await asyncio.sleep(0)  # let the watch start
         hide()
         await wait_until(lambda: "cannot be read" in caplog.text)
         assert await answer(model) == "1"
@@ -207,24 +207,24 @@ def test_unreadable_folder_does_not_end_the_watch(
 
 
 def test_bad_version_is_tried_once(versions: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A damaged newer version is rejected once; the current one serves until a good one comes."""
+    """A damaged newer version is tried once. The current one serves until a valid one arrives."""
     settings = Settings(model=versions, check_interval_seconds=OFTEN)
-    checks = 0
+    loads = 0
 
     def load() -> Classifier:
-        nonlocal checks
-        checks += 1
+        nonlocal loads
+        loads += 1
         return load_classifier(settings)
 
     async def test(model: LiveModel) -> None:
         watch = asyncio.create_task(model.watch())
-        await asyncio.sleep(0)  # the watch begins
+        await asyncio.sleep(0)  # let the watch start
         bad = write_linear_bundle(versions.with_name("bad"), version="2").folder
         (bad / MODEL_FILE).write_bytes(b"damaged")
         bad.rename(versions / "2")
         await wait_until(lambda: "the new model is rejected" in caplog.text)
         await asyncio.sleep(10 * OFTEN)
-        assert checks == 2
+        assert loads == 2
         assert await answer(model) == "1"
         assert model.status == "ready"
         good = write_linear_bundle(versions.with_name("good"), version="3").folder
@@ -268,19 +268,19 @@ def _no_garbage_collector() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_no_garbage_collector")
 def test_replaced_classifier_is_freed_without_the_garbage_collector(linear_folder: Path) -> None:
-    """A swap frees the old session and its memory, although the garbage collector is off."""
+    """A swap frees the old classifier even if the garbage collector is off."""
 
     async def test(model: LiveModel) -> None:
         await answer(model)
         old = weakref.ref(model.current().classifier)
         await model.reload()
-        await wait_until(lambda: old() is None)  # the thread that loaded drops its reference last
+        await wait_until(lambda: old() is None)  # the loading thread drops its reference last
 
     run(Settings(model=linear_folder, device="cpu", threads=1), test)
 
 
 def test_status_follows_the_model(linear_folder: Path) -> None:
-    """The status is starting, ready and draining in turn; a draining model still answers."""
+    """The status goes from starting to ready to draining. A draining model still answers."""
 
     async def test(model: LiveModel) -> None:
         statuses.append(model.status)
@@ -297,7 +297,7 @@ def test_status_follows_the_model(linear_folder: Path) -> None:
 def test_unexpected_error_while_loading_is_a_failure(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Any error at the start fails the model; only an error that nobody foresaw is traced."""
+    """Any error at the start fails the model. An unexpected error is logged with its traceback."""
     failures: list[str] = []
 
     async def test(model: LiveModel) -> None:

@@ -30,7 +30,7 @@ POISON = encode(np.full((20, 30), 255, np.uint8))
 
 
 def poisonable_model() -> bytes:
-    """Serialize a model that answers one third each, and that fails to run on a pixel of 255."""
+    """Serialize a model that answers 1/3 for each class, and that fails on a pixel of 255."""
     nodes = [
         helper.make_node("Cast", ["image"], ["wide"], to=TensorProto.INT32),
         helper.make_node("ReduceMax", ["wide"], ["brightest"], keepdims=0),
@@ -55,12 +55,12 @@ def poisonable_model() -> bytes:
 
 
 class WatchedClassifier(Classifier):
-    """A real classifier that notes the size of each batch."""
+    """A real classifier that records the size of each batch."""
 
     batches: ClassVar[list[int]] = []
 
     def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
-        """Note the batch."""
+        """Record the size of the batch and classify it."""
         self.batches.append(len(images))
         return super().classify(images)
 
@@ -71,7 +71,7 @@ def run(
     load: Callable[[], Classifier] | None = None,
     **hooks: Any,
 ) -> None:
-    """Run ``test`` on a predictor whose model was started."""
+    """Run ``test`` with a predictor whose model is started."""
 
     async def main() -> None:
         threads = count_threads(settings, workers=1)
@@ -101,11 +101,11 @@ def test_model_that_is_not_loaded_answers_nothing(linear_folder: Path) -> None:
 
 
 def test_single_image_does_not_wait_for_a_whole_tensor(linear_folder: Path) -> None:
-    """An image that comes after a tensor of many images is answered between them."""
+    """A single image waits only for a few images of a large tensor that arrived earlier."""
 
     async def test(predictor: Predictor) -> None:
         tensor = asyncio.create_task(predictor.predict_tensor(bytes(1024 * 20 * 30), "1024,20,30"))
-        for _ in range(2):  # until its first images wait
+        for _ in range(2):  # until the first images of the tensor wait
             await asyncio.sleep(0)
         WatchedClassifier.batches = []
         await predictor.predict(GOOD)
@@ -118,8 +118,9 @@ def test_single_image_does_not_wait_for_a_whole_tensor(linear_folder: Path) -> N
 def test_photos_that_wait_reach_the_model_together(
     linear_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Photos that a thread decodes in one go form one batch; a single photo does not wait."""
-    monkeypatch.setattr("service.inference.decoding.PATIENCE_SECONDS", 10)  # on a busy machine too
+    """Photos that a thread decodes together form one batch. A single photo does not wait."""
+    # On a busy machine, nine photos may take longer than the usual patience.
+    monkeypatch.setattr("service.inference.decoding.PATIENCE_SECONDS", 10)
     photos = [encode(noise(100, 100, seed)) for seed in range(9)]
 
     async def test(predictor: Predictor) -> None:
@@ -130,8 +131,8 @@ def test_photos_that_wait_reach_the_model_together(
     run(Settings(model=linear_folder, device="cpu", threads=1), test)
 
 
-def test_poisoned_image_harms_nobody_else(tmp_path: Path) -> None:
-    """An image that ONNX Runtime fails on fails alone, and the service stays ready."""
+def test_image_that_breaks_the_model_fails_alone(tmp_path: Path) -> None:
+    """If ONNX Runtime fails on an image, only this image fails, and the service stays ready."""
     bundle = write_linear_bundle(
         tmp_path / "m", model=poisonable_model(), self_test=(1 / 3, 1 / 3, 1 / 3)
     )
@@ -146,8 +147,8 @@ def test_poisoned_image_harms_nobody_else(tmp_path: Path) -> None:
     run(Settings(model=bundle.folder, device="cpu", threads=1), test)
 
 
-def test_batch_of_small_images_blocks_nobody(linear_folder: Path) -> None:
-    """The event loop turns between images that are small but slow, as colour images are."""
+def test_batch_of_small_images_does_not_block_the_event_loop(linear_folder: Path) -> None:
+    """Other tasks run between images that are small but slow to decode, such as colour images."""
     upload = encode(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
     assert len(upload) < SMALL_UPLOAD_BYTES
 
@@ -170,7 +171,7 @@ def test_batch_of_small_images_blocks_nobody(linear_folder: Path) -> None:
 
 
 def test_answer_holds_pixels_and_durations(linear_folder: Path) -> None:
-    """An answer has the number of the upload's pixels, and the seconds of each step."""
+    """An answer has the upload's number of pixels and the duration of each step."""
 
     async def test(predictor: Predictor) -> None:
         answer = await predictor.predict(encode(noise(50, 40)))
@@ -193,7 +194,7 @@ def impatient(linear_folder: Path) -> Settings:
 
 
 def test_slow_image_is_not_a_stuck_thread(impatient: Settings) -> None:
-    """A thread that decodes past the deadline of its request is not taken for a stuck one."""
+    """A thread that decodes longer than the request timeout does not count as stuck."""
     slow = encode(noise(4000, 4000), compress_level=1)
 
     async def test(predictor: Predictor) -> None:
@@ -209,7 +210,7 @@ def test_slow_image_is_not_a_stuck_thread(impatient: Settings) -> None:
 def test_stuck_threads_end_the_service(
     impatient: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When every thread decodes one image for longer than any image takes, the service gives up."""
+    """When every thread is stuck at an image, the model gives up."""
     monkeypatch.setattr("service.inference.predictor.STUCK_SECONDS", 0.01)
     slow = encode(noise(4000, 4000), compress_level=1)
     failed = asyncio.Event()

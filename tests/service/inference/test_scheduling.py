@@ -1,4 +1,4 @@
-"""Scheduling: where the batches of a classifier run, and how many run side by side."""
+"""Scheduling: where the batches of a classifier run, and how many run in parallel."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ THREADS = 3
 
 
 class WatchedClassifier(Classifier):
-    """A real classifier that notes on which threads, in which batches and how parallel it runs.
+    """A real classifier that records its threads, its batch sizes and its parallel runs.
 
-    While ``meeting`` is a barrier, each batch waits until as many batches run side by side.
+    If ``barrier`` is set, each batch waits there until enough batches run in parallel.
     """
 
-    meeting: threading.Barrier | None = None
+    barrier: threading.Barrier | None = None
 
     def watch(self, device: Literal["cuda", "cpu"], seconds_per_image: float) -> None:
-        """Begin to take notes; pretend to be a classifier on ``device``."""
+        """Start to record. Pretend to run on ``device``, at this speed."""
         self.device, self.seconds_per_image = device, seconds_per_image
         self.threads: set[int] = set()
         self.batches: list[int] = []
         self.running = self.most_running = 0
 
     def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
-        """Note the batch."""
+        """Record the batch and classify it."""
         if not hasattr(self, "batches"):
             return super().classify(images)
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         self.threads.add(threading.get_ident())
         self.batches.append(len(images))
-        if self.meeting is not None:
-            self.meeting.wait(30)
+        if self.barrier is not None:
+            self.barrier.wait(30)
         answers = super().classify(images)
         self.running -= 1
         return answers
@@ -60,13 +60,13 @@ def classifier(linear_folder: Path) -> WatchedClassifier:
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
-    """Some threads."""
+    """A pool of ``THREADS`` threads."""
     with ThreadPoolExecutor(THREADS) as threads:
         yield threads
 
 
 def classify(scheduled: ScheduledClassifier, count: int) -> None:
-    """Classify ``count`` images that come at once."""
+    """Classify ``count`` images that arrive at the same time."""
 
     async def main() -> None:
         await asyncio.gather(*(scheduled.classify(IMAGE) for _ in range(count)))
@@ -91,7 +91,7 @@ def test_only_short_runs_on_one_cpu_thread_stay_in_the_event_loop(
     threads: int,
     in_event_loop: bool,
 ) -> None:
-    """A run that is long, on a GPU or beside others runs on a thread of the pool."""
+    """A long run, a run on a GPU, or one of several parallel runs takes a thread of the pool."""
     classifier.watch(device, seconds)
     classify(ScheduledClassifier(classifier, pool, threads), 1)
     assert (classifier.threads == {threading.get_ident()}) is in_event_loop
@@ -100,9 +100,9 @@ def test_only_short_runs_on_one_cpu_thread_stay_in_the_event_loop(
 def test_cpu_runs_a_batch_on_each_thread(
     classifier: WatchedClassifier, pool: ThreadPoolExecutor
 ) -> None:
-    """On a CPU as many batches run side by side as there are threads."""
+    """On a CPU, as many batches run in parallel as there are threads."""
     classifier.watch("cpu", SHORT_RUN_SECONDS)
-    classifier.meeting = threading.Barrier(THREADS)
+    classifier.barrier = threading.Barrier(THREADS)
     classify(ScheduledClassifier(classifier, pool, THREADS), THREADS * MAX_BATCH)
     assert classifier.most_running == THREADS
 
@@ -110,7 +110,7 @@ def test_cpu_runs_a_batch_on_each_thread(
 def test_gpu_runs_one_batch_at_a_time(
     classifier: WatchedClassifier, pool: ThreadPoolExecutor
 ) -> None:
-    """A GPU has one slot, however many threads there are."""
+    """On a GPU, one batch runs at a time, even if there are several threads."""
     classifier.watch("cuda", SHORT_RUN_SECONDS / 2)
     classify(ScheduledClassifier(classifier, pool, THREADS), 5 * MAX_BATCH)
     assert classifier.most_running == 1
