@@ -8,7 +8,7 @@ BIN := .venv/bin
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
-serve: .venv/serve ## Serve the default model; HOST, PORT and SERVICE_* change it
+serve: .venv/serve ## Serve the model; set HOST, PORT and SERVICE_* to change the defaults
 	@SERVICE_HOST=$${HOST:-$${SERVICE_HOST:-127.0.0.1}} SERVICE_PORT=$${PORT:-$${SERVICE_PORT:-8000}} \
 		exec $(BIN)/python -m service serve
 
@@ -33,10 +33,10 @@ openapi: .venv/all ## Write docs/openapi.json
 torture: .venv/all ## Attack a real server for SECONDS=300 and write docs/reliability.md
 	$(BIN)/python -m tests.benchmarks.torture --seconds $(or $(SECONDS),300) --output docs/reliability.md
 
-bench: .venv/all ## Measure the service and a tutorial's application, SECONDS=4 for each cell, and write docs/performance.md
+bench: .venv/all ## Write docs/performance.md: the service and a tutorial's app, SECONDS=4 per cell
 	$(BIN)/python -m tests.benchmarks.bench --seconds $(or $(SECONDS),4) --output docs/performance.md
 
-soak: .venv/all ## Load the service for SECONDS=3600 and write its memory use into docs/performance.md
+soak: .venv/all ## Load the service for SECONDS=3600; write its memory use into docs/performance.md
 	$(BIN)/python -m tests.benchmarks.soak --seconds $(or $(SECONDS),3600) --output docs/performance.md
 
 fuzz: .venv/fuzz ## Fuzz the form parser and the image decoder, each for SECONDS=600
@@ -63,7 +63,7 @@ sbom: .venv/all ## Write build/sbom.json: the packages of the service, in Cyclon
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command 'make requirements' $(UPGRADE)
 
-requirements: .venv/all ## Write requirements/*.txt from pyproject.toml; UPGRADE=--upgrade takes new releases
+requirements: .venv/all ## Write requirements/*.txt; UPGRADE=--upgrade takes new releases
 	$(COMPILE) --extra client --extra heic --extra jax --extra tracing --extra training --extra test --extra dev \
 		--output-file requirements/all.txt
 	$(COMPILE) --constraint requirements/all.txt --output-file requirements/serve.txt

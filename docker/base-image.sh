@@ -10,7 +10,7 @@ set -eu
 
 image=fashion-classifier-base:bookworm
 log=${TMPDIR:-/tmp}/dockerd.log
-PATH=$PATH:/usr/sbin:/sbin # dockerd and debootstrap are here, and not every caller has it in PATH
+PATH=$PATH:/usr/sbin:/sbin # folders of dockerd and debootstrap, which some callers lack in PATH
 
 fail() {
     echo "base-image.sh: $1" >&2
@@ -25,7 +25,8 @@ command -v docker >/dev/null || fail "there is no docker client; install docker.
 if ! running; then
     [ "$(id -u)" = 0 ] || fail "dockerd is not running, and only root can start it"
     command -v dockerd >/dev/null || fail "dockerd is not running and not installed; install docker.io"
-    # A new session and no inherited output: a caller that waits for them must not hang.
+    # dockerd keeps running after this script. A new session and no inherited output, so that a
+    # caller that waits for the end of the session or of the output does not hang.
     setsid dockerd >"$log" 2>&1 </dev/null &
     seconds=0
     until running; do

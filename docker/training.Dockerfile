@@ -28,7 +28,7 @@ FROM ${BASE_IMAGE}
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 WORKDIR /app
-# Keras and matplotlib keep caches in the home folder, which a user without a name does not have.
+# HOME: Keras and matplotlib keep caches in the home folder, and user 10001 has none.
 # ONNX Runtime's official builds report usage to Microsoft unless this is set (its Privacy.md).
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \

@@ -17,14 +17,14 @@ from service.client import Client, Prediction
 
 FOLDER = Path(__file__).parent
 ITEM = FOLDER.parent / "tests" / "data" / "fashion-mnist-sample" / "0008_9.png"
-EMPTY = 6  # Fashion-MNIST's background has values up to this
+EMPTY = 6  # highest pixel value of the background in Fashion-MNIST
 PANEL_PIXELS, GAP_PIXELS, TITLE_PIXELS = 240, 60, 32
 ANSWER_PIXELS, BAR_PIXELS = 300, 290
 DARK, GREY, BLUE, TABLE = "#222222", "#888888", "#3b6ea8", "#b9c4c9"
 
 
 def draw_upload(item: Image.Image) -> Image.Image:
-    """Draw a photo of a brown boot on a table from ``item``, grey on black as in the data set."""
+    """Draw ``item``, a grey boot on black, as a photo of a brown boot on a table."""
     side, left, top = 360, 70, 60
     photo = Image.new("RGB", (side + 140, side + 140), TABLE)
     item = ImageOps.expand(item, border=2)  # the boot touches the edge of its image
@@ -40,8 +40,8 @@ def draw_upload(item: Image.Image) -> Image.Image:
 
 
 def draw_picture(upload: Image.Image, prediction: Prediction) -> Image.Image:
-    """Draw side by side ``upload``, what the model saw, and the three most likely classes."""
-    assert prediction.explanation is not None  # noqa: S101  the client has asked for it
+    """Draw ``upload``, what the model saw, and the three most likely classes side by side."""
+    assert prediction.explanation is not None  # noqa: S101  main() asks for it
     seen = Image.open(BytesIO(b64decode(prediction.explanation["image"])))
     step = PANEL_PIXELS + GAP_PIXELS
     size = 2 * step + ANSWER_PIXELS, TITLE_PIXELS + PANEL_PIXELS

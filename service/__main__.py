@@ -16,7 +16,8 @@ from service.machine.sizing import count_workers
 from service.server.assignment import Assignment
 from service.settings import Settings
 
-# The commands import the heavy packages themselves: a container runs "health" every few seconds.
+# Each command imports only the heavy packages that it needs: a container runs "health" every few
+# seconds, so "health" must start fast.
 
 
 def main() -> int:
@@ -29,7 +30,7 @@ def main() -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command; return its exit code, 2 if a setting is invalid."""
+    """Run the command; return its exit code, or 2 if a setting is invalid."""
     if arguments.command == "key":
         return make_key(arguments.name)
     try:
@@ -51,13 +52,18 @@ def parse_arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="serve the model in the folder SERVICE_MODEL")
     commands.add_parser(
-        "health", help="print the running service's health; exit 0 if it is ready, else 1"
+        "health",
+        help="print the running service's health and exit with 0 if the service is ready; "
+        "else print the error and exit with 1",
     )
     commands.add_parser(
-        "doctor", help="check whether the service can run on this machine, and say what to change"
+        "doctor",
+        help="check whether the service can run on this machine; print problems and what to change",
     )
     key = commands.add_parser(
-        "key", help="make an API key; standard output gets its line for SERVICE_API_KEYS_FILE"
+        "key",
+        help="make an API key; print the key to standard error, and its line for the file "
+        "SERVICE_API_KEYS_FILE to standard output",
     )
     key.add_argument("name", help="the key's owner")
     return parser.parse_args()
@@ -65,7 +71,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a model to reload
+    # Ignore SIGHUP until the service has a handler: by default, the signal kills the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     assignment = Assignment.from_environment()
     if assignment is None and (workers := count_workers(settings)) > 1:
         from service.server.supervisor import supervise
@@ -86,7 +93,7 @@ def examine(settings: Settings) -> int:
 
 
 def probe(settings: Settings) -> int:
-    """Print the running service's health; return 0 if it is ready, else 1."""
+    """Print the health of a ready service and return 0; else print the error and return 1."""
     any_address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  compared, not listened on
     host = any_address.get(settings.host, settings.host)
     url = f"http://{host}:{settings.port}/health"
@@ -103,7 +110,8 @@ def probe(settings: Settings) -> int:
 def make_key(name: str) -> int:
     """Make an API key; return 0.
 
-    The key goes to standard error, for its owner; its line goes to standard output, for the file.
+    Standard error gets the key, which only its owner needs. Standard output gets the line to add to
+    the file of API keys.
     """
     key, line = new_key(name)
     print(f"{key} is the key of {name}; it is not shown again", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The composition of the application: settings, predictor, routes and middleware."""
+"""Builds the FastAPI application from its settings: model, routes and middleware."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 
 from service.api import access, openapi, problems
 from service.api.limits import UploadLimits
+from service.api.observe import REASONS, Observe
 from service.api.routes import batch, health, metrics, models, predict
 from service.inference.classifier import load_classifier
 from service.inference.live_model import LiveModel
@@ -18,7 +19,7 @@ from service.inference.predictor import Predictor
 from service.machine.sizing import count_threads
 from service.settings import Settings
 from service.telemetry import tracing
-from service.telemetry.metrics import Metrics, Observe
+from service.telemetry.metrics import Metrics
 
 
 def create_app(
@@ -29,11 +30,11 @@ def create_app(
     threads: int | None = None,
     metrics_folder: str | None = None,
 ) -> FastAPI:
-    """Build the application. It loads its model after the start; until then /health answers 503.
+    """Build the application. After its start it loads its model; until then /health answers 503.
 
-    ``on_failure`` is called if no model can be loaded, so that the server can stop. With
-    ``starts_with_model`` the start waits until the model is loaded.
-    A supervisor gives its workers their number of ``threads`` and their ``metrics_folder``.
+    With ``starts_with_model`` it loads the model before it accepts requests. ``on_failure`` is
+    called if no model can be loaded or all threads are stuck, so that the server can stop. A
+    supervisor sets ``threads`` and ``metrics_folder`` for its workers.
     """
     threads = threads or count_threads(settings, workers=1)
     model = LiveModel(settings, lambda: load_classifier(settings), on_failure, threads=threads)
@@ -52,7 +53,7 @@ def create_app(
         predictor.close()
         model.close()
 
-    # include_router would search for the route of each request twice.
+    # With include_router, FastAPI would search the routes twice for each request.
     routes = [
         route
         for module in (predict, batch, models, health, metrics)
@@ -65,11 +66,11 @@ def create_app(
         version="0.1.0",
         lifespan=lifespan,
         redoc_url=None,
-        redirect_slashes=False,  # a redirect would repeat the client's Host header
+        redirect_slashes=False,  # a redirect would lead to any host that the client names
         telemetry=tracing.configuration(),
     )
     app.state.predictor = predictor
-    app.state.metrics = Metrics(predictor, metrics_folder)
+    app.state.metrics = Metrics(predictor, REASONS, metrics_folder)
     problems.install(app)
     openapi.install(app, with_keys=settings.api_keys_file is not None)
     # The middleware added last is the outermost.

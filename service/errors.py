@@ -11,21 +11,22 @@ ServiceError
 ├── QuotaExceededError         the client sends too many requests
 ├── DeadlineExceededError      the request was not answered in time
 ├── InferenceError             the model failed on a valid image
-└── InvalidRequestError        the request cannot be answered as it is
+└── InvalidRequestError        the client must change the request
     ├── UnknownHostError           the Host header is not a name of this service
     ├── UnknownKeyError            the API key is missing or unknown
-    ├── InvalidParameterError      a parameter is not in the range that the model allows
+    ├── InvalidParameterError      a query parameter is out of range or repeated
     ├── UnknownModelError          the named model is not served
     ├── MalformedFormError         the form does not hold exactly one file part named "file"
     ├── UnsupportedTypeError       the content type is not accepted
     ├── UploadTimeoutError         the body did not arrive in time
     ├── UploadTooLargeError        the upload has more bytes than allowed
     ├── UnreadableTensorError      the upload is not a batch of images of the model's size
-    └── ImageError                 one image is at fault; others of the request are answered
+    └── ImageError                 one image is bad; the other images are answered
         ├── ImageTooLargeError         the image has more pixels than allowed
         └── UnreadableImageError       the upload is damaged or not an image in an accepted format
 
-A message says what was received, what is allowed and what to do. A client may see it.
+A message says what was received, what is allowed and what to do. Clients see the messages of the
+errors that ``service.api.problems`` lists.
 """
 
 
@@ -60,7 +61,7 @@ class NotReadyError(ServiceError):
 class OverloadedError(ServiceError):
     """Too many uploads are in flight, by number or by bytes.
 
-    ``retry_after_seconds`` is how long the uploads in flight are likely to take.
+    ``retry_after_seconds`` is about how long the uploads in flight will take.
     """
 
     def __init__(self, message: str, retry_after_seconds: int) -> None:
@@ -85,7 +86,7 @@ class InferenceError(ServiceError):
 
 
 class InvalidRequestError(ServiceError):
-    """The request cannot be answered as it is; the subclass says why."""
+    """The client must change the request; the subclass says what is wrong with it."""
 
 
 class UnknownHostError(InvalidRequestError):
@@ -97,7 +98,7 @@ class UnknownKeyError(InvalidRequestError):
 
 
 class InvalidParameterError(InvalidRequestError):
-    """A parameter is not in the range that the model allows."""
+    """A query parameter is out of range or repeated, or there are too many parameters."""
 
 
 class UnknownModelError(InvalidRequestError):
@@ -121,7 +122,7 @@ class UploadTooLargeError(InvalidRequestError):
 
 
 class ImageError(InvalidRequestError):
-    """One image is at fault; the others of the request are answered."""
+    """One image is bad; the other images of the same request are answered."""
 
 
 class ImageTooLargeError(ImageError):

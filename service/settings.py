@@ -22,14 +22,15 @@ Listed = (NoDecode, BeforeValidator(_split))
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
 Host = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[^*/\s]+)$")]
 
-# Above this many pixels Pillow warns, and at twice as many it raises, whatever the limit is here.
+# Pillow warns about an image with more pixels than this, and rejects more than twice as many.
 PILLOW_MAX_PIXELS = 89_478_485
 
 
 class Settings(BaseSettings):
     """Every setting of the service.
 
-    The environment variable of a setting is ``SERVICE_`` and its name in capitals.
+    The environment variable of a setting is its name in capitals after ``SERVICE_``, such as
+    ``SERVICE_MAX_UPLOAD_BYTES``.
     """
 
     model_config = SettingsConfigDict(env_prefix="SERVICE_", frozen=True)
@@ -76,8 +77,8 @@ class Settings(BaseSettings):
         Field(
             ge=1,
             le=PILLOW_MAX_PIXELS,
-            description="Largest image, in pixels (width times height); for the memory that they take, those of a "
-            "TIFF or WebP count twice.",
+            description="Largest image, in pixels (width times height). A pixel of a WebP or HEIC "
+            "counts twice and of an AVIF four times, because it takes more memory.",
         ),
     ] = 50_000_000
     max_uploads_in_flight: Annotated[
@@ -137,8 +138,9 @@ class Settings(BaseSettings):
     api_keys_file: Annotated[
         Path | None,
         Field(
-            description="File of API keys, one line from `python -m service key NAME` for each. "
-            "Unset: no key is needed. `/health`, `/docs` and `/openapi.json` never need a key."
+            description="File of API keys. For each key it has a line that "
+            "`python -m service key NAME` prints. Unset: no key is needed. `/health`, `/docs` and "
+            "`/openapi.json` never need a key."
         ),
     ] = None
     rate_limit_per_minute: Annotated[
@@ -146,7 +148,7 @@ class Settings(BaseSettings):
         Field(
             ge=1,
             description="Uploads per minute for each API key, or for each client address where no "
-            "key is needed. Each worker counts alone. Unset: no limit.",
+            "key is needed. Each worker counts separately. Unset: no limit.",
         ),
     ] = None
     cors_origins: Annotated[
@@ -161,8 +163,8 @@ class Settings(BaseSettings):
         tuple[Host, ...],
         *Listed,
         Field(
-            description="Host names that requests may name in their Host header, separated by "
-            "commas. `*.example.org` allows every subdomain. Unset: any host. `/health` answers "
-            "under every name."
+            description="Host names that the Host header of a request may have, separated by "
+            "commas. `*.example.org` allows every subdomain. Unset: any host. `/health` accepts "
+            "any host."
         ),
     ] = ()

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-# TensorFlow writes banners to standard error when it is loaded. They do not concern the user.
+# TensorFlow prints log lines when it is imported. Level 3 hides all except fatal errors.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
@@ -67,6 +67,14 @@ Epochs = Annotated[int | None, typer.Option(help="Number of epochs. Default: the
 Augmentation = Annotated[
     str | None, typer.Option(help=f"{', '.join(AUGMENTATIONS)}. Default: the recipe's.")
 ]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Measure the speed and train as many epochs as end in this time. "
+        "Needs KERAS_BACKEND=jax.",
+    ),
+]
 Precision = Annotated[
     Literal["float32", "mixed_bfloat16"],
     typer.Option(help="bfloat16 is faster on processors that support it."),
@@ -77,7 +85,7 @@ Weights = Annotated[
 StartFrom = Annotated[Path | None, typer.Option("--from", help="The run to continue or fine-tune.")]
 Teachers = Annotated[
     list[Path] | None,
-    typer.Option(help="A run or bundle that gives the targets. Several are averaged."),
+    typer.Option(help="A run or bundle that gives the targets. Repeat it to average several."),
 ]
 Photos = Annotated[
     Path | None, typer.Option(help="Photos with a labels.csv, for recipes that learn from photos.")
@@ -96,6 +104,7 @@ def train(
     size: Size = 28,
     seed: Seed = 1,
     epochs: Epochs = None,
+    minutes: Minutes = None,
     augmentation: Augmentation = None,
     precision: Precision = "float32",
     weights: Weights = None,
@@ -130,7 +139,15 @@ def train(
         teachers=teacher or (),
         photos=photos,
     )
-    train_run(config, source, runs / name, start_from=start_from, weights=weights, photos=photos)
+    train_run(
+        config,
+        source,
+        runs / name,
+        start_from=start_from,
+        weights=weights,
+        photos=photos,
+        minutes=minutes,
+    )
 
 
 @app.command("list")
@@ -174,10 +191,10 @@ def evaluate(
     data: Data = None,
     output: Annotated[Path | None, typer.Option(help="The folder for a bundle's figures.")] = None,
     photos: Annotated[
-        Path | None, typer.Option(help="Photos with a labels.csv, some of them of no class.")
+        Path | None, typer.Option(help="Photos with a labels.csv, some of them without a class.")
     ] = None,
 ) -> None:
-    """Measure a run (once only) or a bundle on the test set; write metrics.json and plots."""
+    """Measure a run (only once) or a bundle on the test set; write metrics.json and plots."""
     if (measured / MANIFEST_FILE).exists():
         manifest = read_bundle(measured).manifest
         output = output or Path("evaluations") / f"{manifest.name}-{manifest.version}"
@@ -254,7 +271,8 @@ def project(
         "projection"
     ),
     run: Annotated[
-        Path | None, typer.Option(help="The run whose features are projected. Default: raw pixels.")
+        Path | None,
+        typer.Option(help="The run whose features are projected. Default: raw pixels."),
     ] = None,
     count: Annotated[int, typer.Option(min=20, help="Number of training images.")] = 2_000,
     data: Data = None,

@@ -1,5 +1,6 @@
-"""What clients meet: routes, uploads, limits, keys and errors.
+"""The HTTP interface: routes, uploads, limits, API keys, errors and the OpenAPI document.
 
-A request to ``/predict`` passes ``server/protocol``, ``api/limits``, ``api/routes/predict``,
-``api/uploads``, ``inference/predictor``, ``imaging/model_input`` and ``inference/classifier``.
+A request to ``/predict`` passes through these modules, in this order: ``server/protocol``,
+``api/limits``, ``api/routes/predict``, ``api/uploads``, ``inference/predictor``,
+``imaging/model_input`` and ``inference/classifier``.
 """

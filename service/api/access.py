@@ -1,7 +1,7 @@
-"""Who may send requests: host names, API keys, CORS and the headers that bind browsers.
+"""Who may send requests: host names, API keys, CORS and the security headers for browsers.
 
-Everybody may ask for ``/health``, because a probe knows neither the host name nor a key. ``/docs``
-and ``/openapi.json`` need no key.
+``/health`` accepts any host and needs no key, because a health probe knows neither a host name nor
+a key. ``/docs`` and ``/openapi.json`` need no key.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ CORS_RESPONSE_HEADERS = (
     "X-Request-ID",
 )
 
-# A name, or an IP address in brackets, and perhaps a port (RFC 3986, section 3.2).
+# A name or an IP address in brackets, then an optional port (RFC 3986, section 3.2).
 HOST = re.compile(r"(?P<name>[\w.~%!$&'()*+,;=-]+|\[[0-9A-Fa-f.:]+\])(:[0-9]+)?", re.ASCII)
 
-# FastAPI's page at /docs is an inline script that loads two files. A browser may load these two and
-# nothing else, and no other page may put /docs into a frame.
+# FastAPI's page at /docs has an inline script and loads Swagger UI's script and stylesheet, an icon
+# and /openapi.json. The browser may load nothing else, and no page may show /docs in a frame.
 SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5"
 PAGE_POLICY = (
     f"default-src 'none'; script-src 'unsafe-inline' {SWAGGER}/swagger-ui-bundle.js; "
@@ -48,13 +48,15 @@ PAGE_HEADERS = ((b"content-security-policy", PAGE_POLICY.encode()),)
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Add the middleware that ``settings`` ask for. It needs the request id of ``Observe``.
+    """Add the middleware that ``settings`` ask for.
+
+    ``Observe`` must be outside it, because a rejection contains the request id.
 
     Raises:
         KeysFileError: See ``KeyRing``.
     """
-    # The middleware added last is the outermost. CORS is outside of the keys, because a browser's
-    # preflight has no key, and the page must be able to read a rejection.
+    # The middleware added last is the outermost. CORS is outside RequireKey, because a browser's
+    # preflight request has no key, and a web page must be able to read a 401.
     if settings.rate_limit_per_minute is not None:
         app.add_middleware(RateLimit, buckets=TokenBuckets(settings.rate_limit_per_minute))
     if settings.api_keys_file is not None:
@@ -72,7 +74,7 @@ def install(app: FastAPI, settings: Settings) -> None:
 
 
 class AllowedHosts:
-    """Reject requests whose ``Host`` header names none of ``allowed_hosts``, except for /health."""
+    """Reject requests whose ``Host`` header is not in ``allowed_hosts``, except for /health."""
 
     def __init__(self, app: ASGIApp, allowed_hosts: tuple[str, ...]) -> None:
         self.app = app
@@ -97,7 +99,8 @@ def is_allowed_host(host: str, patterns: tuple[str, ...]) -> bool:
     """Say whether a ``Host`` header matches one of ``patterns``, which are in lower case.
 
     ``*`` matches every header, even an empty one. ``*.example.org`` matches every name below
-    ``example.org``. Case and port do not count. Starlette's TrustedHostMiddleware matches alike.
+    ``example.org``. Case and port are ignored. Starlette's TrustedHostMiddleware has the same
+    rules.
     """
     match = HOST.fullmatch(host)
     name = match["name"].lower() if match else ""
@@ -113,7 +116,7 @@ class RequireKey:
         self.keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI connection; the owner's name becomes ``client`` in its state."""
+        """Serve one ASGI connection; its state gets the name of the key's owner as ``client``."""
         if scope["type"] != "http" or not needs_key(scope["path"]):
             await self.app(scope, receive, send)
             return
@@ -138,7 +141,7 @@ def _read_key(headers: Headers) -> str:
 
 
 class SecurityHeaders:
-    """Forbid browsers to guess the type of an answer, and to run foreign code on our pages."""
+    """Add headers that forbid browsers to guess content types or to run foreign code on a page."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -161,5 +164,5 @@ def needs_key(path: str) -> bool:
     return not _is_below(path, *WITHOUT_KEY)
 
 
-def _is_below(path: str, *tops: str) -> bool:
-    return any(path == top or path.startswith(top + "/") for top in tops)
+def _is_below(path: str, *parents: str) -> bool:
+    return any(path == parent or path.startswith(parent + "/") for parent in parents)

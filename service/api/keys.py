@@ -1,8 +1,8 @@
 """The file of API keys, read again when it changes. Knows nothing about HTTP.
 
-A line is ``NAME:SHA256``, the owner and the hash of one key. Blank lines and lines that begin with
+A line is ``NAME:SHA256``: a key's owner and the key's hash. Blank lines and lines that begin with
 ``#`` are ignored. A name may have several keys, so that a new key can be added before the old one
-is removed. A file without keys is valid: then no key is accepted.
+is removed. A file without keys is valid, but then every key is rejected.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def new_key(name: str) -> tuple[str, str]:
     """Return a new key for ``name`` and its line for the file.
 
     Raises:
-        KeysFileError: ``name`` has characters that the file cannot hold, or is too long.
+        KeysFileError: ``name`` is empty, is too long or has characters that are not allowed.
     """
     if not NAME.fullmatch(name):
         raise KeysFileError(
@@ -43,14 +43,15 @@ def new_key(name: str) -> tuple[str, str]:
 class KeyRing:
     """The keys of a file.
 
-    If the file changes and is not valid any more, that is logged and the earlier keys stay valid.
+    If the file changes and the new content is not valid, an error is logged and the old keys stay
+    valid.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         """Read the keys of ``path``; ``clock`` counts seconds.
 
         Raises:
-            KeysFileError: The file cannot be read, or a line of it is not ``NAME:SHA256``.
+            KeysFileError: The file cannot be read, or one of its lines is not ``NAME:SHA256``.
         """
         self._path = path
         self._clock = clock
@@ -59,7 +60,10 @@ class KeyRing:
         self._names = _read(path)
 
     def owner(self, key: str) -> str | None:
-        """Return the name of the owner of ``key``, or None. The time taken reveals nothing."""
+        """Return the name of the key's owner, or None for an unknown key.
+
+        The time that this takes reveals nothing about the known keys.
+        """
         self._read_if_changed()
         offered = _hash(key)
         names = [name for known, name in self._names.items() if hmac.compare_digest(known, offered)]
@@ -76,7 +80,7 @@ class KeyRing:
         try:
             self._names = _read(self._path)
         except KeysFileError as error:
-            log.error("%s; the keys that were read before stay valid", error)
+            log.error("%s; the old keys stay valid", error)
         else:
             log.info("%s was read again: %d keys are valid", self._path, len(self._names))
 
@@ -95,7 +99,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def _read(path: Path) -> dict[bytes, str]:
-    """Return the owner's name by the hash of each key."""
+    """Return the owner's name for each key's hash."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

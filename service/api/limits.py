@@ -1,10 +1,11 @@
-"""Own what an upload may cost before any route sees it, as pure ASGI: how many, how large, how slow, how long."""
+"""ASGI middleware that limits uploads: how many, how large, and how long each may take."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import Callable
+from enum import Enum, auto
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -22,18 +23,31 @@ from service.errors import (
 from service.inference.live_model import Status
 from service.settings import Settings
 
-GUARD_AFTER_SECONDS = (
-    0.1  # most are answered before that, and a task for each would cost a tenth of an answer
-)
-DURATION_WEIGHT = 0.05  # of the latest upload in the running mean
+# Most uploads are answered before this delay has passed, and so need no guard task. A guard task
+# for every upload would take a tenth of the time of an answer.
+GUARD_AFTER_SECONDS = 0.1
+DURATION_WEIGHT = 0.05  # weight of the latest upload in the running mean of durations
+
+
+class UploadEnd(Enum):
+    """How an upload ends. It counts as answered as soon as its answer begins."""
+
+    ANSWERED = auto()
+    BODY_TOO_LARGE = auto()
+    BODY_TOO_LATE = auto()
+    DEADLINE_PASSED = auto()
+    CLIENT_GONE = auto()
+    SERVER_STOPPED = auto()
 
 
 class UploadLimits:
-    """Admit uploads, that is every POST, within the limits of ``settings``; all other requests pass.
+    """Admit uploads (every POST) within the limits of ``settings``; pass all other requests on.
 
-    Refused at once, before the body is read: what comes while ``status`` is not ``ready``, declares too large a body,
-    or is one too many, by number or by bytes. A body that comes slowly, or grows too large, is given up; so is a
-    request past its deadline, and one whose client has gone: its task is cancelled, so that what waits is never run.
+    An upload is rejected before its body is read if ``status`` is not ``ready``, if it declares a
+    body that is too large, or if too many uploads or bytes are in flight. An admitted upload is
+    cancelled if its body arrives too late, its deadline passes or its client disconnects. If its
+    image still waits then, the image is never classified. If the body turns out to be too large,
+    the upload is answered with 413.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, status: Callable[[], Status]) -> None:
@@ -61,127 +75,175 @@ class UploadLimits:
         self.bytes_reserved += reserved
         started = asyncio.get_running_loop().time()
         try:
-            await _AdmittedUpload(self.settings, started).run(self.app, scope, receive, send)
+            await self._serve(scope, receive, send, started)
         finally:
             self.uploads -= 1
             self.bytes_reserved -= reserved
-            self.mean_seconds += DURATION_WEIGHT * (
-                asyncio.get_running_loop().time() - started - self.mean_seconds
-            )
+            seconds = asyncio.get_running_loop().time() - started
+            self.mean_seconds += DURATION_WEIGHT * (seconds - self.mean_seconds)
 
     def _admit(self, declared: str) -> int:
-        """Return how many bytes to reserve for a body that declares its length, or does not."""
+        """Return the bytes to reserve: the declared length, else the largest length allowed."""
         if self.status() != "ready":
             raise NotReadyError(
-                f"the service is {self.status()} and takes no uploads now; try again later"
+                f"the service is {self.status()}; "
+                "it accepts uploads only while it is ready; try again later"
             )
         limits = self.settings
         size = int(declared) if declared.isdecimal() else limits.max_upload_bytes
         if size > limits.max_upload_bytes:
             raise _too_large(f"{size} bytes", limits.max_upload_bytes)
         if self.uploads >= limits.max_uploads_in_flight:
-            raise self._overloaded(
-                f"{self.uploads} uploads are in flight, which is all the service takes on at a time"
-            )
+            in_flight = f"{self.uploads} uploads are in flight"
+            raise self._overloaded(in_flight, limits.max_uploads_in_flight)
         if self.bytes_reserved + size > limits.max_bytes_in_flight:
-            raise self._overloaded(
-                f"{self.bytes_reserved} bytes are in flight; {limits.max_bytes_in_flight} are allowed"
-            )
+            in_flight = f"{self.bytes_reserved} bytes are in flight, and this upload adds {size}"
+            raise self._overloaded(in_flight, limits.max_bytes_in_flight)
         return size
 
-    def _overloaded(self, message: str) -> OverloadedError:
-        # By Little's law those in flight are done after one mean duration.
+    def _overloaded(self, in_flight: str, limit: int) -> OverloadedError:
+        # By Little's law, as many uploads as are in flight now end within one mean duration.
         seconds = max(1, math.ceil(self.mean_seconds))
-        return OverloadedError(f"{message}; try again in {seconds} s", seconds)
-
-
-class _AdmittedUpload:
-    """One admitted upload, from its first byte to its answer."""
-
-    def __init__(self, settings: Settings, started: float) -> None:
-        self._settings = settings
-        self._started = started
-        self._received = 0
-        self._complete = asyncio.Event()
-        self._given_up = False
-        self._gone = False
-        self._answering = False
-        # Without one the server has waited for as long as it may after SIGTERM.
-        self._reason: ServiceError = NotReadyError(
-            "the service stopped before it could answer; try again later"
+        return OverloadedError(
+            f"{in_flight}; at most {limit} are allowed; try again in {seconds} s", seconds
         )
-        self._guard: asyncio.Task[None] | None = None
 
-    async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        async def receive_within_limits() -> Message:
-            message = await receive()
-            self._received += len(message.get("body", b""))
-            if self._received > self._settings.max_upload_bytes:
-                self._given_up = True
-                limit = self._settings.max_upload_bytes
-                raise _too_large(f"more than {limit} bytes", limit)
-            if not message.get("more_body", False):
-                self._complete.set()
-            return message
-
-        async def send_and_note(message: Message) -> None:
-            self._answering = True
-            if message["type"] == "http.response.start" and self._given_up:
-                # Else the rest of the body would be read first, however slow or long it is.
-                MutableHeaders(scope=message)["Connection"] = "close"
-            await send(message)
-
-        request = asyncio.current_task()
-        assert request is not None  # noqa: S101  a coroutine runs in a task
-        timer = asyncio.get_running_loop().call_later(
-            GUARD_AFTER_SECONDS, self._start_guard, receive, request
-        )
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, started: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  a coroutine runs in a task
+        upload = _AdmittedUpload(receive, send, self.settings.max_upload_bytes)
+        guard = _Guard(upload, task, self.settings, started)
         try:
-            await app(scope, receive_within_limits, send_and_note)
+            await self.app(scope, upload.receive, upload.send)
         except ClientDisconnect:
             pass
         except asyncio.CancelledError:
-            request.uncancel()
-            if not self._gone and not self._answering:
-                await problem_response(scope, self._reason)(scope, receive, send_and_note)
+            task.uncancel()
+            # The guard sets ``upload.end`` before it cancels the task. Without an end, the server
+            # has cancelled the task, at its shutdown timeout.
+            error = _error_for(upload.end or UploadEnd.SERVER_STOPPED, self.settings)
+            if error is not None:
+                await problem_response(scope, error)(scope, receive, upload.send)
         finally:
-            timer.cancel()
-            if self._guard is not None:
-                self._guard.cancel()
-                self._guard = None  # its cancellation keeps its frame, and that this: a cycle for the garbage collector
+            guard.stop()
 
-    def _start_guard(self, receive: Receive, request: asyncio.Task[None]) -> None:
-        self._guard = asyncio.create_task(self._cancel_in_time(receive, request))
 
-    async def _cancel_in_time(self, receive: Receive, request: asyncio.Task[None]) -> None:
-        """Cancel a request whose body does not come, whose answer takes too long, or whose client has gone."""
-        for_upload, for_all = (
-            self._settings.upload_timeout_seconds,
-            self._settings.request_timeout_seconds,
-        )
+class _AdmittedUpload:
+    """One admitted upload: reads its body, sends its answer, and records how it ends."""
+
+    def __init__(self, receive: Receive, send: Send, max_bytes: int) -> None:
+        self._receive = receive
+        self._send = send
+        self._max_bytes = max_bytes
+        self._received_bytes = 0
+        self._body_arrived = asyncio.Event()
+        self.end: UploadEnd | None = None
+
+    async def receive(self) -> Message:
+        """Return the next message from the client.
+
+        Raises:
+            UploadTooLargeError: The body is larger than allowed.
+        """
+        message = await self._receive()
+        self._received_bytes += len(message.get("body", b""))
+        if self._received_bytes > self._max_bytes:
+            self.end = UploadEnd.BODY_TOO_LARGE
+            raise _too_large(f"more than {self._max_bytes} bytes", self._max_bytes)
+        if not message.get("more_body", False):
+            self._body_arrived.set()
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send one message of the answer."""
+        if self.end is None:
+            self.end = UploadEnd.ANSWERED
+        elif message["type"] == "http.response.start" and not self._body_arrived.is_set():
+            # On a connection that stays open, the server would read the rest of the body, however
+            # slow or long the body is.
+            MutableHeaders(scope=message)["Connection"] = "close"
+        await self._send(message)
+
+    async def wait_for_body(self) -> None:
+        """Wait until the application has read the whole body."""
+        await self._body_arrived.wait()
+
+    async def wait_for_disconnect(self) -> None:
+        """Wait until the client has disconnected or the answer is complete."""
+        await self._receive()  # after the body, the only message is http.disconnect
+
+
+class _Guard:
+    """Cancels an upload whose body is late, whose deadline passes or whose client disconnects."""
+
+    def __init__(
+        self,
+        upload: _AdmittedUpload,
+        task: asyncio.Task[None],
+        settings: Settings,
+        started: float,
+    ) -> None:
+        self._upload = upload
+        self._upload_task = task
+        self._body_deadline = started + settings.upload_timeout_seconds
+        self._deadline = started + settings.request_timeout_seconds
+        self._guard_task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(GUARD_AFTER_SECONDS, self._start)
+
+    def stop(self) -> None:
+        """Stop the guard; it no longer cancels the upload."""
+        self._timer.cancel()
+        if self._guard_task is not None:
+            self._guard_task.cancel()
+            # A cancelled task refers to its exception, the exception to a frame, and the frame to
+            # this guard. A reference from the guard to the task would close a reference cycle.
+            self._guard_task = None
+
+    def _start(self) -> None:
+        self._guard_task = asyncio.create_task(self._cancel_at_limit())
+
+    async def _cancel_at_limit(self) -> None:
+        end = await self._wait_for_end()
+        if self._upload.end is None:
+            self._upload.end = end
+            self._upload_task.cancel()
+
+    async def _wait_for_end(self) -> UploadEnd:
         try:
-            async with asyncio.timeout_at(self._started + for_all):
-                try:
-                    async with asyncio.timeout_at(self._started + for_upload):
-                        await self._complete.wait()
-                except TimeoutError:
-                    self._given_up = True
-                    self._reason = UploadTimeoutError(
-                        f"the body did not arrive within {for_upload:g} s; send it faster"
-                    )
-                else:
-                    await receive()  # after the body there is but the end of the connection
-                    if self._answering:
-                        return
-                    self._gone = True
+            async with asyncio.timeout_at(self._deadline):
+                if not await self._body_arrives_in_time():
+                    return UploadEnd.BODY_TOO_LATE
+                await self._upload.wait_for_disconnect()
+                return UploadEnd.CLIENT_GONE
         except TimeoutError:
-            if self._answering:
-                return
-            self._given_up = not self._complete.is_set()
-            self._reason = DeadlineExceededError(
-                f"the request was not answered within {for_all:g} s; try again later"
+            return UploadEnd.DEADLINE_PASSED
+
+    async def _body_arrives_in_time(self) -> bool:
+        try:
+            async with asyncio.timeout_at(self._body_deadline):
+                await self._upload.wait_for_body()
+        except TimeoutError:
+            return False
+        return True
+
+
+def _error_for(end: UploadEnd, settings: Settings) -> ServiceError | None:
+    """Return the error to send to a cancelled upload; None if no answer is sent."""
+    match end:
+        case UploadEnd.BODY_TOO_LATE:
+            seconds = settings.upload_timeout_seconds
+            return UploadTimeoutError(
+                f"the body did not arrive within {seconds:g} s; send it faster"
             )
-        request.cancel()
+        case UploadEnd.DEADLINE_PASSED:
+            seconds = settings.request_timeout_seconds
+            return DeadlineExceededError(
+                f"the request was not answered within {seconds:g} s; try again later"
+            )
+        case UploadEnd.SERVER_STOPPED:
+            return NotReadyError("the service stopped before it answered; try again later")
+        case _:
+            return None
 
 
 def _too_large(size: str, limit: int) -> UploadTooLargeError:

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI cannot read off the routes by itself."""
+"""Adds to the OpenAPI document what FastAPI cannot derive from the routes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ FILE = {"type": "string", "format": "binary"}
 
 
 def install(app: FastAPI, *, with_keys: bool) -> None:
-    """Add the problem's schema and, ``with_keys``, the API keys to the document of ``app``.
+    """Add the schema of a problem to the document, and ``with_keys`` the ways to send an API key.
 
-    FastAPI documents this override under "Extending OpenAPI".
+    FastAPI's page "Extending OpenAPI" describes how to override ``app.openapi``.
     """
     document = app.openapi
 
@@ -47,7 +47,7 @@ def _add_keys(content: dict[str, Any]) -> None:
 
 
 def problem_responses(*statuses: int) -> Responses:
-    """Return the entry of each error status that a route answers with."""
+    """Return the ``responses`` of a route for its error statuses."""
     schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
     entries: Responses = {
         status: {
@@ -64,12 +64,12 @@ def problem_responses(*statuses: int) -> Responses:
 
 
 def text_response(media_type: str) -> Responses:
-    """Return the entry of a 200 that is text and not JSON."""
+    """Return the ``responses`` of a route whose 200 is text and not JSON."""
     return {200: {"content": {media_type: {"schema": {"type": "string"}}}}}
 
 
 def upload_body(file: dict[str, Any], *raw_types: str) -> dict[str, Any]:
-    """Return the entry of a request body: a form with ``file``, or raw bytes of ``raw_types``."""
+    """Return the ``requestBody``: a form with ``file``, or raw bytes of one of ``raw_types``."""
     form = {"type": "object", "required": [FIELD], "properties": {FIELD: file}}
     content = {FORM: {"schema": form}} | {name: {"schema": FILE} for name in raw_types}
     return {"requestBody": {"required": True, "content": content}}

@@ -1,6 +1,6 @@
-"""The one table from error to HTTP status, and the bodies of errors by RFC 9457.
+"""Turns errors into responses: the HTTP status of each error, and a problem body (RFC 9457).
 
-A client never sees the text of an error that is not in the table.
+A client never sees the message of an error that is not in ``TABLE``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from service import errors
 from service.api.schemas import Problem
 
 MEDIA_TYPE = "application/problem+json"
-MAX_DETAIL_CHARACTERS = 1000  # a detail repeats only so much of what a client sent
+MAX_DETAIL_CHARACTERS = 1000  # a detail may quote the request, and a request can be long
+# Responses with these statuses have a Retry-After header.
 RETRIED = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 
 TABLE: dict[type[errors.ServiceError], tuple[int, str]] = {
@@ -50,10 +51,10 @@ def install(app: FastAPI) -> None:
 
 
 def problem_response(scope: Scope, error: errors.ServiceError) -> Response:
-    """Return the response to an error of the table.
+    """Return the response for an error of ``TABLE``.
 
     Raises:
-        ServiceError: ``error`` itself if it is not in the table.
+        ServiceError: ``error`` itself, if it is not in ``TABLE``.
     """
     if type(error) not in TABLE:
         raise error
@@ -67,13 +68,13 @@ def problem_response(scope: Scope, error: errors.ServiceError) -> Response:
 
 
 def problem_body(scope: Scope, error: errors.ServiceError) -> Problem:
-    """Return the problem of an error of the table, to be put into a larger answer."""
+    """Return the problem body for an error of ``TABLE``, for one image in the answer to a batch."""
     status, name = TABLE[type(error)]
     return _problem(status, name, str(error), scope["state"]["request_id"])
 
 
 def internal_error(scope: Scope) -> Response:
-    """Return the response to an unknown error: it reveals nothing but the request id."""
+    """Return the response for an unexpected error: it reveals only the request id."""
     return _response(
         scope,
         500,
@@ -83,13 +84,14 @@ def internal_error(scope: Scope) -> Response:
 
 
 def refuse_connection(status: int, name: str, detail: str) -> bytes:
-    """Return a whole response, head and body, for a connection that has no valid request yet.
+    """Return the bytes of a response for a connection that has not sent a valid request.
 
-    The response tells the client that the connection is closed after it.
+    The caller must close the connection after it, as the response says.
     """
     body = _problem(status, name, detail, uuid.uuid4().hex).model_dump_json().encode()
+    retry = "retry-after: 1\r\n" if status in RETRIED else ""
     head = (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{retry}"
         f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
     )
     return head.encode() + body

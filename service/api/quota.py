@@ -15,12 +15,12 @@ from service.api.problems import problem_response
 from service.errors import QuotaExceededError
 
 MINUTE_NS = 60 * 10**9
-MAX_BUCKETS = 20_000  # take about 5 MB
+MAX_BUCKETS = 20_000  # they take about 5 MB
 
 
 @dataclass(frozen=True)
 class Quota:
-    """Whether a request is admitted, how many more are, and when the next token comes."""
+    """Whether a request is admitted, how many more may follow, and when the next token comes."""
 
     admitted: bool
     remaining: int
@@ -28,11 +28,11 @@ class Quota:
 
 
 class TokenBuckets:
-    """One token bucket for each client. It holds at most ``per_minute`` tokens, one a request.
+    """One token bucket for each client. It holds up to ``per_minute`` tokens; a request takes one.
 
-    An empty bucket is full again after a minute. A bucket is stored as the time when it is full, in
-    units of ``1 / per_minute`` ns, so that one token is exactly ``MINUTE_NS`` units. A full bucket
-    carries no information and is dropped. At most ``MAX_BUCKETS`` are kept.
+    An empty bucket is full again after a minute. A bucket is stored as the time when it will be
+    full, in units of ``1 / per_minute`` ns: one token is exactly ``MINUTE_NS`` units. A full bucket
+    carries no information and is dropped. At most ``MAX_BUCKETS`` are kept, the last used ones.
     """
 
     def __init__(self, per_minute: int, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
@@ -51,13 +51,13 @@ class TokenBuckets:
         if admitted:
             missing += MINUTE_NS
         self._full_at[client] = now + missing
-        self._drop_full(now)
+        self._evict(now)
         remaining, part = divmod(self.per_minute * MINUTE_NS - missing, MINUTE_NS)
         seconds_to_next = -(-(MINUTE_NS - part) // (self.per_minute * 10**9))  # rounded up
         return Quota(admitted, remaining, seconds_to_next)
 
-    def _drop_full(self, now: int) -> None:
-        # The loop ends, because the bucket that was just used is not full.
+    def _evict(self, now: int) -> None:
+        # The loop ends at the latest at the bucket that was just used: it is not full.
         while next(iter(self._full_at.values())) <= now or len(self._full_at) > MAX_BUCKETS:
             self._full_at.popitem(last=False)
 
@@ -91,7 +91,7 @@ class RateLimit:
         else:
             seconds = quota.seconds_to_next
             error = QuotaExceededError(
-                f"the limit of {self.buckets.per_minute} uploads a minute is reached; "
+                f"the limit of {self.buckets.per_minute} uploads per minute is reached; "
                 f"try again in {seconds} s",
                 seconds,
             )
@@ -99,7 +99,7 @@ class RateLimit:
 
 
 def _network(scope: Scope) -> str:
-    """Return the client's IPv4 address, or its IPv6 network of 64 bits, which one client owns."""
+    """Return the client's IPv4 address, or its IPv6 /64 network, which belongs to one client."""
     host: str = scope["client"][0] if scope.get("client") else ""
     try:
         address = ipaddress.IPv6Address(host)

@@ -1,4 +1,4 @@
-"""The JSON bodies that go over HTTP, and the query of a prediction.
+"""The JSON bodies of the API, and the query parameters of an upload.
 
 The string below a field is its description in the OpenAPI document.
 """
@@ -15,14 +15,14 @@ class Schema(BaseModel):
 
 
 class PredictionQuery(Schema):
-    """The query of an upload. An unknown parameter is an error, so that a typo is noticed."""
+    """The query parameters of an upload. An unknown one is an error, so that typos are noticed."""
 
     model_config = ConfigDict(extra="forbid")
 
     top_k: Annotated[int | None, Field(ge=1)] = None
     """Return only the k most likely classes, most likely first."""
     explain: bool = False
-    """Add `explanation`: what the model saw of the image."""
+    """Add `explanation`: the image as the model saw it."""
     coverage: Annotated[float | None, Field(gt=0, lt=1)] = None
     """Add `prediction_set`, which contains the right class with at least this probability."""
 
@@ -35,19 +35,19 @@ class Model(Schema):
 
 
 class Explanation(Schema):
-    """What the model saw of an image.
+    """The image as the model saw it, and how it was made from the upload.
 
     `background`, `item_box` and `mask_quality` are absent if the image was used unchanged.
     """
 
     image: str
-    """What the model saw: a grey PNG of the model's input size, in base64."""
+    """The image as the model saw it: a grey PNG of the model's input size, in base64."""
     polarity: Literal["negated", "kept"]
     """`negated` if dark and light were swapped: the model expects a bright item on black."""
     mirrored: bool
-    """Whether the item was mirrored because its left half is the heavier one."""
+    """Whether the item was mirrored, because its left half was brighter than its right half."""
     background: str | None = None
-    """Colour of the background, as #rrggbb."""
+    """Colour of the background of the upload, as #rrggbb."""
     item_box: tuple[float, float, float, float] | None = None
     """Left, top, right and bottom of the item, as fractions of the upright image's size."""
     mask_quality: float | None = None
@@ -66,7 +66,7 @@ class ImagePrediction(Schema):
     probability: float
     """Probability of the most likely class."""
     probabilities: dict[str, float]
-    """Probability by class name, in label order; with `top_k`, most likely first."""
+    """Probability of each class by name, in label order; with `top_k`, most likely first."""
     explanation: Explanation | None = None
     """Only with `explain`."""
     distance: float | None = None
@@ -99,7 +99,7 @@ class Prediction(ImagePrediction):
 
 
 class Problem(Schema):
-    """An error, in the form of RFC 9457 (``application/problem+json``)."""
+    """An error in the format of RFC 9457 (``application/problem+json``)."""
 
     type: str
     """Stable identifier of this kind of error."""
@@ -134,7 +134,7 @@ class InputFormat(Schema):
     width: int
     """In pixels."""
     preprocessing: str
-    """Name of the rule by which uploaded images are converted."""
+    """Name of the rules that convert an uploaded image."""
 
 
 class ModelDetails(Model):
@@ -144,7 +144,7 @@ class ModelDetails(Model):
     """In label order."""
     input: InputFormat
     metrics: dict[str, Any]
-    """The figures of the model card."""
+    """The measurements in the model card, such as the accuracy."""
 
 
 class Models(Schema):
@@ -158,16 +158,16 @@ class Health(Schema):
 
     status: Literal["starting", "ready", "draining", "failed"]
     model: Model | None = None
-    """Null until the model is loaded."""
+    """Null while no model is loaded."""
     device: Literal["cuda", "cpu"] | None = None
-    """Where inference runs; null until the model is loaded."""
+    """Where inference runs; null while no model is loaded."""
     providers: list[str]
     """ONNX Runtime's execution providers, as the session reports them."""
     uptime_seconds: float
-    """Seconds since this process began to serve."""
+    """Seconds since this process started."""
 
 
 class Liveness(Schema):
-    """The process runs."""
+    """Says that the process runs."""
 
     status: Literal["alive"] = "alive"

@@ -1,6 +1,6 @@
-"""From a request's body to the bytes of the uploaded files, in memory.
+"""Reads the uploaded files from a request's body, in memory.
 
-No file is written to disk, and no file name is used.
+No file is written to disk, and the file names are ignored.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ FIELD = "file"
 MAX_PARTS = 8
 MAX_PART_HEAD_BYTES = 4096
 MAX_PART_LINES = 16
-# Semicolons in a header. Those in quotes count too: where a form's charset lacks a character of a
-# file name, browsers write "&#1078;".
+# Most semicolons allowed in one header, quoted ones included. A file name can have many: browsers
+# write "&#1078;" for a character that the form's charset lacks.
 MAX_OPTIONS = 256
 
 
 async def read_upload(request: Request) -> bytes:
-    """Return the bytes of the uploaded file: the form's one part named ``file``, or the raw body.
+    """Return the bytes of the uploaded file: the form's only part named ``file``, or the raw body.
 
     Raises:
         UnsupportedTypeError: The content type is not accepted.
@@ -44,10 +44,12 @@ async def read_upload(request: Request) -> bytes:
 
 
 async def read_batch(request: Request) -> list[bytes] | bytes:
-    """Return the bytes of each of the form's parts named ``file``, in order; or the raw body.
+    """Return the bytes of each part named ``file``, in the form's order, or the raw body.
 
     Raises:
-        UnsupportedTypeError, MalformedFormError, UploadTooLargeError: As ``read_upload``.
+        UnsupportedTypeError: The content type is not accepted.
+        MalformedFormError: The form is damaged or does not hold 1 to ``MAX_BATCH_IMAGES`` files.
+        UploadTooLargeError: See ``limits.UploadLimits``.
     """
     boundary = _read_boundary(request, "application/octet-stream")
     body = await _read_body(request)
@@ -62,7 +64,7 @@ async def read_batch(request: Request) -> list[bytes] | bytes:
 
 
 async def _read_body(request: Request) -> bytes:
-    # Request.body() would keep the body in memory beside the files cut out of it.
+    # Request.body() would keep the body in memory together with the files copied from it.
     return b"".join([chunk async for chunk in request.stream()])
 
 
@@ -96,9 +98,9 @@ def _read_boundary(request: Request, *raw_types: str) -> bytes | None:
 
 
 def _read_files(body: bytes, boundary: bytes, max_parts: int) -> list[bytes]:
-    # A part's content is everything up to the next delimiter (RFC 2046, section 5.1.1), so the
-    # form is split at its delimiters. A parser that reads byte by byte takes five times as long
-    # for a small image.
+    # A part ends where the next delimiter begins (RFC 2046, section 5.1.1), so this splits the form
+    # at its delimiters. A parser that reads byte by byte takes five times as long for a small
+    # image.
     first_delimiter = b"--" + boundary
     start, *segments = body.split(b"\r\n" + first_delimiter, max_parts + 2)
     if start.startswith(first_delimiter):
@@ -130,7 +132,7 @@ def _read_part(segment: bytes) -> _Part:
     if not blank_line:
         raise _damaged("no blank line ends the headers of a part")
     if not segment.startswith(b"\r\n"):
-        raise _damaged("a line in it begins like its boundary")
+        raise _damaged("a line begins with the boundary but does not end after it")
     line_count = head.count(b"\r\n")
     if len(head) > MAX_PART_HEAD_BYTES or line_count > MAX_PART_LINES:
         raise MalformedFormError(
@@ -139,18 +141,20 @@ def _read_part(segment: bytes) -> _Part:
         )
     lines = (line.partition(b":") for line in head.split(b"\r\n"))
     headers = {name.lower(): value for name, _, value in lines}
-    _, options = _read_options(headers.get(b"content-disposition", b""), "a part of the form")
+    disposition = headers.get(b"content-disposition", b"")
+    _, options = _read_options(disposition, "the Content-Disposition of a part")
     name = options.get(b"name", b"").decode("utf-8", "replace")
     return _Part(name, b"filename" in options, content)
 
 
-def _read_options(header: bytes, whose: str) -> tuple[bytes, dict[bytes, bytes]]:
-    if header.count(b";") > MAX_OPTIONS:  # the parser is slow on many
+def _read_options(header: bytes, header_name: str) -> tuple[bytes, dict[bytes, bytes]]:
+    if header.count(b";") > MAX_OPTIONS:  # the parser is slow if there are many
         raise MalformedFormError(
-            f"{whose} has more than {MAX_OPTIONS} options; let your HTTP library set them"
+            f"{header_name} has more than {MAX_OPTIONS} options; "
+            "let your HTTP library set this header"
         )
     return parse_options_header(header)
 
 
-def _damaged(how: str) -> MalformedFormError:
-    return MalformedFormError(f"the multipart form is damaged: {how}; send the whole form again")
+def _damaged(reason: str) -> MalformedFormError:
+    return MalformedFormError(f"the multipart form is damaged: {reason}; send the whole form again")

@@ -14,7 +14,7 @@ if _missing := [name for name in ("httpx2", "rich", "stamina", "typer") if find_
         f"the client needs packages that are not installed: {', '.join(_missing)}. "
         "Run: pip install 'fashion-classifier[client]'"
     )
-    # `python -m service.client` has argv[0] "-m" during this import. SystemExit prints no traceback.
+    # With `python -m service.client`, argv[0] is "-m" here. SystemExit prints no traceback.
     raise SystemExit(_message) if sys.argv[0] == "-m" else ModuleNotFoundError(_message)
 
 from service.client.client import AsyncClient, Client, Prediction

@@ -64,7 +64,7 @@ class _RateColumn(ProgressColumn):
 def _classify_into_file(
     client: AsyncClient, images: list[Path], concurrency: int, file: RowFile, summary: Summary
 ) -> int:
-    """Classify images; return 0 at the end, 1 after an error that stops the run, 130 after Ctrl-C."""
+    """Return the exit code: 0 at the end, 1 after an error that stops the run, 130 after Ctrl-C."""
     columns = BarColumn(), MofNCompleteColumn(), _RateColumn(), TimeRemainingColumn()
     try:
         with Progress(*columns, console=Console(stderr=True)) as progress:

@@ -54,7 +54,7 @@ class Prediction:
 
 @dataclass(eq=False)
 class _Caller:
-    """The arguments of Client and AsyncClient, and the settings made of them. Does no I/O."""
+    """The arguments of Client and AsyncClient, and the settings derived from them. Does no I/O."""
 
     url: str
     api_key: str | None = field(default=None, repr=False)
@@ -224,7 +224,7 @@ def _parse_answer(response: httpx2.Response) -> Prediction:
             distance=body.get("distance"),
             in_distribution=body.get("in_distribution"),
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         message = f"{response.url} answered 200 without a prediction: {response.text[:200]}"
         raise UnexpectedAnswerError(message) from error
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from service.client.errors import UsageError
 
-IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # browsers show them
+IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # web formats
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:
@@ -29,7 +29,8 @@ def _find(argument: str) -> list[Path]:
         raise UsageError(f"{argument} is not a file or folder, and as a glob it matches nothing")
     images = [image for match in matches for image in _list_images(Path(match))]
     if not images:
-        raise UsageError(f"{argument} has no image; the suffixes are {', '.join(IMAGE_SUFFIXES)}")
+        suffixes = ", ".join(IMAGE_SUFFIXES)
+        raise UsageError(f"{argument} has no image file. Image files end in {suffixes}")
     return images
 
 

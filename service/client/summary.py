@@ -65,4 +65,4 @@ class Summary:
             share = f"{sum(hits)} of {len(hits)} labelled and classified images"
             yield f"accuracy: {fmean(hits):.2%} ({share})"
         elif self.labels_from_folders:
-            yield "accuracy: unknown, no classified image is in a folder named after a class or its id"
+            yield "accuracy: unknown, no classified image is in a folder named after a class or id"

@@ -1,7 +1,7 @@
-"""Own the way from image bytes to the model's input: orientation, crop, polarity, size. The only importer of Pillow.
+"""From the bytes of an image to the model's input: crop, polarity and size.
 
-Everything geometric is here, for training as for serving; everything arithmetic is in the model.
-Must know nothing of HTTP or of the model.
+Everything geometric is in this folder, for training and for serving; everything arithmetic is in
+the model. Knows nothing about HTTP or the model.
 """
 
 from dataclasses import dataclass
@@ -11,47 +11,25 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFilter, ImageOps
-from PIL.ExifTags import Base
 
-from service.errors import ImageTooLargeError, UnreadableImageError
+from service.imaging.files import read_picture
 from service.imaging.item import Item, find_item
-from service.imaging.screening import screen
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-MAX_SIDE_PIXELS = 32_768
-PIXEL_WEIGHTS = {
-    "WEBP": 2,
-    "TIFF": 2,
-}  # decoding takes up to 17 and 16 bytes of each, and of other formats 8
-MAX_EXIF_BYTES = 65_536  # what a segment of a JPEG holds
-MAX_STRIPS = 16_384  # of a TIFF, or tiles
-REDUCED_SCALE = 4  # large images are first brought down to no less than this times the model's size
-BAND_PIXELS = 2**18  # of a large image, converted at a time
-ITEM_SIDE_PIXELS = 96  # of the longer side, for the search for the item
-DARK_GROUND = (
-    40  # of Lab's lightness of 100: on a lighter ground the data set's authors always negate
-)
-ORIENTATIONS = {  # EXIF's: how an image is stored -> what makes it upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+REDUCED_SCALE = 4  # large images are first averaged down to at least this times the model's size
+ITEM_SIDE_PIXELS = 96  # of the longer side, in the search for the item
+DARK_BACKGROUND = 40  # of 100 in Lab's lightness: on a lighter one the data set is always negated
 PREPROCESSING = "item-on-black"
-"""The name of the rule that ``read_image`` follows; a model's manifest names the rule that it expects."""
+"""The rule that ``read_image`` follows; the manifest of a model names the rule that it expects."""
 SUPERSEDED = frozenset({"fit-pad"})
-"""Rules of earlier releases whose models this one serves: see docs/decisions/0004-find-the-item.md."""
+"""Rules of older models that are served too: see docs/decisions/0004-find-the-item.md."""
 
 
 @dataclass(frozen=True)
 class ModelInput:
-    """``image`` is uint8 ``[height, width]`` of the model; ``source_pixels`` counts those of the upload.
+    """A model's input: ``image`` is uint8 ``[height, width]``.
 
-    ``item`` is what was found in a photo, ``negated`` and ``mirrored`` whether it was: they say nothing of an image
-    that was taken as it is.
+    ``source_pixels`` counts the pixels of the upload. ``item`` is what was found in a photo, and
+    None if the image was taken as it is. ``negated`` and ``mirrored`` say what was done to it.
     """
 
     image: NDArray[np.uint8]
@@ -61,14 +39,14 @@ class ModelInput:
     mirrored: bool = False
 
     def to_png(self) -> bytes:
-        """Encode what the model sees."""
+        """Encode the image that the model sees."""
         buffer = BytesIO()
         Image.fromarray(self.image).save(buffer, "PNG")
         return buffer.getvalue()
 
     @property
     def item_box(self) -> tuple[float, float, float, float] | None:
-        """(left, top, right, bottom) of the item in shares of the upright photo's width and height."""
+        """(left, top, right, bottom) as shares of the upright photo's width and height."""
         if self.item is None:
             return None
         height, width = self.item.mask.shape
@@ -76,154 +54,36 @@ class ModelInput:
         return left / width, top / height, right / width, bottom / height
 
     @property
-    def ground_hex(self) -> str | None:
-        """The colour of the ground as CSS writes it: #rrggbb in sRGB."""
-        return None if self.item is None else _to_hex(self.item.ground)
+    def background_hex(self) -> str | None:
+        """The colour of the background as CSS writes it: #rrggbb in sRGB."""
+        return None if self.item is None else _to_hex(self.item.background)
 
 
 def read_image(data: bytes, size: tuple[int, int], max_pixels: int) -> ModelInput:
-    """Turn the bytes of an image into the model's input, a bright item on black.
+    """Turn the bytes of an image into the model's input of ``size`` (height, width).
 
-    The first frame is oriented by its EXIF tag and flattened over white where transparent. A grey image of the model's
-    size is then taken as it is, pixel for pixel. In any other the item is found (``service.imaging.item``), and what happened
-    to the data set's photos is done to it (Xiao et al. 2017, section 2, without the sharpening): cropped, its longer
-    edge brought to ``size`` (height, width), centred, made grey and negated. The ground is black, and an item on a dark
-    ground is not negated if it is lighter than that. An item that is heavier on its left is mirrored: the data set's
-    shoes all point to the left, and so a mirrored photo gets the same answer.
+    A grey image of that size is taken as it is, pixel for pixel. In any other image the item is
+    found (``service.imaging.item``) and treated like the photos of the data set (Xiao et al. 2017,
+    section 2, without the sharpening): it is cut out, scaled until it fills ``size``, centred on
+    black, made grey and negated. An item that is lighter than a dark background is not negated.
+    An item that is heavier on its left is mirrored: the data set's shoes all point to the left, so
+    a photo and its mirror image get the same answer.
 
     Raises:
-        ImageTooLargeError: The header declares more than ``max_pixels``; nothing was decoded.
-        UnreadableImageError: The bytes are no image of an accepted format, or a damaged one.
+        ImageTooLargeError: The header declares more than ``max_pixels``. Nothing was decoded.
+        UnreadableImageError: The bytes are not an image of an accepted format, or are damaged.
     """
-    image = _open(data, max_pixels)
-    _check(image, max_pixels)
-    source_pixels = image.width * image.height
-    image = _decode(image, REDUCED_SCALE * max(size), len(data))
+    picture = read_picture(data, max_pixels, REDUCED_SCALE * max(size))
+    image = picture.image
     if (image.height, image.width) == size and _is_grey(image):
-        return ModelInput(np.asarray(image.convert("L")), source_pixels)
+        return ModelInput(np.asarray(image.convert("L")), picture.source_pixels)
     item = find_item(_to_lab(_scale(image, ITEM_SIDE_PIXELS)))
-    negated = item.is_darker_than_ground or item.ground[0] > DARK_GROUND
+    negated = item.is_darker_than_background or item.background[0] > DARK_BACKGROUND
     grey = image.convert("L")
     cut = _cut_out(ImageOps.invert(grey) if negated else grey, item, size)
     mirrored = _is_heavier_on_its_left(cut)
-    return ModelInput(
-        _centre(cut[:, ::-1] if mirrored else cut, size), source_pixels, item, negated, mirrored
-    )
-
-
-def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """Read the header alone."""
-    if not data:
-        raise UnreadableImageError(f"the upload is empty; send an image ({', '.join(FORMATS)})")
-    screen(data, max_pixels // PIXEL_WEIGHTS["TIFF"])
-    try:
-        return Image.open(BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLargeError(
-            f"the image has more than the {max_pixels} pixels allowed; scale it down"
-        ) from error
-    except Exception as error:  # as below: a damaged header makes Pillow raise anything
-        raise UnreadableImageError(
-            f"the upload of {len(data)} bytes is not an image in an accepted format; send {', '.join(FORMATS)}"
-        ) from error
-
-
-def _check(image: Image.Image, max_pixels: int) -> None:
-    """Refuse by its header what would cost more than an image can be worth."""
-    max_pixels //= PIXEL_WEIGHTS.get(str(image.format), 1)
-    if image.width * image.height > max_pixels or max(image.size) > MAX_SIDE_PIXELS:
-        raise ImageTooLargeError(
-            f"the {image.format} image has {image.width} x {image.height} pixels; at most {max_pixels} are allowed, "
-            f"and {MAX_SIDE_PIXELS} a side; scale it down"
-        )
-    strips = len(getattr(image, "tile", ()))
-    if strips > MAX_STRIPS:
-        raise UnreadableImageError(
-            f"the {image.format} image is in {strips} strips or tiles; at most {MAX_STRIPS} are read; save it anew"
-        )
-
-
-def _decode(image: Image.Image, shortest: int, upload_bytes: int) -> Image.Image:
-    """Return the image upright, as L or RGB, its shorter edge no shorter than ``shortest`` if it was longer."""
-    if min(image.size) > 2 * shortest:
-        # A JPEG is then decoded at a half, a quarter or an eighth; others take no notice.
-        image.draft("RGB", (shortest, shortest))
-    try:
-        image.load()
-        for key in (
-            "exif",
-            "Raw profile type exif",
-        ):  # the latter in hexadecimal numbers, with spaces
-            if len(image.info.get(key, "")) > MAX_EXIF_BYTES:
-                del image.info[
-                    key
-                ]  # no camera writes as much, and an object would be made of each number in it
-        orientation = image.getexif().get(Base.Orientation)
-        small = _flatten(_shrink(image, shortest))
-        # Not ``ImageOps.exif_transpose``, which writes the EXIF anew and fails on what no reader minds.
-        return small.transpose(ORIENTATIONS[orientation]) if orientation in ORIENTATIONS else small
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise whatever a damaged file leads them to, not only OSError
-        raise UnreadableImageError(
-            f"the {image.format} image of {upload_bytes} bytes is damaged or incomplete; send it again"
-        ) from error
-
-
-def _shrink(image: Image.Image, shortest: int) -> Image.Image:
-    """Bring deeper grey to 8 bits, and average a large image down, before other steps make copies of it."""
-    factor = max(1, min(image.size) // shortest)
-    is_deep = image.mode.startswith(("I", "F"))
-    if not is_deep and factor == 1:
-        return image
-    if image.mode in ("L", "RGB") and not image.has_transparency_data:
-        return image.reduce(factor)
-    # Copies are made of a band of rows at a time: those of a whole image can take a gigabyte.
-    rows = factor * max(1, BAND_PIXELS // (factor * image.width))
-    boxes = [
-        (0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)
-    ]
-    span = _span(image, boxes) if image.mode in ("I", "F") else None
-    bands = [_reduce(_to_8_bit(image.crop(box), span), factor) for box in boxes]
-    shrunk = Image.new(bands[0].mode, (bands[0].width, sum(band.height for band in bands)))
-    for box, band in zip(boxes, bands, strict=True):
-        shrunk.paste(band, (0, box[1] // factor))
-    return shrunk
-
-
-def _span(image: Image.Image, boxes: list[tuple[int, int, int, int]]) -> tuple[float, float]:
-    """Return the least and the largest value of 32-bit grey; what is no finite number counts as 0."""
-    ends = [(values.min(), values.max()) for values in (_finite(image.crop(box)) for box in boxes)]
-    return float(min(low for low, _ in ends)), float(max(high for _, high in ends))
-
-
-def _finite(image: Image.Image) -> NDArray[np.float32]:
-    return np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
-
-
-def _to_8_bit(image: Image.Image, span: tuple[float, float] | None) -> Image.Image:
-    """Scale deeper grey to 8 bits, where Pillow would clip: 16-bit by its full range, 32-bit by its ``span``."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
-    if span is None:
-        return image
-    low, high = span
-    values = _finite(image) - np.float32(low)
-    return Image.fromarray((values * np.float32(255 / max(high - low, 1e-12))).astype(np.uint8))
-
-
-def _reduce(image: Image.Image, factor: int) -> Image.Image:
-    if image.has_transparency_data:
-        # RGBa weighs the colours by their opacity: invisible ones must not show.
-        return image.convert("RGBA").convert("RGBa").reduce(factor).convert("RGBA")
-    return (image if image.mode in ("L", "RGB") else image.convert("RGB")).reduce(factor)
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image if image.mode == "L" else image.convert("RGB")
-    rgba = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    centred = _centre(cut[:, ::-1] if mirrored else cut, size)
+    return ModelInput(centred, picture.source_pixels, item, negated, mirrored)
 
 
 def _is_grey(image: Image.Image) -> bool:
@@ -234,24 +94,23 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def _scale(image: Image.Image, side_pixels: int) -> Image.Image:
-    """Bring the longer edge to ``side_pixels``, averaging."""
+    """Scale the longer edge to ``side_pixels``."""
     scale = side_pixels / max(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    return image.resize(
-        size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR, reducing_gap=2.0
-    )
+    smooth = Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR
+    return image.resize(size, smooth, reducing_gap=2.0)
 
 
 def _to_lab(image: Image.Image) -> NDArray[np.float32]:
-    """Convert to Lab ``[height, width, 3]``: lightness 0 to 100, then green to red and blue to yellow, -128 to 127.
+    """Convert to Lab ``[height, width, 3]``: lightness 0 to 100, then two colour axes -128 to 127.
 
-    The image is blurred a little before: what is sought is larger than a pixel, and noise is not.
+    The axes go from green to red and from blue to yellow. The image is blurred a little before:
+    items are larger than a pixel, and noise is not.
     """
     blurred = image.convert("RGB").filter(ImageFilter.BoxBlur(1))
     encoded = np.asarray(ImageCms.applyTransform(blurred, _lab_transform()))
-    planes = np.empty(
-        (3, *encoded.shape[:2]), np.float32
-    )  # each by itself: most steps take a plane or a pixel's sum
+    # Each plane is contiguous, because most steps work on one plane.
+    planes = np.empty((3, *encoded.shape[:2]), np.float32)
     np.multiply(encoded[..., 0], 100 / 255, out=planes[0])
     planes[1:] = encoded[..., 1:].view(np.int8).transpose(2, 0, 1)
     return planes.transpose(1, 2, 0)
@@ -260,7 +119,7 @@ def _to_lab(image: Image.Image) -> NDArray[np.float32]:
 @cache
 def _lab_transform() -> ImageCms.ImageCmsTransform:
     srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
-    # Several threads share it, which Little CMS allows without its cache of one pixel.
+    # Several threads share the transform: Little CMS allows it without its cache of one pixel.
     return ImageCms.buildTransform(srgb, lab, "RGB", "LAB", flags=ImageCms.Flags.NOCACHE)
 
 
@@ -277,16 +136,14 @@ def _srgb_transform() -> ImageCms.ImageCmsTransform:
 
 
 def _cut_out(grey: Image.Image, item: Item, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Cut the item out of ``grey``, on black, as large as fits into ``size``."""
+    """Cut the item out of ``grey`` on black, as large as fits into ``size``."""
     height, width = size
     left, top, right, bottom = item.box
     rows, columns = item.mask.shape
-    across, down = grey.width / columns, grey.height / rows
-    scale = min(width / ((right - left) * across), height / ((bottom - top) * down))
-    inner = (
-        max(1, round((right - left) * across * scale)),
-        max(1, round((bottom - top) * down * scale)),
-    )
+    across, down = grey.width / columns, grey.height / rows  # pixels of the photo a pixel of mask
+    item_width, item_height = (right - left) * across, (bottom - top) * down
+    scale = min(width / item_width, height / item_height)
+    inner = max(1, round(item_width * scale)), max(1, round(item_height * scale))
     photo_box = left * across, top * down, right * across, bottom * down
     values = np.asarray(grey.resize(inner, Image.Resampling.LANCZOS, photo_box, reducing_gap=2.0))
     smooth = Image.Resampling.BOX if right - left > inner[0] else Image.Resampling.BILINEAR
@@ -300,7 +157,7 @@ def _is_heavier_on_its_left(cut: NDArray[np.uint8]) -> bool:
 
 
 def _centre(cut: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Lay ``cut`` on the middle of black of ``size``."""
+    """Place ``cut`` in the middle of a black image of ``size``."""
     (height, width), (rows, columns) = size, cut.shape
     centred = np.zeros(size, np.uint8)
     top, left = (height - rows) // 2, (width - columns) // 2

@@ -1,4 +1,4 @@
-"""Own the way from raw bytes to a batch of images that are in the model's form already. Must know nothing of HTTP."""
+"""Batches of images that are in the model's form already. Knows nothing about HTTP."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from numpy.typing import NDArray
 
 from service.errors import UnreadableTensorError
 
-MAX_BATCH_IMAGES = 1024  # of one request; its images come before those of later ones
+MAX_BATCH_IMAGES = 1024  # of a request, because later requests wait for all of them
 MAX_SHAPE_CHARACTERS = 50
 
 
 def read_tensor(data: bytes, shape: str | None, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return the images in ``data``, uint8 ``[N, height, width]`` for a model that takes ``size`` (height, width).
+    """Return the images in ``data``, uint8 ``[N, height, width]``, for a model's ``size``.
 
-    ``data`` is a file in NumPy's format (.npy), or, if ``shape`` is given as "N,height,width", the pixels alone.
+    ``data`` is a file in NumPy's format (.npy). With a ``shape`` "N,height,width" it is the pixels
+    alone.
 
     Raises:
-        UnreadableTensorError: It is neither, or of another type or shape, or of more than ``MAX_BATCH_IMAGES`` images.
+        UnreadableTensorError: ``data`` is neither of them, has another type or shape, or holds more
+            than ``MAX_BATCH_IMAGES`` images.
     """
     start, sizes = (0, _parse(shape)) if shape is not None else _read_header(data)
     wanted = f"uint8 [N, {size[0]}, {size[1]}] with N of at least 1"
@@ -33,7 +35,7 @@ def read_tensor(data: bytes, shape: str | None, size: tuple[int, int]) -> NDArra
         )
     if math.prod(sizes) != len(data) - start:
         raise UnreadableTensorError(
-            f"{len(data) - start} bytes are no tensor of shape {list(sizes)}; send {wanted}"
+            f"{len(data) - start} bytes are not a tensor of shape {list(sizes)}; send {wanted}"
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(sizes)
 
@@ -42,13 +44,16 @@ def _parse(shape: str) -> tuple[int, ...]:
     numbers = shape.split(",") if len(shape) <= MAX_SHAPE_CHARACTERS else []
     if not all(number.strip().isdecimal() for number in numbers) or not numbers:
         raise UnreadableTensorError(
-            f"the shape {shape[:MAX_SHAPE_CHARACTERS]!r} is no list of numbers; send N,28,28"
+            f"the shape {shape[:MAX_SHAPE_CHARACTERS]!r} is not a list of numbers; send N,28,28"
         )
     return tuple(int(number) for number in numbers)
 
 
 def _read_header(data: bytes) -> tuple[int, tuple[int, ...]]:
-    """Return where the pixels begin, and the shape; numpy.load would reserve the memory that a header asks for."""
+    """Return where the pixels begin, and their shape.
+
+    numpy.load would allocate the memory that a header asks for.
+    """
     file = BytesIO(data)
     try:
         read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[
@@ -57,11 +62,11 @@ def _read_header(data: bytes) -> tuple[int, tuple[int, ...]]:
         shape, by_columns, kind = read(file)
     except Exception as error:  # a damaged header makes NumPy raise anything
         raise UnreadableTensorError(
-            f"the {len(data)} bytes are no file in NumPy's format; save uint8 by numpy.save, or send the pixels alone "
-            "and their shape in the header X-Shape"
+            f"the {len(data)} bytes are not a file in NumPy's format; save uint8 with numpy.save, "
+            "or send only the pixels, with their shape in the header X-Shape"
         ) from error
     if kind != np.uint8 or by_columns:
         raise UnreadableTensorError(
-            f"the tensor is {kind}{' by columns' if by_columns else ''}; send uint8 in the order of C"
+            f"the tensor is {kind}{' by columns' if by_columns else ''}; send uint8 in C order"
         )
     return file.tell(), shape

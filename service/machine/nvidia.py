@@ -1,6 +1,6 @@
-"""NVIDIA's driver and libraries, and which of them onnxruntime needs.
+"""NVIDIA's driver and libraries on this machine, and the libraries that onnxruntime needs.
 
-Nothing here loads onnxruntime, which may be broken.
+This module does not import onnxruntime, because onnxruntime may be broken.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Driver:
 
 @dataclass(frozen=True)
 class Libraries:
-    """NVIDIA's pip packages, the CUDA versions that load, and the needed libraries that do not."""
+    """NVIDIA's pip packages, the CUDA major versions that load, and the missing libraries."""
 
     packages: tuple[str, ...]
     cudas: tuple[int, ...]
@@ -62,14 +62,17 @@ def find_libraries(cuda: int) -> Libraries:
 
 
 def runtime_packages() -> list[str]:
-    """Name the packages that install the module onnxruntime; with several, the last one wins."""
+    """Name the packages that install the module onnxruntime.
+
+    If there are several, the package that was installed last has overwritten the others.
+    """
     return sorted(set(metadata.packages_distributions().get("onnxruntime", ())))
 
 
 def needed_cuda() -> int | None:
-    """Return the major version of CUDA that onnxruntime is built for; None if for the CPU.
+    """Return the major version of CUDA that onnxruntime is built for; None for a CPU build.
 
-    It is read from onnxruntime's files, because onnxruntime may not load.
+    The version is read from onnxruntime's files, because onnxruntime may not load.
     """
     for name in runtime_packages():
         file = "onnxruntime/capi/build_and_package_info.py"
@@ -81,13 +84,13 @@ def needed_cuda() -> int | None:
 
 
 def _needed_libraries(cuda: int) -> list[str]:
-    """Name the libraries of ``onnxruntime.preload_dlls``, each after those that it needs itself."""
+    """Name the libraries that ``onnxruntime.preload_dlls`` loads, dependencies first."""
     versions = {
         "cublasLt": cuda,
         "cublas": cuda,
         "nvrtc": cuda,
         "curand": 10,
-        "cufft": 11 if cuda < 13 else 12,  # cuFFT's version is not CUDA's
+        "cufft": 11 if cuda < 13 else 12,  # cuFFT has its own version numbers
         "cudart": cuda,
         "cudnn": 9,
     }

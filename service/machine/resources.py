@@ -1,6 +1,6 @@
 """How many cores and how much memory this process may use.
 
-The limits are its CPU affinity and Linux' control groups, version 1 or 2.
+The limits come from the CPU affinity and from Linux control groups, version 1 or 2.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-NO_LIMIT_BYTES = 2**60  # in version 1, "no limit" is a number larger than any real limit
+NO_LIMIT_BYTES = 2**60  # no real limit is so large; version 1 reports "no limit" as more
 
 
 def available_cores(root: Path = Path("/")) -> int:
@@ -21,12 +21,13 @@ def available_cores(root: Path = Path("/")) -> int:
     cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         cores = len(os.sched_getaffinity(0))
-    # At the end of its quota a process stops until the next period, so more threads only wait.
+    # A process that has used up its quota stops until the next period, so more threads would only
+    # wait.
     return min(cores, math.ceil(core_quota(root) or cores))
 
 
 def core_quota(root: Path = Path("/")) -> float | None:
-    """Return how many cores' time the control groups allow; None without a limit.
+    """Return the CPU quota of the control groups, in cores; None without a limit.
 
     ``root`` is the folder that holds ``proc`` and ``sys``.
     """
@@ -38,7 +39,7 @@ def core_quota(root: Path = Path("/")) -> float | None:
 
 
 def memory_limit_bytes(root: Path = Path("/")) -> int | None:
-    """Return how much memory the control groups allow; None without a limit.
+    """Return the memory limit of the control groups, in bytes; None without a limit.
 
     ``root`` is the folder that holds ``proc`` and ``sys``.
     """
@@ -48,11 +49,14 @@ def memory_limit_bytes(root: Path = Path("/")) -> int | None:
 
 
 def _limits(root: Path, controller: str, file: str) -> Iterator[str]:
-    """Read ``file`` of this process's control group and of all groups above; the least holds."""
+    """Read ``file`` of this process's control group and of all groups above it.
+
+    The smallest of these limits applies.
+    """
     top = root / "sys/fs/cgroup" / controller
     for group in _groups(root, controller):
-        # In a container, the process's own group may be mounted as the top one, while
-        # /proc/self/cgroup still names its path outside of the container.
+        # In a container, ``top`` may be the process's own group, although /proc/self/cgroup still
+        # names the group's path outside of the container.
         for path in dict.fromkeys((group, *group.parents, Path())):
             try:
                 yield (top / path / file).read_text().strip()

@@ -1,4 +1,4 @@
-"""How many workers serve and how many threads each has, where the settings do not say."""
+"""How many workers serve and how many threads each has, if the settings give no number."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from service.machine.nvidia import find_driver
 from service.machine.resources import available_cores, memory_limit_bytes
 from service.settings import Settings
 
-MAX_WORKERS = 8  # by default: few services have the traffic for more, and each takes memory
+MAX_WORKERS = 8  # by default; few services have traffic for more, and each worker takes memory
 IDLE_BYTES = 150 * 2**20  # memory of a worker that decodes no image
 BYTES_PER_PIXEL = 9  # memory that decoding takes, at most
 
 
 def count_workers(settings: Settings, root: Path = Path("/")) -> int:
-    """Return how many processes serve.
+    """Return how many worker processes serve.
 
-    On a GPU it is one. On the CPU it is one for each core, if each has memory for the largest
-    image. ``root`` is the folder that holds ``proc`` and ``sys``.
+    If the settings give no number, a GPU has one worker. On the CPU, each core has one, but there
+    are at most MAX_WORKERS, and each must have memory for the largest image. ``root`` is the folder
+    that holds ``proc`` and ``sys``.
     """
     if settings.workers is not None:
         return settings.workers
@@ -30,10 +31,11 @@ def count_workers(settings: Settings, root: Path = Path("/")) -> int:
 
 
 def count_threads(settings: Settings, workers: int, root: Path = Path("/")) -> int:
-    """Return how many images each of ``workers`` processes decodes and infers at a time.
+    """Return how many threads each of ``workers`` processes has; a thread works on one image.
 
-    It is a worker's share of the cores, or less if the memory does not suffice for so many of the
-    largest images. ``root`` is the folder that holds ``proc`` and ``sys``.
+    If the settings give no number, it is the worker's share of the cores. It is smaller if the
+    worker's memory cannot hold that many of the largest images. ``root`` is the folder that holds
+    ``proc`` and ``sys``.
     """
     if settings.threads is not None:
         return settings.threads
@@ -45,7 +47,7 @@ def count_threads(settings: Settings, workers: int, root: Path = Path("/")) -> i
 
 
 def largest_image_bytes(settings: Settings) -> int:
-    """Return how much memory the decoding of one image may take."""
+    """Return how much memory the decoding of one image takes at most."""
     return settings.max_image_pixels * BYTES_PER_PIXEL
 
 

@@ -1,4 +1,4 @@
-"""What a supervisor tells a worker process when it starts it."""
+"""What a supervisor tells a worker process through the environment."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Self
 
-ASSIGNMENT_VARIABLE = "WORKER_ASSIGNMENT"  # without SERVICE_: users do not set it
-METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # Prometheus' client reads it when it is imported
+ASSIGNMENT_VARIABLE = "WORKER_ASSIGNMENT"  # not SERVICE_...: users do not set it
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # the Prometheus client reads it at import
 
 
 @dataclass(frozen=True)
 class Assignment:
     """One worker's task; a process that has an assignment is a worker.
 
-    ``socket_number`` is the file descriptor of the inherited listening socket, ``threads`` is how
-    many images the worker processes at a time. ``is_replacement`` is true when other workers serve
-    already. All workers write their metrics to ``metrics_folder``.
+    ``socket_number`` is the file descriptor of the inherited listening socket. ``threads`` is how
+    many images the worker processes at the same time. ``is_replacement`` is true if other workers
+    already serve. All workers write their metrics to ``metrics_folder``.
     """
 
     socket_number: int

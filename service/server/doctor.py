@@ -1,6 +1,6 @@
-"""``python -m service doctor``: a page that says whether the service can run here, else what to do.
+"""``python -m service doctor`` reports whether the service can run here, and what to change.
 
-Each check must work when the thing that it checks is missing or broken.
+A check must still work if the thing that it checks is missing or broken.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def doctor(settings: Settings, root: Path = Path("/")) -> tuple[str, bool]:
         "python": _check_python,
         "runtime": _check_runtime,
         "model": lambda: _check_model(settings),
-        # Before "cuda", which loads libraries: the session would find them even if it should not.
+        # "session" must run before "cuda". Libraries that "cuda" loads stay loaded, so "session"
+        # would pass even if the service cannot find them.
         "session": lambda: _check_session(settings),
         "driver": lambda: _check_driver(settings, root),
         "cuda": lambda: _check_cuda(settings),
@@ -86,11 +87,11 @@ def _check_python() -> Finding:
 def _check_runtime() -> Finding:
     names = nvidia.runtime_packages()
     if not names:
-        text = "no package installs the module onnxruntime"
+        text = "the module onnxruntime is not installed"
         return Finding("fail", text, "pip install onnxruntime-gpu")
     found = " and ".join(f"{name} {metadata.version(name)}" for name in names)
     if len(names) > 1:
-        text = f"{found} overwrite each other: both install the module onnxruntime"
+        text = f"{found} overwrite each other: each installs the module onnxruntime"
         remedy = f"pip uninstall --yes {' '.join(names)}, then pip install only one of them"
         return Finding("fail", text, remedy)
     cuda = nvidia.needed_cuda()
@@ -129,7 +130,7 @@ def _check_driver(settings: Settings, root: Path) -> Finding:
     except OSError as error:
         return _gpu_finding(settings, f"{error}; {kernel}", remedy)
     cuda = nvidia.needed_cuda()
-    text = f"for CUDA up to {driver.cuda[0]}.{driver.cuda[1]}; {kernel}; GPUs: {driver.gpus}"
+    text = f"supports CUDA up to {driver.cuda[0]}.{driver.cuda[1]}; {kernel}; GPUs: {driver.gpus}"
     if not driver.gpus:
         return _gpu_finding(settings, text, remedy)
     if cuda and driver.cuda[0] < cuda:
@@ -155,7 +156,10 @@ def _check_cuda(settings: Settings) -> Finding:
 
 
 def _gpu_finding(settings: Settings, text: str, remedy: str) -> Finding:
-    """Report what a GPU lacks; the check of the session says whether the service can run."""
+    """Report a GPU problem: ok if no GPU is needed, else a warning.
+
+    The check "session" decides whether the service can run without the GPU.
+    """
     if settings.device == "cpu":
         return Finding("ok", f"{text} (not needed: SERVICE_DEVICE=cpu)")
     return Finding("warn", text, remedy)
@@ -165,7 +169,7 @@ def _check_address(settings: Settings) -> Finding:
     try:
         listen(settings)[0].close()
     except AddressError as error:
-        # Only a warning: it may be this service itself that runs and listens.
+        # Only a warning: perhaps the service is already running and listens there itself.
         return Finding("warn", str(error))
     return Finding("ok", f"{settings.host}:{settings.port} is free")
 
@@ -176,7 +180,7 @@ def _check_access(settings: Settings) -> Finding:
         KeyRing(settings.api_keys_file)
         keys = f"API keys in {settings.api_keys_file}"
     if settings.rate_limit_per_minute is not None:
-        rate = f"{settings.rate_limit_per_minute} uploads a minute"
+        rate = f"{settings.rate_limit_per_minute} uploads per minute"
     return Finding("ok", f"{keys}; {rate}")
 
 
@@ -194,7 +198,7 @@ def _check_cores(settings: Settings, root: Path) -> Finding:
     text = f"{cores}; container quota: {quota or 'none'}; {processes}"
     if quota and workers * threads > math.ceil(quota):
         fitting = max(1, math.ceil(quota) // workers)
-        remedy = f"the quota stalls so many threads; set SERVICE_THREADS={fitting}"
+        remedy = f"more threads than the quota allows must wait; set SERVICE_THREADS={fitting}"
         return Finding("warn", text, remedy)
     return Finding("ok", text)
 

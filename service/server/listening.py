@@ -24,8 +24,9 @@ def listen(settings: Settings, count: int = 1) -> list[socket.socket]:
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        # Sockets with reuse_port would share the port with another service. This socket, which does
-        # not share, fails if the port is taken. It also picks the port if the settings say 0.
+        # Sockets with reuse_port can share a port with another service without an error. The probe
+        # does not use reuse_port, so it fails if the port is taken. If the port in the settings is
+        # 0, the probe also picks a free port.
         with socket.create_server((settings.host, settings.port), family=family) as probe:
             address = probe.getsockname()[:2]
         listening = [

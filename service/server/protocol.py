@@ -1,4 +1,4 @@
-"""Uvicorn's HTTP protocol with limits on what a connection may cost before there is a request."""
+"""Uvicorn's HTTP protocol with limits on each connection: sizes, counts and times."""
 
 from __future__ import annotations
 
@@ -18,30 +18,32 @@ log = logging.getLogger(__name__)
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 100
 HEAD_TIMEOUT_SECONDS = 10.0
-READ_TIMEOUT_SECONDS = 20.0  # for a client to read some of an answer that waits
+READ_TIMEOUT_SECONDS = 20.0  # for a client to read from an answer that waits to be sent
 MAX_CONNECTIONS = 4096
-MAX_PIPELINED = 64  # requests of one connection that wait for the answers to earlier ones
-MAX_SMALL_CHUNKS = 4096  # of one body; a small chunk costs as much time as a large one
-SMALL_CHUNK_BYTES = 16  # at most, on average over the body
+MAX_PIPELINED = 64  # requests of one connection that wait until an earlier request is answered
+MAX_SMALL_CHUNKS = 4096  # in one body; a small chunk takes as much time as a large one
+SMALL_CHUNK_BYTES = 16  # chunks are small if their average size in the body is at most this
 
 
 class Phase(Enum):
-    """What the client of a connection sends now."""
+    """What the client is sending now."""
 
     IDLE = auto()  # nothing
     HEAD = auto()  # a request's line and headers
-    REPLAY = auto()  # nothing: the parser reads the framing of a head again, see _Parser
+    REPLAY = auto()  # nothing: the parser reads a head made by replay_head, see _Parser
     BODY = auto()  # a body, and the trailers after it
 
 
 class _Parser(httptools.HttpRequestParser):
-    """A parser that ignores offers to upgrade, as a server may (RFC 9110, section 7.8).
+    """A parser that ignores offers to upgrade. A server may ignore them (RFC 9110, section 7.8).
 
-    Java's HTTP client, for one, offers HTTP/2 (h2c) with an upload. After such a head, httptools
-    reports the request as complete and raises HttpParserUpgrade, and uvicorn loses the body. See
+    For example, Java's HTTP client offers to upgrade to HTTP/2 (h2c) with an upload. After a head
+    with an offer, httptools reports the request as complete and raises HttpParserUpgrade. Uvicorn
+    then loses the body:
     https://github.com/Kludex/uvicorn/issues/2722 and
     https://github.com/MagicStack/httptools/issues/124, both open in September 2026.
-    Here the parser reads a second head, which has only the length of the body, and then the body.
+    So ``feed_data`` gives the parser a second head, which only says how long the body is, and then
+    the body.
 
     Delete this class, ``replay_head`` and ``Phase.REPLAY`` when httptools can ignore upgrades, or
     when uvicorn delivers the body after HttpParserUpgrade.
@@ -53,7 +55,7 @@ class _Parser(httptools.HttpRequestParser):
         self._protocol = protocol
 
     def feed_data(self, data: bytes | bytearray | memoryview | array[int]) -> None:
-        """Parse ``data``."""
+        """Parse ``data``; after an offer to upgrade, continue with the body."""
         while True:
             try:
                 super().feed_data(data)
@@ -65,10 +67,13 @@ class _Parser(httptools.HttpRequestParser):
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection, on which each head must be small and arrive soon; httptools has no limits."""
+    """One connection with limits, because httptools has none.
+
+    A head is a request's line and headers. It must be small and arrive soon.
+    """
 
     _phase = Phase.IDLE
-    _pending_bytes = 0  # received since the parser last reported progress
+    _pending_bytes = 0  # received since the phase began or the last part of a body came
     _header_bytes = 0
     _chunks = 0
     _chunk_bytes = 0
@@ -87,7 +92,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._start_timer(HEAD_TIMEOUT_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the timers and drop the requests that wait."""
+        """Cancel the timers and drop the waiting requests."""
         self._writes.stop_waiting()
         self._stop_timer()
         self.resume_writing()
@@ -95,15 +100,15 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
-        """Send the finished answers to a client that sends no more; asyncio then closes."""
+        """Send the finished answers: the client sends no more, so asyncio closes the connection."""
         self._writes.flush()
 
     def data_received(self, data: bytes) -> None:
-        """Parse ``data``; reject a head, or a trailer, that does not end."""
+        """Parse ``data``; reject a head or a trailer that grows too large."""
         if self._writes.is_closing():
             return
         # The parser reports a header only when it is complete, so received bytes are counted here.
-        # Each callback that reports progress sets the count to 0.
+        # on_body and _enter set the count back to 0.
         self._pending_bytes += len(data)
         super().data_received(data)
         if self._writes.is_closing():
@@ -114,19 +119,19 @@ class LimitedProtocol(HttpToolsProtocol):
             self._start_timer(HEAD_TIMEOUT_SECONDS)
 
     def pause_writing(self) -> None:
-        """Wait for a client that does not read its answers, but only for a limited time."""
+        """Wait at most READ_TIMEOUT_SECONDS for a client that does not read its answers."""
         super().pause_writing()
         self._read_timer = self.loop.call_later(READ_TIMEOUT_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Continue, because the client has read."""
+        """Continue to send: the client has read, or the connection is lost."""
         super().resume_writing()
         if self._read_timer is not None:
             self._read_timer.cancel()
             self._read_timer = None
 
     def replay_head(self) -> bytes:
-        """Return a head with only the framing of the current request's body; see ``_Parser``.
+        """Return a head that only says how long the current request's body is; see ``_Parser``.
 
         The callbacks ignore this head when it is parsed.
         """
@@ -140,7 +145,7 @@ class LimitedProtocol(HttpToolsProtocol):
         return b"\r\n".join([b"POST / HTTP/1.1", *lines, b"", b""])
 
     def on_message_begin(self) -> None:
-        """Begin a head: the connection's first, or a later one."""
+        """Begin a request; count its headers and chunks from 0."""
         if self._phase is Phase.REPLAY:
             return
         super().on_message_begin()
@@ -153,7 +158,7 @@ class LimitedProtocol(HttpToolsProtocol):
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header; a trailer, which comes after a body, is only counted."""
+        """Add a header. A trailer, which comes after a body, only counts towards the size limit."""
         if self._phase is Phase.REPLAY:
             return
         if self._phase is Phase.HEAD:
@@ -166,8 +171,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start to answer the request, unless too many requests of this connection wait.
 
-        Uvicorn pauses reading while requests wait, but resumes after each answer: without a limit
-        their number would grow.
+        Uvicorn pauses reading while requests wait, but resumes reading after each answer. Without a
+        limit, more and more requests would wait.
         """
         if self._phase is Phase.REPLAY:
             self._enter(Phase.BODY)
@@ -181,7 +186,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Add a part of the body, unless there are too many small parts."""
+        """Add a part of the body; reject a body with too many small parts."""
         self._pending_bytes = 0
         self._chunks += 1
         self._chunk_bytes += len(body)
@@ -196,7 +201,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """End a body; if it was answered early, the wait for the next request begins here."""
+        """End a request. If it was answered before its end, start the keep-alive timer here."""
         if self.parser.should_upgrade():
             return  # the body follows after the replay
         self._enter(Phase.IDLE)
@@ -209,11 +214,13 @@ class LimitedProtocol(HttpToolsProtocol):
             )
 
     def on_response_complete(self) -> None:
-        """Continue with the next request; the rest of a body that was answered must come soon.
+        """Continue with the next request.
 
-        If this is the only request, its client gets the answer before the log line is written.
-        With several requests it is faster to send their answers together.
+        If the answer was sent before the body's end, the rest of the body must arrive within
+        REST_TIMEOUT_SECONDS.
         """
+        # If this is the process's only request, send its answer before the log line is written.
+        # With several requests, it is faster to send their answers together.
         if len(self.tasks) == 1:
             self._writes.flush()
         super().on_response_complete()
@@ -240,7 +247,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _reject_head(self) -> None:
         allowed = f"at most {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers are allowed"
-        detail = f"the request's line and headers are too large; {allowed}; send less"
+        detail = f"the request line and headers are too large; {allowed}; send less"
         self._reject(431, "head-too-large", detail)
 
     def _reject(self, status: int, name: str, detail: str) -> None:

@@ -1,4 +1,4 @@
-"""The supervisor: starts the worker processes, replaces those that die, and stops them together."""
+"""The supervisor: starts the worker processes, replaces dead workers, and stops all together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from service.machine.sizing import count_threads
 from service.server.assignment import Assignment
 from service.server.listening import listen
 from service.settings import Settings
-from service.telemetry.metrics import configure_logging, forget_worker
+from service.telemetry.logs import configure_logging
+from service.telemetry.metrics import forget_worker
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +27,10 @@ POLL_SECONDS = 0.1
 def supervise(settings: Settings, workers: int) -> int:
     """Serve with ``workers`` processes until SIGTERM or SIGINT; return the exit code.
 
-    A worker that was killed, or whose threads were stuck, is replaced. A worker that exits with
-    another error has no model to serve, and a replacement would not have one either: all workers
-    are stopped, and its exit code is returned. SIGHUP is passed on to the workers.
+    A worker that was killed, or whose threads were stuck (``EX_TEMPFAIL``), is replaced. A worker
+    that exits with another error has no model to serve, and a replacement would have none either.
+    Then all workers are stopped, and the failed worker's exit code is returned. SIGHUP is passed on
+    to the workers.
     """
     configure_logging(settings.log_level, settings.log_format)
     threads = count_threads(settings, workers)
@@ -50,7 +52,7 @@ class _Workers:
         self._sockets: dict[subprocess.Popen[bytes], socket.socket] = {}
         self._is_stopping = False
         self._exit_code = 0
-        # run() handles the signals between its steps, because one may arrive while a worker starts.
+        # A signal may arrive while a worker starts, so it is only recorded. run() handles it later.
         self._signals: list[int] = []
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: self._signals.append(number))
@@ -74,21 +76,23 @@ class _Workers:
             process.kill()
 
     def _start_worker(self, listening: socket.socket, *, is_replacement: bool) -> None:
-        number = listening.fileno()
-        assignment = Assignment(number, self._threads, is_replacement, self._metrics_folder)
+        descriptor = listening.fileno()
+        assignment = Assignment(descriptor, self._threads, is_replacement, self._metrics_folder)
         # The folder may be gone: the system deletes old temporary files now and then.
         Path(self._metrics_folder).mkdir(exist_ok=True)
-        # SIGHUP would kill a worker that has no handler yet. A child inherits ignored signals.
+        # SIGHUP would kill a worker that has no handler yet. The supervisor ignores SIGHUP while it
+        # starts the worker, because a child inherits ignored signals.
         handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             process = subprocess.Popen(
                 [sys.executable, "-m", "service", "serve"],
                 env=assignment.to_environment(),
-                pass_fds=[number],
+                pass_fds=[descriptor],
                 # Nothing is written to this pipe. It closes when the supervisor ends, even if the
                 # supervisor is killed, and the worker then stops.
                 stdin=subprocess.PIPE,
-                # In a session of its own, the worker gets Ctrl-C only once: from the supervisor.
+                # In its own session, the worker does not get Ctrl-C from the terminal, only from
+                # the supervisor.
                 start_new_session=True,
             )
         finally:
@@ -107,10 +111,11 @@ class _Workers:
             self._start_worker(listening, is_replacement=True)
 
     def _pass_on(self, number: int) -> None:
+        """Send the signal to all workers; every signal but SIGHUP also stops the service."""
         if number != signal.SIGHUP:
             self._is_stopping = True
-            # The workers have their own copies. With these closed too, the kernel rejects new
-            # connections as soon as the workers stop listening.
+            # The workers have their own copies of the sockets. If the supervisor closes its copies,
+            # the kernel rejects new connections as soon as the workers stop listening.
             for listening in self._sockets.values():
                 listening.close()
         for process in self._sockets:

@@ -1,4 +1,4 @@
-"""The HTTP server: one process that serves until a signal, or until it has no working model."""
+"""The server process: it serves until a signal stops it, or until it has no working model."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ from service.server.assignment import Assignment
 from service.server.listening import listen
 from service.server.protocol import LimitedProtocol
 from service.settings import Settings
-from service.telemetry.metrics import configure_logging
+from service.telemetry.logs import configure_logging
 
-GARBAGE_THRESHOLD = 50_000  # new objects before a collection; Python's default is 700
+GARBAGE_THRESHOLD = 50_000  # new objects before a collection; Python's default is 700 or 2000
 
 
 def serve(settings: Settings, assignment: Assignment | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code.
 
-    It is 0 after a signal, 1 if there is no working model, and 75 (``EX_TEMPFAIL``) if the threads
-    are stuck. A process without an ``assignment`` opens its own listening socket.
+    The exit code is 0 after a signal, 1 if there is no working model, and 75 (``EX_TEMPFAIL``) if
+    the threads are stuck. A process without an ``assignment`` opens its own listening socket.
     """
     configure_logging(settings.log_level, settings.log_format)
     # Pillow and NumPy warn about odd images and tensors, and Python remembers each warning forever.
     warnings.simplefilter("ignore")
     server = _Server(settings, assignment)
-    # Uvicorn handles signals only while it runs, and raises the signal that stopped it once more.
+    # Uvicorn handles signals only while it runs, and raises the signal that stopped it again at the
+    # end. Without these handlers, a signal before the start or at the end would kill the process.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, server.handle_exit)
     with _listening_socket(settings, assignment) as listening:
         server.run([listening])
     exit_code = server.exit_code if server.started else 1
     if server.predictor.is_decoding:
-        # The interpreter would wait for the thread to finish its image, although nobody does.
+        # A normal exit would wait until the thread has decoded its image. No client waits for it.
         logging.shutdown()
         os._exit(exit_code)
     return exit_code
@@ -58,8 +59,8 @@ def _listening_socket(settings: Settings, assignment: Assignment | None) -> sock
 class _Server(uvicorn.Server):
     """Uvicorn with a grace period.
 
-    After SIGTERM, the service is unready and rejects uploads for a while before uvicorn closes the
-    connections.
+    After SIGTERM, the service is unready and rejects uploads for ``grace_seconds``. Then uvicorn
+    closes the connections.
     """
 
     def __init__(self, settings: Settings, assignment: Assignment | None) -> None:

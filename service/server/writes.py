@@ -1,21 +1,23 @@
-"""A transport that joins an answer's writes into one and closes without losing the answer."""
+"""A transport that joins an answer's writes into one, and that loses no answer when it closes."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-REST_TIMEOUT_SECONDS = 10.0  # for a client to finish what it sends after it was answered
+REST_TIMEOUT_SECONDS = 10.0  # for an answered client to finish sending and to read the answer
 MAX_KEPT_BYTES = 64 * 1024  # more is sent at once, so that a client that does not read is noticed
 
 
 class JoinedWrites:
-    """A transport that sends what is written in one turn of the event loop as one write.
+    """A transport that joins all writes of one turn of the event loop into one write.
 
-    An answer's head and body then leave together. Set ``is_client_sending`` while a request
-    arrives: ``close`` then sends only an end of file, and waits for the client to hang up. A socket
-    that is closed with unread bytes resets the connection, and the client may lose the answer
-    (RFC 9112, section 9.6).
+    An answer's head and body are then sent together.
+
+    Set ``is_client_sending`` while a request arrives: ``close`` then only sends an end of file, and
+    waits at most REST_TIMEOUT_SECONDS for the client to hang up. If a socket were closed with
+    unread bytes, the connection would be reset, and the client might lose the answer (RFC 9112,
+    section 9.6).
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -28,7 +30,7 @@ class JoinedWrites:
         self._abort_timer: asyncio.TimerHandle | None = None
 
     def write(self, data: bytes) -> None:
-        """Keep ``data`` until the end of the turn."""
+        """Keep ``data`` until the end of the turn, or until more than MAX_KEPT_BYTES are kept."""
         if not self._parts:
             self._loop.call_soon(self.flush)
         self._parts.append(data)
@@ -37,13 +39,13 @@ class JoinedWrites:
             self.flush()
 
     def flush(self) -> None:
-        """Send what was kept."""
+        """Send the kept data now."""
         parts, self._parts, self._kept_bytes = self._parts, [], 0
         if parts and not self.is_closing():
             self._transport.write(b"".join(parts))
 
     def close(self) -> None:
-        """Send what was kept, then close the connection."""
+        """Send the kept data, then close the connection."""
         if self.is_closing():
             return
         self.flush()
@@ -57,12 +59,12 @@ class JoinedWrites:
             self._abort_timer = self._loop.call_later(REST_TIMEOUT_SECONDS, self._transport.abort)
 
     def stop_waiting(self) -> None:
-        """Cancel the timer of ``close``: the connection is closed."""
+        """Cancel the timer of ``close``, because the connection is closed."""
         if self._abort_timer is not None:
             self._abort_timer.cancel()
 
     def is_closing(self) -> bool:
-        """Return whether nothing more is sent."""
+        """Return whether the connection is closing; later writes are then dropped."""
         return self._is_lingering or self._transport.is_closing()
 
     def __getattr__(self, name: str) -> Any:

@@ -1,1 +1,1 @@
-"""What is recorded: metrics, logs and traces."""
+"""Metrics, logs and traces."""

@@ -1,4 +1,7 @@
-"""Own tracing: FastAPI makes a span of each request, this adds its steps. The only importer of OpenTelemetry."""
+"""Traces of requests; the only module that imports OpenTelemetry.
+
+FastAPI makes one span for each request. This module adds a child span for each step.
+"""
 
 from __future__ import annotations
 
@@ -16,28 +19,29 @@ from starlette.types import Scope
 from service.errors import TracingError
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-"""The environment variables, of OpenTelemetry's own, that name a collector; with none of them nothing is traced."""
+"""OpenTelemetry's environment variables for the collector. Tracing is off if neither is set."""
 
 DEFAULTS = {
     "OTEL_SERVICE_NAME": "fashion-classifier",
-    "OTEL_EXPORTER_OTLP_TIMEOUT": "3",  # seconds, of 10: a collector that is gone holds up the end of this process
+    # Seconds. OpenTelemetry's default, 10, would delay the exit if the collector is unreachable.
+    "OTEL_EXPORTER_OTLP_TIMEOUT": "3",
 }
-UNTRACED = ("/health", "/metrics")  # asked every few seconds by machines
+UNTRACED = ("/health", "/metrics")  # probes and Prometheus request these every few seconds
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def configuration() -> TelemetryConfig:
-    """Return what FastAPI shall trace: requests, to the collector that the environment names, if it names one.
+    """Return FastAPI's tracing configuration. The environment names the collector.
 
     Raises:
-        TracingError: It does, but what speaks to a collector is not installed.
+        TracingError: The environment names a collector, but the packages are not installed.
     """
     named = [name for name in ENDPOINTS if os.environ.get(name)]
     if named:
         if importlib.util.find_spec("opentelemetry.sdk") is None:
             raise TracingError(
-                f"{named[0]} is set, but what tracing takes is not installed: "
-                "pip install 'fastapi[opentelemetry]', or unset it"
+                f"{named[0]} is set, but the packages for tracing are not installed; "
+                "run pip install 'fastapi[opentelemetry]' or unset the variable"
             )
         for name, value in DEFAULTS.items():
             os.environ.setdefault(name, value)
@@ -51,7 +55,7 @@ def configuration() -> TelemetryConfig:
 
 
 def trace_id(scope: Scope) -> str | None:
-    """Return the id of the trace that a request belongs to: its span's, else the one that its client sent."""
+    """Return a request's trace id: from its span, or else from its ``traceparent`` header."""
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
         return trace.format_trace_id(context.trace_id)
@@ -60,9 +64,10 @@ def trace_id(scope: Scope) -> str | None:
 
 
 def trace_steps(durations: dict[str, float], attributes: Mapping[str, str | int]) -> None:
-    """Give the request's span ``attributes``, and a child for each step; the last has ended now.
+    """Add ``attributes`` to the request's span, and a child span for each step.
 
-    ``durations`` are seconds by step. All that was waited for is one step, so it is drawn as one.
+    ``durations`` holds the seconds of each step in order; the last step ends now. An image waits
+    both before and after decoding. One span, ``queue``, shows the sum of both, after ``decode``.
     """
     span = trace.get_current_span()
     if not span.is_recording():

@@ -1,6 +1,7 @@
-"""The service's speed beside a tutorial's app, for ``docs/performance.md``; see ``make bench``.
+"""Compares the service's speed with a tutorial's app, for ``docs/performance.md``: ``make bench``.
 
-The machine must be idle. Each cell is measured between two measurements of the tutorial's app.
+The machine must be idle. The tutorial's app is measured before and after each measurement of the
+service.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ DEFAULT = Settings().model
 SIZE = (28, 28)
 BOUNDARY = "bench"
 CONNECTIONS = (1, 16, 64)
-PHOTO_WIDTHS = (400, 1600, 4000)  # beside 800
+PHOTO_WIDTHS = (400, 1600, 4000)  # and 800, the width of all other photos
 BATCH_FILES, TENSOR_IMAGES = 100, 1000
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A measurement of the service between two of the tutorial's app."""
+    """The service's measurement between two of the tutorial's app: a row of the page's table."""
 
     work: str
     connections: int
@@ -101,7 +102,7 @@ def request(path: str, upload: bytes, content_type: str, expected: bytes) -> Req
 
 
 def png_requests(bundle: Path = BUNDLE) -> list[Request]:
-    """Return requests for the golden set; ONNX Runtime's own session gives the right class."""
+    """Return requests for the golden set; the expected class comes from a plain ONNX Runtime."""
     images, names = golden.images(), read_bundle(bundle).manifest.class_names
     answers = open_session(bundle).run(["probabilities"], {"image": images})[0].argmax(axis=1)
     return [
@@ -133,7 +134,7 @@ def app(name: str, **environment: str) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class Spent:
-    """What the service has used since its start, over all images."""
+    """The service's totals since its start: CPU time, images, decoding, inference."""
 
     cpu_seconds: float
     images: float
@@ -153,7 +154,7 @@ class Spent:
         )
 
     def since(self, before: Spent) -> str:
-        """Return the microseconds an image since ``before``, as columns of a table."""
+        """Return the microseconds per image since ``before``, as cells of a table's row."""
         cpu, images, decode, inference = (
             now - then for now, then in zip(astuple(self), astuple(before), strict=True)
         )
@@ -178,28 +179,30 @@ def cpu_seconds(processes: Iterable[psutil.Process]) -> float:
 class Bench:
     """The servers side by side, and the requests for them."""
 
-    def __init__(self, server: Server, tutorial: int, ceiling: int, seconds: float) -> None:
+    def __init__(
+        self, server: Server, tutorial_port: int, ceiling_port: int, seconds: float
+    ) -> None:
         self.server = server
         self.port = port_of(server)
-        self.tutorial = tutorial
-        self.ceiling = ceiling
+        self.tutorial_port = tutorial_port
+        self.ceiling_port = ceiling_port
         self.seconds = seconds
         self.images = golden.images()
         self.session = open_session()
         self.pngs = png_requests()
         generator = np.random.default_rng(0)
         self.photos = [photo(image, generator) for image in self.images[:24]]
-        # The tutorial's app squashes a photo, so it may give another class: any class counts.
+        # The tutorial's app squashes a photo and may give another class, so any class is right.
         self.jpegs = [
             request("/predict", upload, "image/jpeg", b'"class_name":') for upload in self.photos
         ]
 
     async def compare(self, work: str, requests: list[Request], connections: int) -> Cell:
-        """Measure a cell: tutorial's app, service, tutorial's app again, ceiling."""
-        ports = self.tutorial, self.port, self.tutorial
+        """Measure in turn the tutorial's app, the service, the tutorial's app and the ceiling."""
+        ports = self.tutorial_port, self.port, self.tutorial_port
         results = [await closed_loop(port, requests, connections, self.seconds) for port in ports]
         any_class = [Request(each.message, b'"class_name":') for each in requests]
-        results.append(await closed_loop(self.ceiling, any_class, connections, self.seconds))
+        results.append(await closed_loop(self.ceiling_port, any_class, connections, self.seconds))
         check_all_answered(results)
         before, ours, after, ceiling = results
         return Cell(work, connections, ours, before, after, ceiling)
@@ -207,7 +210,7 @@ class Bench:
     async def profile(self, work: str, requests: list[Request]) -> str:
         """Measure the cost of an answer and of its parts; return a row of a table.
 
-        One connection only: with more, the time of a step includes its wait for a core.
+        It uses one connection: with more, a step's time includes its wait for a core.
         """
         before = Spent.of(self.server)
         await closed_loop(self.port, requests, 1, self.seconds)
@@ -225,7 +228,7 @@ class Bench:
         ]
 
     def batches(self) -> list[str]:
-        """Time batches in one request against the session itself, in turns; rows of a table."""
+        """Compare batches in one request with ONNX Runtime alone; return rows of a table."""
         url = self.server.url + "/predict/batch"
         tensor = np.resize(self.images, (TENSOR_IMAGES, *SIZE))
         headers = {
@@ -292,7 +295,7 @@ class Bench:
 
 
 def open_session(bundle: Path = BUNDLE) -> onnxruntime.InferenceSession:
-    """Open the model as the service does."""
+    """Open the model on one thread, as the service does."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(
@@ -307,7 +310,7 @@ def run_in_batches(session: onnxruntime.InferenceSession, tensor: NDArray[np.uin
 
 
 def interleave(*calls: Callable[[], object], rounds: int = 7) -> list[float]:
-    """Return the median seconds of each call. They take turns: noise affects all equally."""
+    """Return the median seconds of each call. The calls take turns, so noise affects all."""
     for call in calls:
         call()
     times: list[list[float]] = [[] for _ in calls]
@@ -398,7 +401,7 @@ async def measure(seconds: float) -> dict[str, str]:
         cells = [await bench.compare("28x28 PNG", bench.pngs, count) for count in CONNECTIONS]
         cells += [await bench.compare("800x600 JPEG", bench.jpegs, count) for count in CONNECTIONS]
         overload = await bench.overload(cells[2].ours.rate)
-        await asyncio.sleep(1)  # until the service has answered the rest
+        await asyncio.sleep(1)  # until the service has answered the overload's last requests
         works = {"28x28 PNG": bench.pngs, "800x600 JPEG": bench.jpegs}
         profile = [await bench.profile(work, requests) for work, requests in works.items()]
         batches = bench.batches()
@@ -422,7 +425,7 @@ async def measure(seconds: float) -> dict[str, str]:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.bench", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=4, help="duration of each cell")
+    parser.add_argument("--seconds", type=float, default=4, help="duration of each measurement")
     parser.add_argument(
         "--output", type=Path, help="the document to update; without it, print only"
     )

@@ -1,4 +1,4 @@
-"""A plain ASGI app that reads the body and answers a constant: the ceiling of HTTP in Python."""
+"""An ASGI app that reads the body and answers a constant: the most that HTTP in Python allows."""
 
 from starlette.types import Receive, Scope, Send
 

@@ -1,4 +1,4 @@
-"""Closed-loop load on a real server over plain sockets; it accounts for every request by its id."""
+"""Closed-loop load on a real server over plain sockets; it records each request's outcome by id."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ LOSSLESS: dict[str, dict[str, bool]] = {
     "PNG": {},
     "BMP": {},
     "GIF": {},
-    "TIFF": {},
     "WEBP": {"lossless": True},
 }
 BROKEN = (ConnectionError, asyncio.IncompleteReadError)
-MAX_PAUSE_SECONDS = 0.3  # of a slow client, in the middle of its body
+MAX_PAUSE_SECONDS = 0.3  # a slow client pauses in the middle of its body
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Upload:
 
 
 def golden_uploads() -> list[Upload]:
-    """Encode the golden set, each image in the next lossless format."""
+    """Encode the golden set; the lossless formats take turns."""
     formats = list(LOSSLESS.items())
     pairs = zip(golden.images(), golden.probabilities(), strict=True)
     return [
@@ -74,7 +73,7 @@ class Connection:
 
     @property
     def local_port(self) -> int:
-        """This side's port, by which the server's side identifies the connection."""
+        """The client's port, which the server sees as the connection's remote port."""
         port: int = self.writer.get_extra_info("sockname")[1]
         return port
 
@@ -115,25 +114,25 @@ def head(length: int, content_type: str = "image/png", **headers: str) -> bytes:
 
 @dataclass
 class Tally:
-    """The valid requests by their outcome: each is in one list or dictionary."""
+    """The valid requests by their outcome."""
 
     seconds: list[float] = field(default_factory=list)
-    """Of each request with the answer to its own image."""
+    """The time of each right answer: the answer to the request's own image."""
     versions: set[str] = field(default_factory=set)
     wrong: dict[str, Reply] = field(default_factory=dict)
     rejected: list[str] = field(default_factory=list)
-    """Ids of the requests answered 503."""
+    """The ids of requests answered 503."""
     unanswered: dict[str, int] = field(default_factory=dict)
-    """Local port by id."""
+    """The client's port by request id: the connection broke before the answer."""
     in_flight: dict[str, int] = field(default_factory=dict)
-    """Local port by id, of the requests that wait for their answer now."""
+    """The client's port by request id: the request waits for its answer."""
 
     @property
-    def asked(self) -> int:
+    def ended(self) -> int:
         """The number of requests that have ended."""
         return len(self.seconds) + len(self.wrong) + len(self.rejected) + len(self.unanswered)
 
-    async def answers(self, count: int) -> None:
+    async def wait_for_answers(self, count: int) -> None:
         """Wait for ``count`` more right answers."""
         enough = len(self.seconds) + count
         await until(lambda: len(self.seconds) >= enough)
@@ -196,11 +195,11 @@ class Load:
             self.tally.rejected.append(request_id)
         else:
             self.tally.wrong[request_id] = reply
-        return not reply.closes and random.random() < 0.9  # every tenth opens a new connection
+        return not reply.closes and random.random() < 0.9  # one in ten opens a new one
 
     async def _send(self, connection: Connection, content: bytes, request_id: str) -> None:
         message = head(len(content), X_Request_ID=request_id) + content
-        if random.random() < 0.1:  # every tenth upload is slow
+        if random.random() < 0.1:  # one upload in ten is slow
             await connection.send(message[: -len(content) // 2])
             await asyncio.sleep(random.uniform(0, MAX_PAUSE_SECONDS))
             await connection.send(message[-len(content) // 2 :])
@@ -211,5 +210,5 @@ class Load:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until ``condition()`` holds."""
     async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - the condition is in another process
+        while not condition():  # noqa: ASYNC110 - other processes set no event
             await asyncio.sleep(0.02)

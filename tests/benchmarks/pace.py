@@ -1,8 +1,8 @@
-"""A cheap load generator, closed loop or open loop at a steady rate.
+"""A load generator that needs little CPU: a closed loop, or an open loop at a steady rate.
 
-In the open loop a request's time starts when the request is due, not when a connection is free to
-send it. So a pause of the server counts for all requests that were due in it (no coordinated
-omission).
+In the open loop a request's time starts when the request is due, even if no connection is free to
+send it. So a pause of the server slows all requests that are due during the pause. Without this,
+the times would look too good (coordinated omission).
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ class Request:
 
 @dataclass
 class Result:
-    """The answers: seconds of each right one, counts by status, and the number of wrong ones."""
+    """The answers of a load: times, counts by status, and the count of wrong answers."""
 
     seconds: list[float] = field(default_factory=list)
+    """The time of each right answer."""
     rejection_seconds: list[float] = field(default_factory=list)
-    """Of the answers 503."""
+    """The time of each 503."""
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: int = 0
     duration_seconds: float = 0.0
@@ -60,7 +61,7 @@ def _percentile_ms(seconds: list[float], percent: float) -> float:
 
 
 class _Connection(asyncio.Protocol):
-    """A connection to the server. It calls ``on_answer`` with itself, a status and a body."""
+    """A connection to the server. Each answer's status and body go to ``on_answer``."""
 
     transport: asyncio.Transport
 
@@ -93,7 +94,7 @@ class _Load:
     def __init__(self, requests: Iterator[Request]) -> None:
         self.result = Result()
         self.requests = requests
-        self.measures = False
+        self.is_measuring = False
 
     async def connect(self, port: int, count: int) -> list[_Connection]:
         loop = asyncio.get_running_loop()
@@ -105,7 +106,7 @@ class _Load:
 
     def on_answer(self, connection: _Connection, status: int, body: bytes) -> None:
         now = time.perf_counter()
-        if self.measures:
+        if self.is_measuring:
             self.result.statuses[status] += 1
             if status == 503:
                 self.result.rejection_seconds.append(now - connection.due)
@@ -119,10 +120,10 @@ class _Load:
         connection.ask(next(self.requests), time.perf_counter())
 
     async def measure(self, seconds: float) -> None:
-        self.measures = True
+        self.is_measuring = True
         started = time.perf_counter()
         await asyncio.sleep(seconds)
-        self.measures = False
+        self.is_measuring = False
         self.result.duration_seconds = time.perf_counter() - started
 
 
@@ -130,16 +131,16 @@ class _OpenLoad(_Load):
     def __init__(self, requests: Iterator[Request]) -> None:
         super().__init__(requests)
         self.free: deque[_Connection] = deque()
-        self.waiting: deque[float] = deque()
+        self.overdue: deque[float] = deque()  # due times of requests that wait for a connection
 
     def go_on(self, connection: _Connection) -> None:
-        if self.waiting:
-            connection.ask(next(self.requests), self.waiting.popleft())
+        if self.overdue:
+            connection.ask(next(self.requests), self.overdue.popleft())
         else:
             self.free.append(connection)
 
     async def keep_due(self, rate: float) -> None:
-        """Make ``rate`` requests due every second, without an end."""
+        """Send ``rate`` requests a second, or let them wait for a connection, until cancelled."""
         due = time.perf_counter()
         while True:
             now = time.perf_counter()
@@ -147,7 +148,7 @@ class _OpenLoad(_Load):
                 if self.free:
                     self.free.popleft().ask(next(self.requests), due)
                 else:
-                    self.waiting.append(due)
+                    self.overdue.append(due)
                 due += 1 / rate
             await asyncio.sleep(max(0.001, due - now))
 
@@ -155,7 +156,7 @@ class _OpenLoad(_Load):
 async def closed_loop(
     port: int, requests: list[Request], connections: int, seconds: float
 ) -> Result:
-    """Let each connection send a request when its last one is answered.
+    """Let each connection send its next request as soon as the last one is answered.
 
     A warm-up of ``seconds / 4`` comes first and does not count.
     """
@@ -172,7 +173,7 @@ async def closed_loop(
 async def open_loop(
     port: int, requests: list[Request], rate: float, connections: int, seconds: float
 ) -> Result:
-    """Send requests at ``rate`` a second, however many are answered, over ``connections``.
+    """Send ``rate`` requests a second over ``connections``, however fast the answers come.
 
     A warm-up of ``seconds / 4`` comes first and does not count.
     """

@@ -1,6 +1,6 @@
-"""An hour of steady load and the workers' memory, for ``docs/performance.md``; see ``make soak``.
+"""Loads the service for an hour and records its memory, for ``docs/performance.md``: ``make soak``.
 
-The load is an open loop: a busy machine does not make it lighter.
+The load is an open loop, so a slow machine gets the same load.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ SAMPLES = 60
 
 
 def mixed_requests(server: Server) -> list[Request]:
-    """Return small images and photos of several sizes in turns, one of the largest size allowed.
+    """Return small images and photos in turns; some photos are just below the limit on pixels.
 
-    A photo's right class is the server's first answer.
+    A photo's expected class is the server's first answer.
     """
     generator = np.random.default_rng(0)
     photos = [
@@ -52,7 +52,7 @@ async def soak(rate: float, seconds: float) -> str:
         names = " | ".join(f"worker {number}" for number in range(1, len(workers) + 1))
         rows = [f"| minutes | {names} |", "|---:" * (len(workers) + 1) + "|", _row(0, workers)]
         requests = mixed_requests(server)
-        # open_loop adds a quarter of its time as warm-up, so all of it lasts ``seconds``.
+        # open_loop adds a quarter for its warm-up: 0.8 * 1.25 = 1.
         loop = open_loop(port_of(server), requests, rate, CONNECTIONS, seconds * 0.8)
         load = asyncio.create_task(loop)
         for number in range(1, SAMPLES + 1):

@@ -1,4 +1,4 @@
-"""The load generator of ``make bench`` against a real server, at any speed."""
+"""``make bench`` and ``make soak`` against a real server; the tests expect no speed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.e2e.server import serving
 
 
 def test_every_answer_is_checked() -> None:
-    """In both loops each answer has the class of its own image, and a wrong class is noticed."""
+    """In both loops each answer has its own image's class, and a wrong class is counted."""
     requests = png_requests()
     swapped = [type(request)(request.message, b'"class_name":"Nothing"') for request in requests]
     with serving(device="cpu", model=BUNDLE) as server:
@@ -30,7 +30,7 @@ def test_every_answer_is_checked() -> None:
 
 
 def test_figures_go_between_their_marks(tmp_path: Path) -> None:
-    """A part is replaced, empty or not, and nothing else; a document without its marks stays."""
+    """Only the text between a part's marks changes. Without marks the document stays as it is."""
     page = tmp_path / "page.md"
     page.write_text("above\n<!-- cells -->\n<!-- end of cells -->\nbelow\n")
     for text in ("| 1 |", "| 2 |\n| 3 |"):
@@ -42,7 +42,7 @@ def test_figures_go_between_their_marks(tmp_path: Path) -> None:
 
 
 def test_overload_is_rejected_and_counted() -> None:
-    """A full service rejects requests with 503 and answers those that it accepted right."""
+    """A full service rejects requests with 503 and answers the accepted requests right."""
     with serving(device="cpu", model=BUNDLE, max_uploads_in_flight=1) as server:
         result = asyncio.run(closed_loop(port_of(server), png_requests(), 16, 0.5))
     assert result.seconds
@@ -68,4 +68,4 @@ def test_soak_shows_memory_and_answers() -> None:
     ]
     due, answered, wrong = counts.values()
     assert wrong == 0
-    assert answered >= 0.8 * due  # a request at the start or end may count on one side only
+    assert answered >= 0.8 * due  # answers near the start or end may not count

@@ -1,4 +1,4 @@
-"""The attacks of ``make torture``, a few seconds of each."""
+"""The attacks of ``make torture``, for a few seconds each."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def uploads() -> list[Upload]:
 
 
 def test_hostile_clients_do_no_harm(uploads: list[Upload]) -> None:
-    """Beside hostile clients, every valid request is answered right or rejected with 503."""
+    """Under attack, every valid request is answered right or rejected with 503."""
     rows = asyncio.run(torture.storm(4, uploads))
-    # A few seconds are too short for the slope of memory, and for the two slow attacks.
+    # A few seconds are too short to fit memory's slope and to end the two slow attacks.
     assert not [row for row in rows if row.lost and row.fault != "memory"]
     assert all(row.times for row in rows if row.fault not in ("silent client", "large image"))
 
@@ -42,7 +42,7 @@ def test_swap_loses_nothing(uploads: list[Upload], corrupt: bool) -> None:
 
 
 def test_document_shows_every_row(tmp_path: Path) -> None:
-    """The page has a line for each row, with its counts, and the sum of what was lost."""
+    """The page has a line for each row, with its counts, and the sum of the lost requests."""
     row = torture.Row("fault", "what was done", 3, "seen", 1)
     torture.write_document(tmp_path / "page.md", [row, row], 5)
     page = (tmp_path / "page.md").read_text()

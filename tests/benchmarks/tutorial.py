@@ -1,4 +1,4 @@
-"""The application that tutorials write, for comparison; ``MODEL`` is the path of its model.onnx."""
+"""The app that tutorials write, for comparison; the variable ``MODEL`` is its model.onnx's path."""
 
 import os
 from io import BytesIO
@@ -22,7 +22,8 @@ NAMES = [
 ]
 
 app = FastAPI()
-session = onnxruntime.InferenceSession(os.environ["MODEL"], providers=["CPUExecutionProvider"])
+providers = os.environ.get("PROVIDERS") or "CPUExecutionProvider"
+session = onnxruntime.InferenceSession(os.environ["MODEL"], providers=providers.split(","))
 
 
 @app.post("/predict")

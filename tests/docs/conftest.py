@@ -1,4 +1,4 @@
-"""The server that the pages' examples ask."""
+"""The server that answers the examples of the pages."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from tests.e2e.server import Server, serving
 
 @pytest.fixture(scope="package")
 def server() -> Iterator[Server]:
-    """Server of the default model."""
+    """A server with the default model."""
     with serving(device="cpu") as running:
         yield running

@@ -15,7 +15,7 @@ from tests.e2e.server import ROOT
 
 BASE_URL = "http://127.0.0.1:8000"
 CHANGING = {"request_id", "uptime_seconds"}  # fields that differ from answer to answer
-REST = "..."  # ends an abbreviated string, or stands for the fields that are left out
+REST = "..."  # ends an abbreviated string, or is a key that stands for omitted fields
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def read_page(path: str) -> str:
 
 
 def find_blocks(page: str, language: str) -> list[str]:
-    """Return the blocks of code of one language, or of none."""
+    """Return the blocks of code in one language; an empty ``language`` finds blocks without one."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     return [code for name, code in blocks if name == language]
 
@@ -64,12 +64,12 @@ def find_table(page: str, first_heading: str) -> list[list[str]]:
 
 
 def find_code(cell: str) -> list[str]:
-    """Return what a text has between backticks."""
+    """Return each text between backticks."""
     return re.findall(r"`([^`]+)`", cell)
 
 
 def differences(shown: Any, actual: Any, place: str = "answer") -> list[str]:
-    """Say where the actual JSON differs from the shown one; numbers may differ by a thousandth."""
+    """Say where the actual JSON differs from the shown JSON; floats may differ by a thousandth."""
     if isinstance(shown, dict) and isinstance(actual, dict):
         names = shown.keys() - {REST}
         lacking = set() if REST in shown else actual.keys() - names

@@ -32,7 +32,7 @@ from tests.e2e.server import ROOT, Server, serving
 from tests.service.images import fault
 
 PAGE = read_page("docs/api.md")
-# Problems that no error of the service's own stands for: those of HTTP, and the unexpected one.
+# Problems that are not in TABLE: those of HTTP, and the unexpected error.
 OTHER_PROBLEMS = {
     ("malformed-request", 400),
     ("not-found", 404),
@@ -50,7 +50,7 @@ def test_service_answers_as_shown(server: Server, example: Example) -> None:
 
 @pytest.mark.parametrize("block", find_blocks(PAGE, "sh"), ids=["numpy", "raw"])
 def test_tensors_are_answered(server: Server, tmp_path: Path, block: str) -> None:
-    """Both ways to send a tensor of three images get three predictions."""
+    """Each way to send a tensor of three images gets three predictions."""
     changed = block.replace(BASE_URL, server.url).replace("/tmp/", f"{tmp_path}/")  # noqa: S108
     changed = changed.replace(".venv/bin/python", sys.executable).replace("curl", "curl -sS")
     output = subprocess.run(["bash", "-ec", changed], cwd=ROOT, capture_output=True, check=True)
@@ -84,7 +84,7 @@ def test_fields_are_those_of_the_schema(heading: str, number: int, schema: str) 
 
 
 def test_parameters_are_those_of_the_route() -> None:
-    """The table of query parameters names every one of /predict, and no other."""
+    """The table of query parameters names every parameter of /predict, and no other."""
     parameters = document()["paths"]["/predict"]["post"]["parameters"]
     rows = find_table(PAGE, "parameter")
     assert {row[0].strip("`") for row in rows} == {parameter["name"] for parameter in parameters}
@@ -121,7 +121,7 @@ def test_formats_are_read_as_stated(server: Server, name: str, status: int) -> N
 
 
 def test_headers_are_sent(server: Server, tmp_path: Path) -> None:
-    """Each answer header of the table is in the answer that the table describes."""
+    """Each answer header of the table is in at least one answer."""
     key, line = new_key("caller")
     file = tmp_path / "keys.txt"
     file.write_text(line + "\n")

@@ -40,7 +40,7 @@ def test_options_are_those_of_the_command() -> None:
 
 
 def test_columns_are_those_of_the_output(server: Server, tmp_path: Path) -> None:
-    """The table of columns names those that the client writes."""
+    """The table of columns names the columns that the client writes."""
     output = tmp_path / "rows.csv"
     image = ROOT / "tests" / "data" / "fashion-mnist-sample" / "0008_9.png"
     run_client(image, "--url", server.url, "--output", output)

@@ -1,4 +1,4 @@
-"""docs/deploy.md and the files of Docker: what they name exists."""
+"""docs/deploy.md and the Docker files name existing variables and files, and true figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMPOSE = read_page("docker-compose.yml") + read_page("docker/compose.gpu.yml")
 
 
 def test_variables_are_those_of_the_compose_files() -> None:
-    """Every variable that a command sets is read by a compose file, or is a setting or Docker's."""
+    """Every variable that a command sets is known: to a compose file, the settings or Docker."""
     words = "\n".join(find_blocks(PAGE, "sh")).split()
     named = {match[1] for word in words if (match := re.match(r"([A-Z][A-Z_]+)=", word))}
     settings = {f"SERVICE_{name.upper()}" for name in Settings.model_fields}
@@ -25,7 +25,7 @@ def test_variables_are_those_of_the_compose_files() -> None:
 
 @pytest.mark.parametrize("dockerfile", ["docker/Dockerfile", "docker/training.Dockerfile"])
 def test_copied_files_exist(dockerfile: str) -> None:
-    """Everything that the Dockerfile copies from the repository is in it."""
+    """Everything that the Dockerfile copies from the repository exists."""
     copied = re.findall(r"^COPY (?!--from)(\S+) ", read_page(dockerfile), re.MULTILINE)
     assert copied
     names = [name.replace("${REQUIREMENTS}", "serve-cpu.txt") for name in copied]
@@ -36,19 +36,19 @@ def test_copied_files_exist(dockerfile: str) -> None:
     "name", re.findall(r"(?:requirements/|: )(serve-\w+\.txt)", COMPOSE + PAGE)
 )
 def test_requirements_exist(name: str) -> None:
-    """Each file of requirements that compose files and the page name is there."""
+    """Each requirements file that the page or a compose file names exists."""
     assert (ROOT / "requirements" / name).exists()
 
 
 def test_mounted_files_exist() -> None:
-    """Every file that Compose mounts is in the repository."""
+    """Every file that Compose mounts exists in the repository."""
     mounted = re.findall(r"- \./(\S+?):", COMPOSE)
     assert mounted
     assert [name for name in mounted if not (ROOT / name).exists()] == []
 
 
 def test_memory_is_what_the_sizing_plans_with() -> None:
-    """The figures of memory are those by which the number of workers is chosen."""
+    """The page shows the memory figures that the service uses to choose its number of workers."""
     most = (IDLE_BYTES + largest_image_bytes(Settings())) / 2**20
     assert f"needs {IDLE_BYTES // 2**20} MiB, and {BYTES_PER_PIXEL} bytes for each pixel" in PAGE
     shown = re.search(r"(\d+) MiB per worker at most", PAGE)

@@ -1,4 +1,4 @@
-"""What documents name exists: pages, headings, files, variables."""
+"""The pages, headings, files and variables that documents name exist."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 FOLDERS = "service", "training", "models", "tests", "docs", "docker", "requirements"
-# Written by commands: they name runs and bundles of the past.
+# Commands write these pages. They name old runs and bundles, which may be gone.
 GENERATED = {"results.md", "photos.md", "variants.md", "performance.md", "reliability.md"}
 WRITTEN = [page for page in PAGES if page.name not in GENERATED]
-# Named in prose on what was removed or is yours to make.
+# Bundles that were removed, and one that the reader makes.
 ABSENT = {"models/resnet-8/1", "models/resnet-8-tiny/1", "models/mine/1"}
 
 
@@ -35,7 +35,7 @@ def slugs(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
-    """Every relative link of the page leads to a file, and to a heading of it if it names one."""
+    """Every relative link leads to an existing file and, if it has an anchor, to a heading."""
     for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
         path, _, heading = link.partition("#")
         target = (page.parent / path).resolve() if path else page

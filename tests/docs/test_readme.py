@@ -29,13 +29,13 @@ def test_readme_is_short() -> None:
 
 @pytest.mark.parametrize("example", find_examples("README.md"), ids=lambda e: e.command)
 def test_curl_shows_what_the_readme_shows(server: Server, example: Example) -> None:
-    """The README's command gets the answer that is printed below it."""
+    """The README's command gets the answer that the README shows below it."""
     assert differences(example.answer, example.run(server.url)) == []
 
 
 @pytest.mark.parametrize("row", find_table(README, "model"), ids=lambda row: row[0])
 def test_accuracy_is_the_measured_one(row: list[str]) -> None:
-    """Each row of the accuracy table holds the figures of the manifest of that model."""
+    """Each row of the accuracy table has the figures of the model's manifest."""
     manifest = read_bundle(ROOT / "models" / row[0].strip("`")).manifest
     test = manifest.metrics["test"]
     low, high = test["wilson_95"]
@@ -46,7 +46,7 @@ def test_accuracy_is_the_measured_one(row: list[str]) -> None:
 
 @pytest.mark.parametrize("bullet", BULLETS, ids=lambda bullet: re.sub(r"\W.*", "", bullet[2:]))
 def test_figures_are_on_the_linked_page(bullet: str) -> None:
-    """Every figure of a bullet that has two digits or more is on the page that the bullet links."""
+    """Every figure of two digits or more in a bullet is on a page that the bullet links to."""
     text, links = re.sub(r"\]\([^)]*\)", "", bullet), re.findall(r"\]\(([^)]+)\)", bullet)
     sources = "".join(map(read_page, links)).replace(",", "")
     figures = re.findall(r"\d[\d.]*\d", text.replace(",", ""))
@@ -65,7 +65,7 @@ def test_endpoints_are_those_of_the_service() -> None:
 
 
 def test_picture_is_current(server: Server, tmp_path: Path) -> None:
-    """`python -m docs.picture` draws the README's picture from what the service answers now."""
+    """`python -m docs.picture` still draws the picture that the README shows."""
     output = tmp_path / "picture.png"
     command = [sys.executable, "-m", "docs.picture", "--url", server.url, "--output", str(output)]
     subprocess.run(command, cwd=ROOT, check=True)

@@ -1,4 +1,4 @@
-"""docs/settings.md: every setting, every command."""
+"""docs/settings.md: the settings, commands and API keys as the service has them."""
 
 from __future__ import annotations
 

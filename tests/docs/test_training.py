@@ -1,4 +1,4 @@
-"""docs/training.md: every command that it shows is one that training takes."""
+"""docs/training.md: the command line of training accepts every command on the page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMANDS = [line.removeprefix(PREFIX) for line in LINES if line.startswith(PREFI
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_parses(command: str) -> None:
-    """The command exists and takes these arguments and options."""
+    """The command exists and accepts these arguments and options."""
     name, *words = shlex.split(command)
     group = typer.main.get_command(app)
     with group.make_context("training", [name, *words]) as context:

@@ -50,14 +50,14 @@ class Server:
         raise AssertionError(f"the server did not become ready, exit code {self.process.poll()}")
 
     def wait_until_all_serve(self, workers: int) -> None:
-        """Wait until each worker has loaded its model; before, it answers 503."""
+        """Wait until each worker has loaded its model; a worker without a model answers 503."""
         deadline = time.monotonic() + 60
         while self.read_log().count("serves on") < workers:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
     def read_log(self) -> str:
-        """Read the log so far; the server's position in the file does not change."""
+        """Read the log so far, without a change of the server's position in the file."""
         file = self.log.fileno()
         return os.pread(file, os.fstat(file).st_size, 0).decode()
 
@@ -81,7 +81,7 @@ def start(log: IO[str] | int = subprocess.PIPE, **settings: object) -> subproces
 def serving(**settings: object) -> Iterator[Server]:
     """Run a server, wait until it is ready, and stop it with SIGTERM."""
     port = free_port()
-    # A file and not a pipe: nobody would read the pipe, and a full pipe would block the server.
+    # The log is a file, not a pipe: nobody would read a pipe, and a full pipe blocks the server.
     with TemporaryFile("w+") as log:
         process = start(log, port=port, **{"workers": 1} | settings)
         try:
@@ -98,7 +98,7 @@ def serving(**settings: object) -> Iterator[Server]:
 
 
 def run_at_start(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make every Python process that starts later run ``code`` first; ``folder`` keeps the code."""
+    """Make every Python process that starts later run ``code`` first; write it into ``folder``."""
     (folder / "sitecustomize.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(ROOT)]))
 
@@ -106,9 +106,12 @@ def run_at_start(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def set_at_start(
     constant: str, value: float, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Give ``constant``, as ``package.module.NAME``, a value in every process that starts later."""
+    """Set ``constant`` to ``value`` in every Python process that starts later.
+
+    ``constant`` is written as ``package.module.NAME``.
+    """
     module, name = constant.rsplit(".", 1)
-    # Python prints an error in sitecustomize and goes on, so a wrong name must fail here.
+    # Python only prints an error that sitecustomize raises, so a wrong name must fail here.
     assert hasattr(importlib.import_module(module), name)
     run_at_start(f"import {module} as module\nmodule.{name} = {value!r}\n", folder, monkeypatch)
 

@@ -1,7 +1,8 @@
 """The Docker image and the compose files on a real Docker engine.
 
-``TEST_BASE_IMAGE`` names the base image; the default is the Dockerfile's. It must exist here.
-The build gets pip's configuration file and certificate authority, if pip has any, as secrets.
+``TEST_BASE_IMAGE`` names the base image; the default is the Dockerfile's. The Docker engine must
+have the image already. If the environment names a configuration file or certificate authority for
+pip, the build gets them as secrets.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Run = Callable[..., str]
 
 @dataclass(frozen=True)
 class Container:
-    """The container of the compose project."""
+    """The container that Compose started for the service."""
 
     docker: Run
     id: str
@@ -59,7 +60,7 @@ class Container:
 
 
 def run(*command: str, **environment: str) -> str:
-    """Run a command in the repository's root and return its output; fail with it on an error."""
+    """Run a command in the repository's root and return its output; fail if the command fails."""
     result = subprocess.run(
         command,
         cwd=ROOT,
@@ -97,7 +98,7 @@ def compose() -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def path() -> str:
-    """PATH on which the first docker client has BuildKit; not every client has it."""
+    """PATH on which the first docker client has BuildKit, because some clients lack it."""
     clients = [shutil.which("docker", path=folder) for folder in os.get_exec_path()]
     for client in filter(None, clients):
         if succeeds(client, "build", "--help", DOCKER_BUILDKIT="1"):
@@ -141,7 +142,7 @@ def image(docker: Run, path: str) -> str:
 
 @pytest.fixture(scope="module")
 def container(compose: tuple[str, ...], docker: Run, path: str, image: str) -> Iterator[Container]:
-    """The service as ``docker compose up`` starts it; ``down`` must succeed too."""
+    """The service as ``docker compose up`` starts it; ``docker compose down`` must succeed too."""
     port = free_port()
     environment = {
         "PATH": path,
@@ -196,7 +197,7 @@ def test_container_is_confined(container: Container) -> None:
 
 
 def test_image_holds_nothing_of_its_build(docker: Run, image: str) -> None:
-    """The image holds no compiler, no installer, no package cache and no secret."""
+    """The image has no compiler, no installer, no package cache and no secret."""
     folders = "/run/secrets ~root/.cache /opt/pip /opt/venv/bin/pip"
     remains = f"command -v cc gcc; ls -A {folders} 2>/dev/null; true"
     assert docker("run", "--rm", "--entrypoint", "sh", image, "-c", remains) == ""

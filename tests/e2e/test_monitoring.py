@@ -1,4 +1,4 @@
-"""The metrics, the alerts and the dashboard with a real Prometheus; skipped where it is not installed."""
+"""The metrics, alerts and dashboard, with a real Prometheus; skipped if it is not installed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.e2e.server import ROOT, Server, free_port, serving
 from tests.e2e.test_compose import compose, run
 from tests.service.images import fault
 
-__all__ = ["compose"]  # the fixture is used here too
+__all__ = ["compose"]  # pytest finds the imported fixture by its name
 
 MONITORING = ROOT / "docker" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
@@ -29,7 +29,7 @@ QUERIES = [
     (panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel["targets"]
 ]
 KEY, KEY_LINE = new_key("prometheus")
-# Where tests cannot wait for what people can.
+# Replacements in the configuration: shorter intervals, so that no test waits for minutes.
 HURRY = {"15s": "500ms", r"for: \d+m": "for: 0s"}
 
 
@@ -41,32 +41,31 @@ class Prometheus:
     url: str
 
     def ask(self, path: str, **parameters: str) -> Any:
-        """Return the data of an answer of its API."""
+        """Return the data of an answer from the HTTP API."""
         answer = httpx2.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=30).json()
         assert answer["status"] == "success", (parameters, answer)
         return answer["data"]
 
     def query(self, expression: str) -> list[Any]:
-        """Evaluate an expression of the dashboard now, with the interval that Grafana would choose."""
-        result: list[Any] = self.ask("query", query=expression.replace("$__rate_interval", "4s"))[
-            "result"
-        ]
+        """Evaluate an expression of the dashboard; Grafana would set the rate interval in it."""
+        expression = expression.replace("$__rate_interval", "4s")
+        result: list[Any] = self.ask("query", query=expression)["result"]
         return result
 
     def firing(self) -> set[str]:
-        """Name the alerts that fire."""
+        """Return the names of the firing alerts."""
         return {
             a["labels"]["alertname"] for a in self.ask("alerts")["alerts"] if a["state"] == "firing"
         }
 
 
 def tool(name: str) -> str:
-    """Path of a program of Debian's package prometheus."""
+    """Return the path of a program in Debian's package prometheus, or skip the test."""
     return shutil.which(name) or pytest.skip(f"{name} is not installed: apt-get install prometheus")
 
 
 def wait_until(condition: Callable[[], bool], why: Callable[[], object]) -> None:
-    """Wait until ``condition()`` holds; fail and say ``why()`` it does not."""
+    """Wait until ``condition()`` holds; fail with ``why()`` after 30 s."""
     deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, why()
@@ -75,7 +74,7 @@ def wait_until(condition: Callable[[], bool], why: Callable[[], object]) -> None
 
 @contextmanager
 def scraping(server: Server, folder: Path) -> Iterator[Prometheus]:
-    """Run Prometheus with our files but in a hurry, scraping ``server``, with its key as the configuration says."""
+    """Run Prometheus with our files, our API key and short intervals, and scrape ``server``."""
     key = folder / "key"
     key.write_text(KEY + "\n")
     for name in ("prometheus.yml", "alerts.yml"):
@@ -83,9 +82,8 @@ def scraping(server: Server, folder: Path) -> Iterator[Prometheus]:
         for pattern, quick in HURRY.items():
             text = re.sub(pattern, quick, text)
         text = text.replace("service:8000", server.url.removeprefix("http://"))
-        text = text.replace("# authorization", "authorization").replace(
-            "#   credentials_file", "  credentials_file"
-        )
+        text = text.replace("# authorization", "authorization")
+        text = text.replace("#   credentials_file", "  credentials_file")
         (folder / name).write_text(text.replace("/etc/prometheus/key", str(key)))
     address = f"127.0.0.1:{free_port()}"
     command = [
@@ -107,7 +105,7 @@ def scraping(server: Server, folder: Path) -> Iterator[Prometheus]:
 
 
 def is_ready(url: str) -> bool:
-    """Whether a Prometheus answers."""
+    """Whether Prometheus has started."""
     try:
         return httpx2.get(f"{url}/-/ready").status_code == 200
     except httpx2.TransportError:
@@ -118,7 +116,7 @@ def is_ready(url: str) -> bool:
 def prometheus(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Prometheus]:
-    """Prometheus beside a server that needs keys, after some seconds of good and bad uploads."""
+    """Prometheus that has scraped a server with API keys during good and bad uploads."""
     tool("prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
     keys = folder / "keys"
@@ -133,14 +131,11 @@ def prometheus(
         wait_until(
             lambda: bool(started.query("service_ready == 1")), lambda: started.ask("targets")
         )
+        good, bad = ({"file": fault(name)} for name in ("photo.png", "vector.svg"))
         with httpx2.Client(base_url=server.url, headers={"X-API-Key": KEY}, timeout=30) as client:
             for _ in range(10):
-                assert (
-                    client.post("/predict", files={"file": fault("photo.png")}).status_code == 200
-                )
-                assert (
-                    client.post("/predict", files={"file": fault("vector.svg")}).status_code == 422
-                )
+                assert client.post("/predict", files=good).status_code == 200
+                assert client.post("/predict", files=bad).status_code == 422
                 time.sleep(0.4)
         yield started
 
@@ -151,7 +146,7 @@ def test_files_are_valid() -> None:
 
 
 def test_alerts_fire_when_they_should() -> None:
-    """Each alert fires in the situation that it is for, not before; each is tried, and is in docs/monitoring.md."""
+    """Each alert has a promtool test, which passes, and is listed in docs/monitoring.md."""
     tests = Path(__file__).parent / "alert_tests.yml"
     subprocess.run([tool("promtool"), "test", "rules", tests], check=True)
     alerts = re.findall(r"alert: (\w+)", (MONITORING / "alerts.yml").read_text())
@@ -160,30 +155,29 @@ def test_alerts_fire_when_they_should() -> None:
     assert alerts == re.findall(r"^\| `([A-Z]\w+)` \|", page, re.MULTILINE)
 
 
-def test_every_metric_that_is_asked_for_is_told(prometheus: Prometheus) -> None:
-    """All metrics of the alerts and of the dashboard are among those that Prometheus got."""
-    asked = " ".join(
-        [(MONITORING / "alerts.yml").read_text(), *(expression for _, expression in QUERIES)]
-    )
-    assert set(re.findall(r"\bservice_\w+", asked)) <= set(prometheus.ask("label/__name__/values"))
+def test_every_metric_in_use_exists(prometheus: Prometheus) -> None:
+    """Prometheus has received every metric that the alerts and the dashboard use."""
+    alerts = (MONITORING / "alerts.yml").read_text()
+    used = " ".join([alerts, *(expression for _, expression in QUERIES)])
+    assert set(re.findall(r"\bservice_\w+", used)) <= set(prometheus.ask("label/__name__/values"))
 
 
 def test_every_query_of_the_dashboard_has_an_answer(prometheus: Prometheus) -> None:
-    """No panel is empty once there is traffic, and none shows what is no number."""
+    """After some uploads, every query has a value, and no value is NaN."""
     for title, expression in QUERIES:
         values = [sample["value"][1] for sample in prometheus.query(expression)]
         assert values, f"{title}: {expression}"
         assert "NaN" not in values, f"{title}: {expression}"
 
 
-def test_dashboard_asks_the_data_source_that_is_provisioned() -> None:
-    """The dashboard names the data source by the id that Grafana is told."""
+def test_dashboard_uses_the_provisioned_data_source() -> None:
+    """The dashboard's data source has the uid in datasource.yml."""
     assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == {"prometheus"}
     assert "uid: prometheus\n" in (MONITORING / "datasource.yml").read_text()
 
 
-def test_alerts_tell_the_end_of_a_server(tmp_path: Path, linear_folder: Path) -> None:
-    """A server that refuses uploads, drains and is gone makes its alert fire each time; a good one none."""
+def test_alerts_follow_a_server_to_its_end(tmp_path: Path, linear_folder: Path) -> None:
+    """No alert fires at first; one fires for rejected uploads, for draining, and after the exit."""
     tool("prometheus")
     settings = {"model": linear_folder, "device": "cpu", "grace_seconds": 5}
     with serving(**settings) as server, scraping(server, tmp_path) as prometheus:
@@ -205,8 +199,8 @@ def test_alerts_tell_the_end_of_a_server(tmp_path: Path, linear_folder: Path) ->
         fires("ServiceDown")
 
 
-def test_compose_profile_brings_up_what_is_there(compose: tuple[str, ...]) -> None:
-    """The profile loads; it pins its images, publishes on this machine alone and mounts files that exist."""
+def test_compose_profile_is_complete(compose: tuple[str, ...]) -> None:
+    """The profile is valid: pinned images, ports on loopback only, and only files that exist."""
     config = run(*compose, "--profile", "monitoring", "config", "--services")
     assert {"service", "prometheus", "grafana"} <= set(config.split())
     text = (ROOT / "docker-compose.yml").read_text()

@@ -1,4 +1,4 @@
-"""A real server keeps the promises of its OpenAPI document."""
+"""A real server behaves as its OpenAPI document says."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from service.api.keys import new_key
 from tests.e2e.server import serving
 
-# A schema can only ask for a "binary string", and most binary strings are not images: valid data by
-# the schema is rejected.
+# A schema can only ask for a "binary string", and most binary strings are not images. So the server
+# rejects data that is valid by the schema.
 COMMAND = (
     "--max-examples 50 --exclude-checks positive_data_acceptance --generation-deterministic "
     "--no-color"
@@ -30,7 +30,7 @@ enabled = false
 def test_server_keeps_what_its_document_promises(tmp_path: Path, linear_folder: Path) -> None:
     """Hundreds of valid and invalid requests get only documented statuses, types and bodies.
 
-    No request gets a 5xx, and none is answered without a key.
+    No request gets a 5xx, and every request without a key is rejected.
     """
     key, line = new_key("schemathesis")
     (tmp_path / "keys").write_text(line)

@@ -1,4 +1,4 @@
-"""The limits on what a connection may cost before there is a request, on real sockets."""
+"""The limits on each connection (sizes, counts and times), on real sockets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHUNKED = UPLOAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """Server of the shipped model."""
+    """Run a server with the shipped model."""
     with serving(device="cpu") as running:
         yield running
 
@@ -43,7 +43,10 @@ def connect(server: Server) -> socket.socket:
 
 
 def exchange(server: Server, *parts: bytes) -> bytes:
-    """Send ``parts`` one by one; read until the server closes the connection or times out."""
+    """Send ``parts`` one by one; read until the server closes the connection.
+
+    If the server does not close it in time, TimeoutError is raised.
+    """
     with connect(server) as client:
         received = b""
         try:
@@ -53,7 +56,7 @@ def exchange(server: Server, *parts: bytes) -> bytes:
             while piece := client.recv(65536):
                 received += piece
         except ConnectionError:
-            pass  # the server closed while we were still sending
+            pass  # the server closed the connection while the client was still sending
         return received
 
 
@@ -69,7 +72,10 @@ def exchange(server: Server, *parts: bytes) -> bytes:
     ids=["one long header", "long path", "long headers", "many headers", "all at once"],
 )
 def test_large_head_is_rejected(server: Server, parts: list[bytes]) -> None:
-    """A request line or headers without end get 431 and a closed connection, however split."""
+    """A request line or headers that are too large get 431, however they are split.
+
+    The connection is then closed.
+    """
     answer = exchange(server, *parts)
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 431")
@@ -88,7 +94,7 @@ def test_large_head_is_rejected(server: Server, parts: list[bytes]) -> None:
     ],
 )
 def test_malformed_request_gets_a_problem_body(server: Server, request_bytes: bytes) -> None:
-    """Malformed HTTP gets a problem body too, and a closed connection."""
+    """Malformed HTTP gets 400 with a problem body, and the connection is closed."""
     head, _, body = exchange(server, request_bytes).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400")
     assert b"application/problem+json" in head
@@ -97,28 +103,28 @@ def test_malformed_request_gets_a_problem_body(server: Server, request_bytes: by
 
 @pytest.mark.parametrize("begun", [b"", b"GET /he", START, START + b"\r\n" + START])
 def test_client_that_never_ends_its_head_is_disconnected(server: Server, begun: bytes) -> None:
-    """A connection whose head, the first or a later one, stays incomplete is closed in time."""
+    """A connection is closed in time if its first or a later head stays incomplete."""
     started = time.monotonic()
     exchange(server, begun)
     assert time.monotonic() - started > HEAD_TIMEOUT_SECONDS / 3
 
 
 def test_requests_of_one_connection_are_counted_separately(server: Server) -> None:
-    """The limit on a head is for each request: many on one connection may exceed it together."""
+    """Each head is limited separately; all heads of one connection together may be larger."""
     request = START + b"A: " + b"x" * 20_000 + b"\r\n\r\n"
     answer = exchange(server, *[request] * 20)
     assert answer.count(b"HTTP/1.1 200") == 20
 
 
 def test_large_upload_is_no_large_head(server: Server) -> None:
-    """A body far larger than the limit on a head is accepted, in the head's packet or after it."""
+    """The limit on a head does not limit a body, sent together with its head or after it."""
     photo = fault("photo.png") + bytes(500_000)
     head = UPLOAD + b"Content-Length: %d\r\n\r\n" % len(photo)
     assert b"HTTP/1.1 200" in exchange(server, head + photo, head, photo)
 
 
 def test_client_that_hangs_up_early_leaves_no_traceback(server: Server) -> None:
-    """A connection that breaks while many answers are due is not an error of the service."""
+    """A connection that breaks while many answers are due causes no traceback in the log."""
     address = urlsplit(server.url)
     for _ in range(5):
         client = socket.create_connection((str(address.hostname), address.port or 0), timeout=30)
@@ -130,7 +136,7 @@ def test_client_that_hangs_up_early_leaves_no_traceback(server: Server) -> None:
 
 
 def test_client_that_half_closes_gets_its_answers(server: Server) -> None:
-    """A client that half-closes its connection gets the answers that are finished by then."""
+    """A client that stops sending (half-closes) still gets the answers that are finished."""
     for request, status in (
         (START + b"\r\n", b"200"),
         (TEXT_UPLOAD + b"Content-Length: 1\r\n\r\nx", b"415"),
@@ -138,13 +144,13 @@ def test_client_that_half_closes_gets_its_answers(server: Server) -> None:
         for _ in range(10):
             with connect(server) as client:
                 client.sendall(request)
-                time.sleep(0.01)  # the answer is sent, or almost
+                time.sleep(0.01)  # the answer is finished, but perhaps not yet sent
                 client.shutdown(socket.SHUT_WR)
                 assert client.recv(65536).startswith(b"HTTP/1.1 " + status)
 
 
 def test_pipelined_requests_are_limited(server: Server) -> None:
-    """A few requests sent together are all answered; thousands on one connection close it."""
+    """A few requests sent together are all answered; of thousands, only some are."""
     few = (START + b"\r\n") * 8 + START + b"Connection: close\r\n\r\n"
     assert exchange(server, few).count(b"HTTP/1.1 200") == 9
     assert exchange(server, (START + b"\r\n") * 5000).count(b"HTTP/1.1 200") < 5000
@@ -163,7 +169,7 @@ def test_client_that_was_answered_early_does_not_stay(server: Server, rest: byte
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["of known length", "in chunks"])
 @pytest.mark.parametrize("is_split", [False, True], ids=["in one piece", "in two"])
 def test_offer_to_upgrade_is_ignored(server: Server, is_split: bool, is_chunked: bool) -> None:
-    """A request that offers another protocol is answered as usual, and so are those after it."""
+    """A request that offers another protocol is answered as usual, and so are later requests."""
     image = fault("photo.png")
     framing = b"Transfer-Encoding: chunked" if is_chunked else b"Content-Length: %d" % len(image)
     head = UPLOAD + UPGRADE + framing + b"\r\n\r\n"
@@ -175,7 +181,10 @@ def test_offer_to_upgrade_is_ignored(server: Server, is_split: bool, is_chunked:
 
 
 def test_body_after_an_offer_to_upgrade_is_no_request(server: Server) -> None:
-    """A body is not parsed as a request: behind a proxy, nobody would have checked that request."""
+    """After an offer to upgrade, the body is not parsed as a request.
+
+    A proxy in front of the service would not have checked such a request.
+    """
     body = START + b"X-Request-ID: smuggled\r\n\r\n"
     length = b"Content-Length: %d\r\n" % len(body)
     answer = exchange(server, UPLOAD + length + UPGRADE + b"\r\n", body)
@@ -185,7 +194,7 @@ def test_body_after_an_offer_to_upgrade_is_no_request(server: Server) -> None:
 
 
 def test_trailer_without_end_is_rejected(server: Server) -> None:
-    """The trailer after a body in chunks has the limits of a head."""
+    """The trailer after a body in chunks has the same size limit as a head."""
     for trailer in (b"X: " + b"x" * 65536, b"X: " + b"x" * 30_000 + b"\r\n"):
         answer = exchange(server, CHUNKED + b"1\r\nx\r\n0\r\n", *[trailer] * 4)
         assert answer.startswith(b"HTTP/1.1 431")
@@ -209,10 +218,10 @@ def test_body_in_tiny_chunks_is_rejected(server: Server) -> None:
     assert exchange(server, CHUNKED + body + b"0\r\n\r\n").startswith(b"HTTP/1.1 200")
 
 
-def test_time_of_the_next_head_begins_with_the_answer(
+def test_time_limit_of_the_next_head_starts_with_the_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The time that a request takes is not part of the time that the next head may take."""
+    """The time limit of the next head starts only when the current request is answered."""
     set_at_start("service.server.protocol.HEAD_TIMEOUT_SECONDS", 0.1, tmp_path, monkeypatch)
     upload = UPLOAD + b"Content-Length: %d\r\n\r\n" % len(SLOW_IMAGE) + SLOW_IMAGE
     with serving(device="cpu", max_upload_bytes=len(SLOW_IMAGE)) as running:
@@ -222,7 +231,7 @@ def test_time_of_the_next_head_begins_with_the_answer(
 
 
 def test_empty_line_does_not_keep_a_connection(server: Server) -> None:
-    """A connection that sends only an empty line after an answer is closed like an idle one."""
+    """A client that sends only an empty line after an answer is disconnected like an idle one."""
     started = time.monotonic()
     assert exchange(server, START + b"\r\n", b"\r\n").startswith(b"HTTP/1.1 200")
     assert time.monotonic() - started < HEAD_TIMEOUT_SECONDS + 5
@@ -230,7 +239,7 @@ def test_empty_line_does_not_keep_a_connection(server: Server) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_rejection_reaches_a_client_that_sends_on(server: Server, chunked: bool) -> None:
-    """A client that sends its whole body before it reads gets 413, not a broken connection."""
+    """A client that first sends its whole body and then reads gets 413, not a reset connection."""
     body = bytes(20_000_000)
     address = urlsplit(server.url)
     connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)

@@ -24,13 +24,13 @@ SLOW_IMAGE = encode(noise(6000, 6000), "PNG", compress_level=1)  # seconds of de
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """Server of the shipped model that accepts large uploads."""
+    """Run the shipped model on a server that accepts large uploads."""
     with serving(device="cpu", max_upload_bytes=100_000_000) as running:
         yield running
 
 
 def test_server_survives_every_fault(server: Server) -> None:
-    """After many broken and unusual uploads at a time, the same process answers a good one."""
+    """After many parallel broken and unusual uploads, the same process answers a good upload."""
     files = [path for path in FAULTS.iterdir() if path.suffix != ".py"]
     with ThreadPoolExecutor(8) as threads:
         statuses = [
@@ -43,7 +43,7 @@ def test_server_survives_every_fault(server: Server) -> None:
 
 
 def test_golden_set_gets_the_probabilities_of_keras(server: Server) -> None:
-    """With sixteen uploads at a time, each golden image gets the network's probabilities."""
+    """With sixteen parallel uploads, each golden image gets the Keras network's probabilities."""
     uploads = [encode(image) for image in golden.images()]
     with ThreadPoolExecutor(16) as threads:
         answers = [
@@ -53,7 +53,7 @@ def test_golden_set_gets_the_probabilities_of_keras(server: Server) -> None:
 
 
 def test_decoding_does_not_block_the_event_loop(server: Server) -> None:
-    """While slow images keep every thread busy, /health/live is answered before all of them."""
+    """While four slow images are decoded, /health/live is answered before any of them."""
     with ThreadPoolExecutor(8) as threads:
         uploads = [threads.submit(server.predict, SLOW_IMAGE) for _ in range(4)]
         lives = [threads.submit(server.get, "/health/live") for _ in range(4)]
@@ -144,7 +144,10 @@ sys.addaudithook(lambda event, _: event == "socket.bind" and signal.raise_signal
 def test_server_that_cannot_serve_says_why_and_exits(
     settings: dict[str, Any], code: int, message: str
 ) -> None:
-    """After an invalid setting or a bad bundle, the process names the reason; its code is not 0."""
+    """If a setting is invalid or the bundle is missing, the process prints the reason and exits.
+
+    The exit code is not 0.
+    """
     process = start(**{"port": free_port()} | settings)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code
@@ -153,7 +156,7 @@ def test_server_that_cannot_serve_says_why_and_exits(
 
 
 def test_cuda_without_a_gpu_does_not_start() -> None:
-    """With SERVICE_DEVICE=cuda and no GPU, the process names the reason and ends."""
+    """With SERVICE_DEVICE=cuda and no GPU, the process prints the reason and exits with 1."""
     if Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has a GPU")
     process = start(port=free_port(), device="cuda")

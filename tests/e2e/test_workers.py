@@ -1,4 +1,4 @@
-"""Several workers on one port, and models that are swapped while they serve, as real processes."""
+"""Real processes: several workers on one port, and models that are swapped while they serve."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ IMAGE = encode(noise(20, 30))
 
 
 def version(server: Server) -> str:
-    """Ask for the version that answers."""
+    """Return the version of the model that answers an upload."""
     answer: str = server.predict(IMAGE).json()["model"]["version"]
     return answer
 
 
 def test_killed_worker_is_replaced(linear_folder: Path) -> None:
-    """After kill -9 of one of two workers, the other answers all requests until two serve again."""
+    """If one of two workers is killed, the other answers all requests until two serve again."""
     with serving(model=linear_folder, workers=2, device="cpu") as server:
         supervisor = psutil.Process(server.process.pid)
         victim, survivor = supervisor.children()
@@ -49,8 +49,8 @@ def test_killed_worker_is_replaced(linear_folder: Path) -> None:
     assert server.process.returncode == 0
 
 
-def test_worker_is_replaced_after_their_folder_was_deleted(linear_folder: Path) -> None:
-    """The metrics folder is a temporary one: if it is deleted, workers can still be replaced."""
+def test_worker_is_replaced_after_the_metrics_folder_was_deleted(linear_folder: Path) -> None:
+    """A worker is replaced even if the temporary folder of the metrics was deleted."""
     with serving(model=linear_folder, workers=2, device="cpu") as server:
         victim = psutil.Process(server.process.pid).children()[0]
         shutil.rmtree(victim.environ()[METRICS_VARIABLE])
@@ -92,7 +92,7 @@ def test_worker_does_what_its_assignment_says(linear_folder: Path, tmp_path: Pat
 def test_worker_with_stuck_threads_is_replaced(
     linear_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker whose threads are all stuck in their images is replaced; the other one serves on."""
+    """A worker whose threads are all stuck is replaced; afterwards all uploads are answered."""
     # No accepted image takes 60 s to decode. Here, 0.1 s counts as stuck.
     set_at_start("service.inference.predictor.STUCK_SECONDS", 0.1, tmp_path, monkeypatch)
     limits = {
@@ -123,9 +123,9 @@ def test_connections_are_spread_over_the_workers(linear_folder: Path) -> None:
     """If many connections are opened at once, every worker gets some of them."""
     with serving(model=linear_folder, workers=2, device="cpu") as server, ExitStack() as stack:
         address = urlsplit(server.url).hostname, urlsplit(server.url).port
-        for _ in range(40):  # by chance, one of two workers gets all: once in 5e11 runs
+        for _ in range(40):  # one worker gets all 40 by chance once in 5e11 runs
             stack.enter_context(socket.create_connection(address))
-        assert server.get("/health").status_code == 200  # now the last one is accepted
+        assert server.get("/health").status_code == 200  # by now, the last connection is accepted
         for worker in psutil.Process(server.process.pid).children():
             assert [connection for connection in worker.net_connections() if connection.raddr]
 
@@ -136,7 +136,8 @@ def test_metrics_are_summed_over_workers(linear_folder: Path) -> None:
         with ThreadPoolExecutor(8) as threads:
             assert {r.status_code for r in threads.map(server.predict, [IMAGE] * 40)} == {200}
         answered = 'service_requests_total{route="/predict",status="200"}'
-        wait_until(lambda: metric(server, answered) == 40)  # counted only after the answer
+        # A request is counted only after its answer is sent.
+        wait_until(lambda: metric(server, answered) == 40)
         for _ in range(8):
             assert metric(server, answered) == 40
 
@@ -189,7 +190,7 @@ def test_new_version_is_swapped_in_without_a_failed_request(tmp_path: Path, work
 
 
 def reported_models(server: Server) -> dict[str, int]:
-    """Read from the metrics which versions serve, in any worker."""
+    """Read from the metrics whether each version serves: 1 if it does in any worker, else 0."""
     labels = 'device="cpu",name="linear",provider="CPUExecutionProvider"'
     return {
         version: metric(server, f'service_model_info{{{labels},version="{version}"}}')

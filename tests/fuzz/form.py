@@ -1,8 +1,8 @@
-"""Fuzz target: any body of any content type gives a part of the body, or one of our errors.
+"""Fuzz target: ``read_upload`` returns bytes of the body, or raises one of our errors.
 
 ``make fuzz`` runs it. libFuzzer's manual explains the arguments. An input is a content type, a line
-feed and a body. ``python -m tests.fuzz.form --seed FOLDER FILE...`` writes a valid form with each
-file into a folder; the fuzzer starts from these.
+feed and a body. ``python -m tests.fuzz.form --seed FOLDER FILE...`` writes a valid form for each
+file into a folder; the fuzzer starts from these forms.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ def parse(data: bytes) -> None:
 
 
 def write_seeds(folder: Path, files: list[Path]) -> None:
-    """Write a form with each of ``files`` into ``folder``."""
+    """Write a form for each of ``files`` into ``folder``."""
     for path in files:
         (folder / path.name).write_bytes(HEAD + path.read_bytes() + TAIL)
 

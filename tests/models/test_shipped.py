@@ -1,4 +1,4 @@
-"""The shipped bundles: complete, equal to their Keras networks, and with true figures."""
+"""The shipped bundles are complete, answer like their Keras networks, and state true figures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def session(bundle: Bundle) -> Any:
 
 
 def test_manifest_matches_the_folder(bundle: Bundle) -> None:
-    """The folders are name and version, every file is listed, the model is below 20 MB."""
+    """The folders are name and version, each file is listed, and the model is below 20 MB."""
     assert bundle.folder.parts[-2:] == (bundle.manifest.name, bundle.manifest.version)
     files = {path.name for path in bundle.folder.iterdir()}
     assert files == {*bundle.manifest.files, "manifest.json"}
@@ -62,7 +62,7 @@ def test_card_is_rendered_from_the_manifest(bundle: Bundle) -> None:
 
 
 def test_self_test_is_answered(bundle: Bundle, session: Any) -> None:
-    """The graph answers the self-test like the network that was exported."""
+    """The graph gives the self-test image the probabilities in the manifest."""
     answer = session.run(None, {"image": self_test_image(bundle.manifest.input_size)[None]})[0][0]
     np.testing.assert_allclose(answer, bundle.manifest.self_test, atol=1e-4)
 

@@ -50,7 +50,7 @@ def calibrated_run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def shoe_photos(tmp_path: Path) -> Path:
-    """Folder of eleven photos of shoes, whose kind is not labelled, and one photo of no class."""
+    """Folder of eleven photos of shoes without a labelled kind, and one photo of no class."""
     folder = tmp_path / "photos"
     folder.mkdir()
     boots = sample().images[sample().labels == 9][:12]

@@ -1,4 +1,4 @@
-"""The command line: the commands work on a folder of images, and mistakes give one line."""
+"""The command line: commands work on a folder of images, and mistakes give one line of error."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Command:
 def command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Command:
-    """The command line in an empty folder."""
+    """Return the command line, set to an empty folder."""
     monkeypatch.chdir(tmp_path)
     return Command(monkeypatch, capsys)
 
@@ -141,7 +141,7 @@ def test_download_of_keras_is_a_source(tmp_path: Path) -> None:
             ("train", "mlp-64-64", "--augmentation", "x"),
             "error: there is no augmentation 'x'; choose one of none",
         ),
-        (("train", "cnn-1conv", "--recipe", "augmented-degrees"), "name its folder with --from"),
+        (("train", "cnn-1conv", "--recipe", "augmented-degrees"), "pass its folder with --from"),
         (("evaluate", "nowhere"), "error: nowhere is not a run"),
         (("export", "nowhere"), "error: nowhere is not a run"),
     ],
@@ -149,7 +149,7 @@ def test_download_of_keras_is_a_source(tmp_path: Path) -> None:
 def test_mistakes_are_answered_with_one_line(
     command: Command, images: Path, tmp_path: Path, words: tuple[str, ...], message: str
 ) -> None:
-    """A mistake gives one line with what is allowed, and no run."""
+    """A mistake gives one line that says what is allowed, and creates no run."""
     with pytest.raises(SystemExit, match=re.escape(message)):
         command(*words, "--data", images)
     assert not (tmp_path / "runs").exists()

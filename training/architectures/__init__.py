@@ -1,7 +1,8 @@
-"""The networks by name, and the frame that they share: pixels in, logits out.
+"""The networks by name, and the input and output layers that they share.
 
 A network is a function (images in 0..1 ``[N, H, W, 1]``, number of classes) -> logits
-``[N, classes]``. Scaling is part of the frame, so every saved model and exported graph contains it.
+``[N, classes]``. ``Architecture.build`` adds the scaling of pixels to 0..1, so every saved model
+and exported graph contains it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import keras
 
 from training.architectures.convnet import cnn_2x128, convnet_tf1
 from training.architectures.mlp import mlp_64_64
+from training.architectures.pre_activation import resnet_18, wide_resnet_16_8
 from training.architectures.resnet import resnet_8, resnet_8_tiny
 from training.architectures.stacked import cnn_1conv, cnn_3conv, cnn_4conv
 from training.architectures.vgg import (
@@ -61,6 +63,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "cnn-2x128": Architecture(cnn_2x128, 940_170),
     "resnet-8": Architecture(resnet_8, 586_666),
     "resnet-8-tiny": Architecture(resnet_8_tiny, 93_946),
+    "resnet-18": Architecture(resnet_18, 11_178_826),
+    "wide-resnet-16-8": Architecture(wide_resnet_16_8, 10_968_282),
 }
 
 

@@ -1,8 +1,8 @@
 """Residual networks of eight layers (He et al. 2015, section 4.2) for 28x28 grey images and CPUs.
 
-Each normalisation is between a convolution and its ReLU, so that the exported graph folds it into
-the weights. The pre-activation order (He et al. 2016) cannot be folded and gains nothing at eight
-layers.
+Each normalisation is between a convolution and its ReLU, so that ONNX Runtime can fold it into the
+convolution's weights. The pre-activation order (He et al. 2016) cannot be folded, and gains nothing
+at eight layers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from keras import layers
 
 EARLIER_FEATURES = "earlier_features"
-"""The layer whose mean over the image joins the last features, to detect images of no class."""
+"""The layer whose pooled output the distance uses in addition to the last features."""
 
 
 def resnet_8(images: Any, class_count: int) -> Any:

@@ -14,7 +14,7 @@ VGG19_SIZE = (150, 150)
 
 
 def vgg_like(images: Any, class_count: int) -> Any:
-    """Six 3x3 convolutions in two blocks, with the usual dropout rates: the source gives none."""
+    """Six 3x3 convolutions. The source gives no dropout rates, so they are the usual ones."""
     x = _convolution(_convolution(images, 32), 32)
     x = layers.Dropout(0.25)(x)
     x = layers.MaxPooling2D()(_convolution(x, 64))
@@ -35,7 +35,7 @@ def vgg19_transfer(images: Any, class_count: int) -> Any:
 
 
 def vgg19_double_preprocessing(images: Any, class_count: int) -> Any:
-    """The same network with the published mistake: preprocessing of images already in 0..1."""
+    """The same network with the published mistake: pixels in 0..1 go into the preprocessing."""
     return _vgg19(images, class_count, scale=1)
 
 
@@ -51,10 +51,10 @@ def load_imagenet_weights(model: Any, weights: Path | None) -> None:
             model.get_layer("vgg19").set_weights(downloaded.get_weights())
         else:
             model.get_layer("vgg19").load_weights(weights)
-    # Keras raises a bare Exception for a failed download, h5py many kinds for a damaged file.
+    # Keras raises a bare Exception if a download fails. h5py raises many types for a damaged file.
     except Exception as error:
         raise TrainingError(
-            f"VGG19's ImageNet weights cannot be loaded ({error}): name Keras' "
+            f"VGG19's ImageNet weights cannot be loaded ({error}): pass Keras' "
             "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5 with --weights, "
             "or train vgg19-random, the same network with random features"
         ) from error
@@ -66,8 +66,8 @@ def _convolution(x: Any, filters: int) -> Any:
 
 def _vgg19(images: Any, class_count: int, scale: int) -> Any:
     x = layers.Resizing(*VGG19_SIZE)(images)
-    # As keras.applications.vgg19.preprocess_input does: three equal channels, minus the mean of
-    # ImageNet's blue, green and red.
+    # The same as keras.applications.vgg19.preprocess_input: subtract ImageNet's mean blue, green
+    # and red. The three channels are equal, because the images are grey.
     x = layers.Concatenate()([x, x, x])
     x = layers.Rescaling(scale, offset=[-103.939, -116.779, -123.68], name="preprocess")(x)
     features = keras.applications.VGG19(

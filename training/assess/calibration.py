@@ -1,4 +1,4 @@
-"""Calibration: temperature, distance to the classes, and prediction sets, fitted on validation.
+"""Calibration: the temperature, the distance to the classes, and the prediction sets.
 
 The result is a run's ``calibration.npz`` (not in git). Calibration never reads the test set and
 never changes the network's weights.
@@ -26,11 +26,11 @@ from training.fit.augmentation import find_augmentation
 from training.fit.runs import METRICS_FILE, Config, load_model, read_config
 
 CALIBRATION_FILE = "calibration.npz"
-ACCEPTED_SHARE = 0.95  # the share of validation images within the distance threshold
+ACCEPTED_SHARE = 0.95  # the share of validation images that the distance threshold accepts
 COVERAGES = tuple(round(0.80 + 0.01 * step, 2) for step in range(20))
 
-# The covariance shrinks by this share towards a multiple of the identity. Without shrinkage, dead
-# features would make it singular.
+# This share of the mean variance is added to each feature's variance. Otherwise a feature that is
+# always zero would make the covariance singular.
 SHRINKAGE = 1e-3
 
 
@@ -38,10 +38,11 @@ SHRINKAGE = 1e-3
 class Space:
     """The constants of the distance from D features to K classes.
 
-    Features ``[N, D]`` minus ``centre`` ``[D]``, times ``projection`` ``[D, D]``, are white under
-    the covariance within classes. ``means`` ``[K, D]`` are the class means in that space. The
-    centred features times ``background`` ``[D, D]`` are white under the covariance of all images.
-    ``offsets`` ``[K]`` are the distances that ``ACCEPTED_SHARE`` of each class stays below.
+    ``centre`` ``[D]`` is the mean of all features. ``projection`` ``[D, D]`` whitens centred
+    features by the covariance within classes, and ``means`` ``[K, D]`` are the class means after
+    this projection. ``background`` ``[D, D]`` whitens centred features by the covariance of all
+    images. ``offsets`` ``[K]`` are quantiles: ``ACCEPTED_SHARE`` of a class's validation images
+    have a smaller distance to the class.
     """
 
     centre: NDArray[np.float32]
@@ -53,14 +54,14 @@ class Space:
     def measure(self, features: Any) -> Any:
         """Compute the relative Mahalanobis distance to each class, minus its offset: ``[N, K]``.
 
-        It is the squared distance to the class (Lee et al. 2018) minus the squared distance to all
-        images (Ren et al. 2021): directions in which all images vary carry no information. This
-        works on arrays and in a Keras graph.
+        The relative distance is the squared distance to the class (Lee et al. 2018) minus the
+        squared distance to the mean of all images (Ren et al. 2021). The subtraction cancels the
+        directions in which all images vary. ``features`` are an array or a tensor of a Keras graph.
         """
         ops = keras.ops
         centred = features - self.centre
         whitened = ops.matmul(centred, self.projection)
-        # |w - m|^2 without a tensor of [N, K, D]
+        # |w - m|^2 = |w|^2 - 2wm + |m|^2 needs no tensor of shape [N, K, D].
         products = ops.matmul(whitened, self.means.T)
         to_classes = _square(whitened) - 2 * products + (self.means**2).sum(axis=1)
         return to_classes - _square(ops.matmul(centred, self.background)) - self.offsets
@@ -71,7 +72,7 @@ class Calibration:
     """The constants that calibration adds to a network of K classes.
 
     An image whose distance to the nearest class is above ``threshold`` counts as no class.
-    ``augmentation`` changed the images that the distance was fitted to. Class k is in the
+    The distance was fitted to images changed by ``augmentation``. Class k is in the
     prediction set of coverage ``COVERAGES[i]`` if its probability is at least
     ``minimum_probabilities[i, k]``.
     """
@@ -84,7 +85,7 @@ class Calibration:
 
     @property
     def prediction_sets(self) -> PredictionSets:
-        """The prediction sets in the form of a manifest."""
+        """The prediction sets in the form that a manifest stores."""
         minima = self.minimum_probabilities.tolist()
         return PredictionSets(coverages=COVERAGES, minimum_probabilities=minima)
 
@@ -105,18 +106,20 @@ def calibrate(
 ) -> Calibration:
     """Fit the calibration of a finished run and write it into the run's folder.
 
-    The distance is fitted to training images changed by ``augmentation``, so that everything the
-    network learned counts as known. If the network learned from ``photos``, the distance is fitted
-    to about as many views of photos as well. Validation images fit the temperature, the prediction
-    sets, the offsets and the threshold.
+    The distance is fitted to training images changed by ``augmentation``, so that images like those
+    that the network learned from count as known. If the network learned from ``photos``, the
+    distance is also fitted to views of them, about as many as training images. The temperature, the
+    prediction sets, the offsets and the threshold are fitted to validation images.
 
     Raises:
-        RunError: The run has not ended, was made with other data or photos, or was evaluated.
+        RunError: The run has not ended, was made with other data or photos, or was evaluated
+            already.
         DataError: The photos cannot be read.
     """
     if (run / METRICS_FILE).exists():
         raise RunError(
-            f"{run} was evaluated already: calibrate before evaluate, or its figures would be false"
+            f"{run} was evaluated already, and calibration would make its figures false: "
+            "run calibrate before evaluate"
         )
     config = read_config(run)
     config.check_photos(photos)
@@ -131,8 +134,9 @@ def calibrate(
     )
     labels = training.labels
     if photos is not None:
-        features, of_photos = _learn_from_photos(both, photos, training, config)
-        learned, labels = np.concatenate([learned, features]), np.concatenate([labels, of_photos])
+        features, photo_labels = _compute_photo_features(both, photos, training, config)
+        learned = np.concatenate([learned, features])
+        labels = np.concatenate([labels, photo_labels])
     space = fit_offsets(fit_space(learned, labels), validated, validation.labels)
     distances = keras.ops.convert_to_numpy(space.measure(validated)).min(axis=1)
     calibration = Calibration(
@@ -146,12 +150,12 @@ def calibrate(
     return calibration
 
 
-def _learn_from_photos(
+def _compute_photo_features(
     both: Any, photos: Path, training: Samples, config: Config
 ) -> tuple[NDArray[np.float32], Labels]:
     """Compute features and labels of views of photos, repeated to about as many as the samples.
 
-    A view with several possible classes gets the most likely one.
+    If a view has several possible classes, its label is the one that the network finds most likely.
     """
     part, class_count = config.recipe.photos_from, len(config.class_names)
     views = make_views(photos, part, training, class_count, config.seed)
@@ -170,7 +174,7 @@ def load_calibration(run: Path) -> Calibration | None:
     """Load the calibration of a run, or return None if the run has none.
 
     Raises:
-        RunError: ``calibrate`` did not write this file.
+        RunError: The file is damaged.
     """
     path = run / CALIBRATION_FILE
     if not path.exists():
@@ -198,9 +202,9 @@ def load_calibrated(run: Path) -> Any:
 
 
 def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> float:
-    """Find the temperature with the smallest negative log-likelihood of logits ``[N, K]``.
+    """Find the temperature that minimizes the negative log-likelihood of logits ``[N, K]``.
 
-    The method is by Guo et al. 2017.
+    The method is from Guo et al. 2017.
     """
 
     def loss(log_temperature: float) -> float:
@@ -227,7 +231,7 @@ def fit_space(features: NDArray[np.float32], labels: Labels) -> Space:
 def fit_offsets(space: Space, features: NDArray[np.float32], labels: Labels) -> Space:
     """Set the offset of each class so that ``ACCEPTED_SHARE`` of validation is below zero.
 
-    Without offsets, classes with many shapes are rejected more often than classes with few shapes.
+    Without offsets, classes with varied items are rejected more often than uniform classes.
     """
     distances = keras.ops.convert_to_numpy(space.measure(features))
     own = distances[np.arange(len(labels)), labels]
@@ -241,9 +245,10 @@ def fit_prediction_sets(probabilities: NDArray[np.float32], labels: Labels) -> N
     """Find the minimum probability of each class for each coverage: ``[coverages, K]``.
 
     This is split conformal prediction for each class separately (Vovk 2012; Sadinle, Lei and
-    Wasserman 2019). The probability of a new image's true class is equally likely to have any rank
-    among the n validation images of that class. So with at least ``coverage`` it is not below the
-    value of rank floor((n + 1)(1 - coverage)), counted from the smallest.
+    Wasserman 2019). Sort the probabilities that the n validation images of a class have for this
+    class. The probability of a new image of the class has each of the n + 1 ranks equally often. So
+    in at least ``coverage`` of the cases, the new image's probability is not below the value of
+    rank floor((n + 1)(1 - coverage)), counted from the smallest.
     """
     minima = np.zeros((len(COVERAGES), probabilities.shape[1]))
     for label in range(probabilities.shape[1]):
@@ -267,7 +272,7 @@ def _square(vectors: Any) -> Any:
 
 
 def _features(model: Any) -> Any:
-    """Find the input of the last dense layer, joined with pooled earlier features if they exist."""
+    """Find the input of the last dense layer, and join pooled earlier features if there are any."""
     dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
     earlier = [layer.output for layer in model.layers if layer.name == EARLIER_FEATURES]
     pooled = [keras.layers.GlobalAveragePooling2D()(output) for output in earlier]

@@ -32,7 +32,7 @@ Input `image`: uint8 `[batch, {height}, {width}]`, grey, a bright item on black.
 Output `probabilities`: float32 `[batch, {len(manifest.class_names)}]`. Scaling and softmax are in \
 the graph.
 {_distance(manifest)}\
-The rule `{manifest.preprocessing}` of `service.imaging` brings other images into this form.
+The rule `{manifest.preprocessing}` of `service.imaging` converts other images to this input.
 The model is for one centred item on an even background, like the images of its training data.
 {_limit(manifest)}
 
@@ -43,16 +43,18 @@ def _distance(manifest: Manifest) -> str:
     threshold = manifest.distance_threshold
     if threshold is None:
         return ""
-    return f"""Output `distance`: float32 `[batch]`, the relative Mahalanobis distance of the last
-features to the nearest class (Lee et al. 2018, Ren et al. 2021), minus the distance that 95 % of
-the images of that class stay below. Above {threshold:.3f} an image counts as none of the classes.
+    return f"""\
+Output `distance`: float32 `[batch]`. It is the relative Mahalanobis distance (Lee et al. 2018,
+Ren et al. 2021) of the network's features to the nearest class, minus an offset of this class:
+95 % of the class's validation images are nearer than the offset. The output can be negative. An
+image with a distance above {threshold:.3f} counts as none of the classes.
 """
 
 
 def _limit(manifest: Manifest) -> str:
     if manifest.distance_threshold is None:
-        return "It answers with one of its classes for any image."
-    return 'For detecting other images there is the distance: see "Rejecting images of no class".'
+        return "It answers with one of its classes, even if the image shows something else."
+    return 'The distance detects images of other things: see "Rejecting images of no class".'
 
 
 def _figures(manifest: Manifest) -> str:
@@ -66,7 +68,7 @@ def _figures(manifest: Manifest) -> str:
     )
     return f"""## Figures
 
-| on | images | accuracy | 95 % Wilson interval | loss | expected calibration error |
+| set | images | accuracy | 95 % Wilson interval | loss | expected calibration error |
 |---|---|---|---|---|---|
 | test | {test["count"]:,} | {test["accuracy"]:.2%} | {low:.2%} to {high:.2%} | {test["loss"]:.4f} \
 | {test["expected_calibration_error"]:.4f} |
@@ -79,7 +81,7 @@ def _figures(manifest: Manifest) -> str:
 
 The graph was compared with Keras on {parity["images"]:,} test images at batch sizes \
 {", ".join(map(str, parity["batch_sizes"]))}. The largest difference of a probability is \
-{parity["largest_difference"]:.1e}. Every image gets the same class.
+{parity["largest_difference"]:.1e}. Both give every image the same class.
 
 """
 
@@ -99,8 +101,8 @@ def _calibration(manifest: Manifest) -> str:
     test = manifest.metrics["test"]
     return f"""## Calibration
 
-A temperature of {manifest.training["temperature"]:.3f}, fitted on validation, is in the graph. On \
-the test set:
+The graph divides the logits by a temperature of {manifest.training["temperature"]:.3f}, which was \
+fitted on validation. On the test set:
 expected calibration error {test["expected_calibration_error"]:.4f} in 15 bins,
 negative log-likelihood {test["loss"]:.4f}, Brier score {test["brier"]:.4f}.
 
@@ -147,8 +149,8 @@ def _prediction_sets(manifest: Manifest) -> str:
     )
     return f"""## Prediction sets
 
-Split conformal prediction with a threshold for each class, fitted on validation and measured on \
-the test set. Coverage is the share of sets that hold the true class.
+The method is split conformal prediction. It has a threshold for each class, fitted on validation. \
+The figures are from the test set. Coverage is the share of sets that hold the true class.
 
 | requested coverage | coverage | coverage of the worst class | mean size | empty sets |
 |---|---|---|---|---|
@@ -171,7 +173,8 @@ def _corruptions(manifest: Manifest) -> str:
     rows = "\n".join(f"| {name} | {accuracy:.2%} |" for name, accuracy in measured.items())
     return f"""## Robustness
 
-Accuracy on the test set after each corruption in `training/assess/corruptions.py`.
+The table shows the accuracy on the test set after each corruption in \
+`training/assess/corruptions.py`.
 
 | corruption | accuracy |
 |---|---|
@@ -184,6 +187,7 @@ Accuracy on the test set after each corruption in `training/assess/corruptions.p
 def _training(manifest: Manifest) -> str:
     training = manifest.training
     recipe = ", ".join(f"{key} {value}" for key, value in _used(training["recipe"]).items())
+    averaged = "" if training["recipe"].get("ema_momentum") is None else "averaged "
     return f"""## Training
 
 - Network: `{training["architecture"]}`, {training["parameters"]:,} parameters.
@@ -192,15 +196,15 @@ def _training(manifest: Manifest) -> str:
 - Recipe: `{training["recipe_name"]}`, {recipe}.
 - Data: {training["data_source"]}; the training tensors have sha256 `{manifest.data_sha256}`.\
 {_teachers(training)}{_labelled_photos(training)}
-- The weights of the last epoch are published. Choices were made on the validation part, before \
-the test set was opened.
+- Weights: the {averaged}weights of the last epoch. Choices were made on the validation part, \
+before the test set was opened.
 - Code: trained at commit `{training["git_commit"]}`, exported at commit `{manifest.git_commit}`, \
 opset {manifest.opset}.
 """
 
 
 def _used(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Select what a recipe uses. Label smoothing is unused if teachers give the targets."""
+    """Select the settings that a recipe uses. Teachers make label smoothing unused."""
     unused = () if recipe.get("distillation_temperature") is None else ("label_smoothing",)
     return {
         name: value

@@ -1,9 +1,10 @@
 """The corruptions that measure robustness.
 
 The fifteen kinds are taken from Fashion-MNIST-C (Weiss and Tonella 2022), which follows MNIST-C (Mu
-and Gilmer 2019). Code and strengths are this project's own. So the figures compare this project's
-models with each other, but not with figures published elsewhere. A corruption is a function (images
-uint8 ``[N, H, W]``, generator) -> images of the same shape.
+and Gilmer 2019). Code and strengths are this project's own. So the figures of this project's models
+can be compared with each other, but not with figures published elsewhere.
+
+A corruption is a function (images uint8 ``[N, H, W]``, generator) -> images of the same shape.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def corrupt(images: Images, name: str, seed: int) -> Images:
 
 
 def shot_noise(images: Images, generator: np.random.Generator) -> Images:
-    """Draw photon counts, with a mean of 12 for a white pixel."""
+    """Replace each pixel by a random photon count. A white pixel has a mean count of 12."""
     return _to_pixels(generator.poisson(images / 255 * 12) / 12 * 255)
 
 
@@ -38,9 +39,9 @@ def impulse_noise(images: Images, generator: np.random.Generator) -> Images:
 
 
 def glass_blur(images: Images, generator: np.random.Generator) -> Images:
-    """Swap pixels with neighbours twice, between two Gaussian blurs of 0.6 pixels.
+    """Blur, displace the pixels twice, and blur again. Each blur is Gaussian with sigma 0.6.
 
-    Each pixel takes the value of a pixel at most one away in each direction.
+    A displaced pixel takes the value of a random pixel that is at most one row and one column away.
     """
     pixels = gaussian_filter(images.astype(np.float32), (0, 0.6, 0.6))
     count, height, width = images.shape
@@ -53,7 +54,7 @@ def glass_blur(images: Images, generator: np.random.Generator) -> Images:
 
 
 def motion_blur(images: Images, generator: np.random.Generator) -> Images:
-    """Average along a line of 7 pixels in a random direction."""
+    """Average each pixel along a line of 7 pixels in a random direction."""
     angle = generator.uniform(0, np.pi, len(images))
     direction = np.stack([np.sin(angle), np.cos(angle)], axis=1)
     moved = [_move(images, moved_pixels=step * direction) for step in range(-3, 4)]

@@ -1,6 +1,7 @@
 """Evaluation: the figures of a run or a bundle on the test set and on validation.
 
-Nothing is chosen by these figures: choices are made on validation, before the test set is opened.
+No choice is based on the test figures: choices are made on validation, before the test set is
+opened.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ SEED = 1  # fixed, so that every model is measured on the same corruptions and o
 
 @dataclass(frozen=True)
 class Measured:
-    """The model to measure, from a run or a bundle, and what calibration fitted to it."""
+    """The model to measure, from a run or a bundle, with the results of its calibration."""
 
     answer: Callable[[Images], Answers]
     class_names: tuple[str, ...]
@@ -84,8 +85,8 @@ def evaluate_bundle(
     manifest, training = bundle.manifest, source.training()
     if training.sha256() != manifest.data_sha256:
         raise RunError(
-            f"this training data has sha256 {training.sha256()}, {folder} was made with "
-            f"{manifest.data_sha256}: name the bundle's own data with --data"
+            f"this training data has sha256 {training.sha256()}, but {folder} was made with "
+            f"{manifest.data_sha256}: pass the bundle's own data with --data"
         )
     recipe = manifest.training["recipe"]
     _, validation = training.split(recipe["validation_fraction"], recipe["split_seed"])
@@ -126,7 +127,7 @@ def _measure_and_write(
 
 
 def _accuracy_with_flips(measured: Measured, answers: Answers, test: Samples) -> float:
-    """Measure the mean answer to each image and its mirror image."""
+    """Measure the accuracy if the answers to an image and to its mirror image are averaged."""
     flipped = measured.answer(test.images[:, :, ::-1])
     summed = answers.probabilities + flipped.probabilities
     return float(accuracy_score(test.labels, summed.argmax(axis=1)))
@@ -144,7 +145,7 @@ def _measure_corruptions(measured: Measured, test: Samples) -> dict[str, float]:
 def _measure_rejections(
     measured: Measured, threshold: float, answers: Answers, test: Samples, photos: Path | None
 ) -> dict[str, Any]:
-    """Measure how many test images, outliers and photos of known classes the model rejects."""
+    """Measure which shares of test images, outliers and photos of known classes are rejected."""
     kinds = make_outliers(test.images, photos, SEED)
     outliers = {kind: measured.answer(images).distances for kind, images in kinds.items()}
     figures = measure_distances(
@@ -213,9 +214,9 @@ def _loss(probabilities: Probabilities, labels: Labels) -> float:
 
 
 def _calibration(probabilities: Probabilities, labels: Labels) -> dict[str, Any]:
-    """Compute reliability diagram and expected calibration error of the most likely class.
+    """Compute the reliability diagram and the expected calibration error of the answered class.
 
-    The method is by Guo et al. 2017.
+    The method is from Guo et al. 2017.
     """
     confidence = probabilities.max(axis=1).clip(0, 1)
     correct = probabilities.argmax(axis=1) == labels

@@ -13,9 +13,9 @@ from training.data.samples import Images
 
 
 def make_outliers(images: Images, photos: Path | None, seed: int) -> dict[str, Images]:
-    """Make as many outliers of each kind as there are ``images`` ``[N, H, W]``.
+    """Make N outliers of each kind, where N is the number of ``images`` ``[N, H, W]``.
 
-    ``photos`` is a folder of labelled photos. Its photos of no class are another kind.
+    ``photos`` is a folder of labelled photos. All its photos of no class are one more kind.
 
     Returns:
         The outliers by the name of their kind.
@@ -36,9 +36,9 @@ def make_outliers(images: Images, photos: Path | None, seed: int) -> dict[str, I
 
 
 def render_digits(count: int, size: tuple[int, int], generator: np.random.Generator) -> Images:
-    """Render white digits in Pillow's own font on black: ``[count, H, W]``.
+    """Render white digits on black in Pillow's default font: ``[count, H, W]``.
 
-    Size, place and rotation are random.
+    Size, position and rotation are random.
     """
     return np.stack([_render_digit(size, generator) for _ in range(count)])
 

@@ -1,4 +1,4 @@
-"""The figures of a bundle on photos. Nothing is chosen by them."""
+"""Measurement of a bundle on photos. No choice is based on these figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.bundle import Bundle
-from service.imaging import ModelInput, read_image
+from service.imaging import ModelInput, read_image, read_picture
 from training.data.photos.synthetic import BACKGROUNDS, make_photos
 from training.data.photos.table import Photo, read_photos
 from training.data.samples import Images, Samples
@@ -28,26 +28,28 @@ Classify = Callable[[Images], tuple[ClassIds, Mask]]
 """Maps images to class ids, and to whether their distance is within the threshold."""
 
 Hits = tuple[Mask, Mask | None]
-"""Which photos count as hits, as the service sees them and squashed."""
+"""Masks of the photos that are hits: with the service's preprocessing, and squashed (or None)."""
 
 MADE_PHOTOS_SEED = 7
 SHOWN_PHOTOS = 120
 GROUPS = {"top": (0, 2, 4, 6), "trouser": (1,), "dress": (3,), "shoe": (5, 7, 9), "bag": (8,)}
 GARMENTS, BAG = (0, 1, 2, 3, 4, 6), 8
-HOME, SHOP, WORN = "clothing-dataset", "retail-demo-store", "B"  # sources and a tier in the table
+# Two sources and a tier in labels.csv.
+HOME, SHOP, WORN = "clothing-dataset", "retail-demo-store", "B"
 
-# The names of photos in the rows.
+# Names of groups of photos in the rows of the table.
 DEVELOPMENT_HALF, HELD_OUT_HALF = "home, development half", "home, held-out half"
 NO_CLASS, MADE = "objects of no class", "made from Fashion-MNIST"
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model saw of photos, and the class ids ``[N]`` that it answered.
+    """The model inputs made from N photos, and the class ids ``[N]`` that the model answered.
 
-    ``answers`` belong to ``inputs``, made by the service's rule. ``squashed`` are the answers to
-    photos that are only resized, and ``mirrored`` the answers to mirrored photos. ``known`` ``[N]``
-    tells whether the distance is within the threshold; a model without distances knows everything.
+    The service's preprocessing makes ``inputs``, and ``answers`` are the answers to them.
+    ``squashed`` are the answers to photos that are only resized. ``mirrored`` are the answers to
+    mirrored photos. ``known`` ``[N]`` tells whether the distance is within the threshold. It is
+    true for every photo if the model has no distances.
     """
 
     inputs: Sequence[ModelInput]
@@ -59,10 +61,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: how many of ``count`` photos ``measure`` counts.
+    """A row of the table: ``hits`` of ``count`` photos fulfil ``measure``.
 
-    ``naive_hits`` counts the squashed photos. ``goal`` is the wanted minimum share, or the maximum
-    share if ``is_limit``.
+    ``naive_hits`` is the number of hits among squashed photos. ``goal`` is the wanted minimum
+    share, or the maximum share if ``is_limit``.
     """
 
     photos: str
@@ -79,7 +81,7 @@ def measure_photos(
 ) -> dict[str, Any]:
     """Measure a bundle on labelled photos and on photos made from ``validation``.
 
-    Some labelled photos are drawn to ``sheet``.
+    The PNG file ``sheet`` shows some labelled photos.
 
     Raises:
         DataError: The table of photos cannot be read.
@@ -102,7 +104,7 @@ def measure_photos(
 
 
 def draw_made_photos(path: Path, validation: Samples, bundle: Bundle) -> None:
-    """Draw photos made from one image of each class on each background, and the model's input."""
+    """Draw synthetic photos, one for each class and background, beside the model's inputs."""
     classify, class_names = _classify_with(bundle), bundle.manifest.class_names
     first = [int(np.argmax(validation.labels == label)) for label in range(len(class_names))]
     pairs: list[tuple[Any, Any, str]] = []
@@ -146,11 +148,11 @@ def _stack(inputs: Sequence[ModelInput]) -> Images:
 
 
 def _open(file: bytes) -> Image.Image:
-    return Image.open(BytesIO(file)).convert("RGB")
+    return read_picture(file, MAX_PIXELS).image.convert("RGB")
 
 
 def _squash(file: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Convert to grey and resize: the naive way."""
+    """Convert to grey and resize, like a client that skips the service's preprocessing."""
     return np.asarray(_open(file).convert("L").resize(size[::-1], Image.Resampling.BILINEAR))
 
 
@@ -162,9 +164,10 @@ def _mirror(file: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Kinds:
-    """Which photos are of which kind: masks ``[N]``.
+    """The kinds of photos, as masks ``[N]``.
 
-    ``garment``, ``shoe`` and ``bag`` are photos that can only be of these classes.
+    ``known`` photos have a class. ``garment``, ``shoe`` and ``bag`` photos have possible classes of
+    this kind only.
     """
 
     known: Mask
@@ -281,7 +284,7 @@ def _rows_of_made_photos(validation: Samples, bundle: Bundle, classify: Classify
 
 
 def _judge(photos: Sequence[Photo], answers: ClassIds) -> tuple[Mask, Mask]:
-    """Tell for each answer whether the class can be correct, and whether the group can."""
+    """Tell for each answer whether it is a possible class, and whether its group is possible."""
     group = {class_id: name for name, members in GROUPS.items() for class_id in members}
     pairs = list(zip(photos, answers.tolist(), strict=True))
     correct = [answer in photo.classes for photo, answer in pairs]

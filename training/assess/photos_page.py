@@ -1,4 +1,4 @@
-"""The page ``docs/photos.md``: the figures on photos of every bundle measured so far."""
+"""The page ``docs/photos.md``: how every bundle measured so far performs on photos."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from scipy.stats import binomtest
 from service.bundle import Bundle
 from training.assess.photos import (
     HELD_OUT_HALF,
+    HOME,
     MADE,
     NO_CLASS,
+    SHOP,
+    WORN,
     Row,
     draw_made_photos,
     measure_photos,
@@ -32,7 +35,7 @@ LEARNED_FROM = {
 
 
 def write_photos(bundle: Bundle, folder: Path, source: Source, sheet: Path, output: Path) -> str:
-    """Measure a bundle, write its figures beside ``output``, and write the page to ``output``.
+    """Measure a bundle, write its figures into a folder beside ``output``, and write the page.
 
     Returns:
         The page, which shows all bundles measured so far.
@@ -55,7 +58,7 @@ def write_photos(bundle: Bundle, folder: Path, source: Source, sheet: Path, outp
 
 
 def render_photos(folder: Path) -> str:
-    """Render the page from the JSON files in ``folder``, which is beside the page."""
+    """Render the page from the JSON files in ``folder``. The page must lie beside this folder."""
     files = sorted(folder.glob("*.json"))
     figures = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     pictures = "\n".join(f"![{path.stem}]({folder.name}/{path.stem}.png)" for path in files)
@@ -68,32 +71,42 @@ def render_photos(folder: Path) -> str:
 
 Written by `python -m training photos`; do not edit. The figures are in `docs/photos/`.
 
-This page measures models on {figures[0]["photos"]:,} labelled photos, most of clothing, and on
-photos made from Fashion-MNIST's validation images. The models see the photos as in the service: the
-item is found, cut out and put on black (rule `item-on-black`,
-`docs/decisions/0004-find-the-item.md`). For comparison, "squashed" is the same model on the same
-photo converted to grey and resized to the model's input, as a naive client does it. Brackets hold
-the 95 % Wilson interval. A figure with a star is not a test: the model learned from some or all of
-these photos.
+This page shows how well models classify {figures[0]["photos"]:,} labelled photos, most of them \
+of clothing, and photos
+made from Fashion-MNIST's validation images. The photos are prepared as in the service: the item is
+found, cut out and put on black (rule `item-on-black`, `docs/decisions/0004-find-the-item.md`). For
+comparison, a "squashed" column shows the same model on photos that are only converted to grey and
+resized, as by a client that skips this preparation.
 
 {models}
 
 {_table(figures)}
 
-The groups are top (T-shirt/top, Pullover, Coat, Shirt), trouser, dress, shoe (Sandal, Sneaker,
-Ankle boot) and bag. The rules for finding the item were chosen on the development half of the
-photos and checked on the held-out half. Where nobody labelled the kind of a shoe, each shoe class
-counts as correct. An answer outside the distance threshold counts as a warning. All shoes from the
-shop are sneakers. "Still correct" counts only images that the model classifies correctly in the
-data set.
+How to read the table:
 
-## What the model sees
+- Brackets hold the 95 % Wilson interval.
+- A star marks a figure that is not a test: the model learned from some or all of these photos.
+- "home" photos come from the source `{HOME}`, and "shop" photos come from the source
+  `{SHOP}`. Photos "worn by a person" have the tier {WORN} in `labels.csv`.
+- The rules for finding the item were chosen on the development half of the photos and checked on
+  the held-out half.
+- "top-1" and "correct class" count answers that are a possible class of the photo. If nobody
+  labelled the kind of a shoe, each shoe class is possible. All shoes from the shop are sneakers.
+- A "correct group" contains a possible class of the photo. The groups are top (T-shirt/top,
+  Pullover, Coat, Shirt), trouser, dress, shoe (Sandal, Sneaker, Ankle boot) and bag.
+- An answer is "accepted without a warning" if the service finds the item without a warning and the
+  distance is within the model's threshold.
+- "still correct" counts only images that the model classifies correctly in the data set. The number
+  of these images differs between models, so "count" lists each different number.
+- "wrong polarity" counts photos on white that the preparation did not negate.
 
-Photos made from Fashion-MNIST, the model's input for each photo, and its answer:
+## What does the model see?
+
+Each picture shows photos made from Fashion-MNIST, with the model's input and answer for each:
 
 {pictures}
 
-`python -m training photos FOLDER --sheet FILE` draws the same for a folder of photos.
+`python -m training photos FOLDER --sheet FILE` draws such a picture for a folder of photos.
 """
 
 
@@ -107,7 +120,7 @@ def _table(figures: Sequence[dict[str, Any]]) -> str:
     columns = [[Row(**row) for row in found["rows"]] for found in figures]
     lines = [_line(rows, parts) for rows in zip(*columns, strict=True)]
     rule = "|---|---|---|---|" + "---|---|" * len(figures)
-    return "\n".join([f"| photos | measure | goal | of | {heads} |", rule, *lines])
+    return "\n".join([f"| photos | measure | goal | count | {heads} |", rule, *lines])
 
 
 def _line(rows: Sequence[Row], learned_from: Sequence[Part]) -> str:
@@ -123,7 +136,7 @@ def _line(rows: Sequence[Row], learned_from: Sequence[Part]) -> str:
 
 
 def _star(row: Row, learned_from: Part) -> str:
-    """Mark figures on photos that the model learned from."""
+    """Return a star if the model learned from some or all photos of this row."""
     never_learned = row.photos.startswith((MADE, NO_CLASS))
     held_out = learned_from == "half" and row.photos.startswith(HELD_OUT_HALF)
     return "" if learned_from == "none" or never_learned or held_out else " *"

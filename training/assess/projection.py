@@ -20,10 +20,10 @@ SPRITE_SIDE_PIXELS = 8192
 
 
 def project(samples: Samples, class_names: tuple[str, ...], folder: Path, run: Path | None) -> None:
-    """Write the projector's log, ``pca.png`` and ``tsne.png`` of a run's last features.
+    """Project a run's last features; write the projector's log, ``pca.png`` and ``tsne.png``.
 
-    Without a run, project raw pixels. ``tensorboard --logdir FOLDER`` shows the log. Writing the
-    log needs no TensorBoard: it is text files and a picture.
+    Without a run, project raw pixels. ``tensorboard --logdir FOLDER`` shows the log. The log
+    consists of text files and a picture, so this function does not need TensorBoard.
     """
     vectors: NDArray[Any] = samples.images.reshape(len(samples), -1) / 255
     if run is not None:
@@ -64,7 +64,7 @@ def features(run: Path, images: Images) -> NDArray[np.float32]:
 
 
 def sprite(images: Images) -> Images:
-    """Tile inverted images (dark items on white) row by row into a square."""
+    """Tile the images row by row into a square, inverted: dark items on white."""
     count, height, width = images.shape
     side = int(np.ceil(np.sqrt(count)))
     tiles = np.zeros((side * side, height, width), np.uint8)

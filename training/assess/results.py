@@ -1,4 +1,4 @@
-"""The page ``docs/results.md``: every evaluated run beside the published figure."""
+"""The page ``docs/results.md``: the accuracy of every run beside the published accuracy."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from training.fit.runs import (
 
 SHEAR = {"tutorial-degrees": "0.3 degrees", "tutorial-radians": "0.3 radians (17.2 degrees)"}
 
-# What others report on the standard split, for the last epoch or an epoch chosen on validation:
-# (system, parameters, test accuracy).
+# Published figures on the standard split, from the last epoch or an epoch chosen on validation:
+# (network, parameters, test accuracy).
 PUBLISHED_LADDER = (
     ("tiny networks (best published)", "under 100 K", 0.925),
     ("DenseNet-BC", "768 K", 0.9536),
     ("pre-activation ResNet-20 with cutout, 200 epochs", "0.27 M", 0.9551),
     ("shake-shake", "2.9 M", 0.9595),
-    ("the best, lower figure", "11 M to 26 M", 0.9636),
-    ("the best, upper figure", "11 M to 26 M", 0.9640),
+    ("the best published, lowest figure", "11 M to 26 M", 0.9636),
+    ("the best published, highest figure", "11 M to 26 M", 0.9640),
 )
 SERVED = ("resnet-8", "resnet-8-tiny")
 
@@ -50,7 +50,7 @@ class Evaluated:
 
     @property
     def system(self) -> tuple[str, str, str, Recipe, tuple[str, ...]]:
-        """What runs of the same system share: everything except the seed."""
+        """The settings that runs of the same system share: all except the seed."""
         run = self.config
         return run.architecture, run.recipe_name, run.precision, run.recipe, run.teachers
 
@@ -78,46 +78,50 @@ def render_results(runs: list[Evaluated]) -> str:
 
 Written by `python -m training report` from the run folders in `runs/`; do not edit.
 
-Every choice was made on the validation part of the training set. The figures are from the last
-epoch, or from the averaged weights if the recipe averages them. `evaluate` opens the test set once
-for each run. An export opens it again, to compare the graph with Keras (`test-openings.csv`).
+Every choice was made on the validation part of the training set. The figures are for the weights
+of the last epoch, averaged if the recipe has "ema momentum". `evaluate` opens the test set once for
+each run. `export` opens it again, to compare the graph with Keras. `test-openings.csv` in the run's
+folder lists both.
 
 - "±" is the standard deviation over seeds. A single seed has the 95 % Wilson interval instead.
-- "with flips" is the accuracy of the mean answer to the image and its mirror image.
+- "published" is the test accuracy that the recipe's source reports.
+- "points" are percentage points.
+- "with flips" is the accuracy if the answers to the image and to its mirror image are averaged.
 - "MACs" are the multiply-accumulate operations of convolutions and dense layers for one image.
 
-The figures of each epoch are in `history.csv` of each run. Plots are drawn into the run folder, but
-they are not in the repository.
+Each run's `history.csv` holds the figures of each epoch. The plots of a run are not in the
+repository.
 
-| system | recipe | parameters | MACs | epochs | seeds | test accuracy | published | \
-difference, points | with flips | validation | minutes for each run | machine |
+| network | recipe | parameters | MACs | epochs | seeds | test accuracy | published | \
+difference, points | with flips | validation | minutes per run | machine |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|
 {table}
 
-## Our networks among published ones
+## How do our networks compare with published networks?
 
-All figures are on the standard split of 60,000 and 10,000 images. Our networks train on 55,000 of
-the 60,000; the other 5,000 are for validation. The standard error of one accuracy is 0.2 points.
+All figures are for the standard split: 60,000 training images and 10,000 test images. Our networks
+learn from 55,000 of the training images; the other 5,000 are for validation. The standard error of
+one accuracy is about 0.2 points.
 
-| system | parameters | test accuracy | |
+| network | parameters | test accuracy | source |
 |---|---|---|---|
 {_ladder(systems)}
 
-## What continuing a run gains
+## How much does it help to continue a run?
 
 | run | continues | accuracy before | accuracy after | gain, points | published gain, points |
 |---|---|---|---|---|---|
 {_gains(evaluated)}
 
-The tutorials say `shear_range=0.3`. Keras read that as radians until December 2017 and as degrees
-since then.
+The tutorials use `shear_range=0.3`. Keras took this value as radians until December 2017, and takes
+it as degrees since then.
 {_shear(evaluated)}
 
-## Recipes without a full run
+## Which recipes have no full run?
 
-These recipes were not run, or were run for fewer epochs than their source. RUN is an earlier run
-or a teacher. FOLDER holds labelled photos. FILE holds Keras' ImageNet weights of VGG19; it is
-needed only if Keras cannot download them.
+These recipes were not run, or only for fewer epochs than the recipe has. In the commands, RUN is an
+earlier run or a teacher, FOLDER holds labelled photos, and FILE holds Keras' ImageNet weights of
+VGG19. FILE is needed only if Keras cannot download the weights.
 
 {_missing(systems) or "Every recipe was run in full."}
 """
@@ -180,7 +184,7 @@ def _epochs(run: Evaluated) -> str:
 
 
 def _ladder(systems: list[list[Evaluated]]) -> str:
-    """Sort our served networks and published ones by accuracy."""
+    """Render the rows of served and published networks, sorted by accuracy."""
     ours = [
         (
             f"`{group[0].config.architecture}` `{group[0].config.recipe_name}`",
@@ -232,33 +236,32 @@ def _gains(evaluated: list[Evaluated]) -> str:
 
 
 def _shear(evaluated: list[Evaluated]) -> str:
-    """Say for each network which reading of shear is nearer to the published gain."""
+    """Tell for each network which unit of shear gives a gain nearer to the published gain."""
     continuations = _continuations(evaluated)
     sentences = []
     for name in ARCHITECTURES:
         gains = {
-            reading: [each for each in continuations if each.run.reads(name, reading)]
-            for reading in SHEAR
+            unit: [each for each in continuations if each.run.reads(name, unit)] for unit in SHEAR
         }
         if all(gains.values()):
-            sentences.append(_compare_readings(name, gains))
-    return "\n".join(sentences) or "No network was trained with both readings yet."
+            sentences.append(_compare_units(name, gains))
+    return "\n".join(sentences) or "No network was trained with both units yet."
 
 
-def _compare_readings(name: str, gains: dict[str, list[Continuation]]) -> str:
-    means = {reading: mean(each.gain for each in found) for reading, found in gains.items()}
+def _compare_units(name: str, gains: dict[str, list[Continuation]]) -> str:
+    means = {unit: mean(each.gain for each in found) for unit, found in gains.items()}
     first = next(iter(gains.values()))[0]
-    nearest = min(means, key=lambda reading: abs(means[reading] - first.published))
+    nearest = min(means, key=lambda unit: abs(means[unit] - first.published))
     measured = " and ".join(
-        f"{means[reading]:+.2f} points with {SHEAR[reading]} (seeds: {len(found)})"
-        for reading, found in gains.items()
+        f"{means[unit]:+.2f} points with {SHEAR[unit]} (seeds: {len(found)})"
+        for unit, found in gains.items()
     )
     apart = max(means.values()) - min(means.values())
     low, high = first.run.metrics["test"]["wilson_95"]
     return (
-        f"`{name}` gains {measured}; the published gain is {first.published:+.2f} points. "
-        f"So {SHEAR[nearest]} are nearer. The readings differ by {apart:.2f} points; the 95 % "
-        f"interval of one measurement is ±{50 * (high - low):.2f} points."
+        f"`{name}` gains {measured}. The published gain is {first.published:+.2f} points, so "
+        f"{SHEAR[nearest]} fits better. The two gains differ by {apart:.2f} points; the 95 % "
+        f"interval of one accuracy is ±{50 * (high - low):.2f} points."
     )
 
 
@@ -267,7 +270,7 @@ def _published_recipe(config: Config) -> Recipe:
 
 
 def _is_full(run: Evaluated) -> bool:
-    """Whether a run had all epochs of its recipe, or stopped early as the recipe says."""
+    """Whether a run had all epochs of its recipe, or was stopped early by the recipe's patience."""
     asked, planned = run.config.recipe, _published_recipe(run.config)
     ended = len(run.history) >= asked.epochs or asked.early_stopping_patience is not None
     return ended and asked.epochs >= planned.epochs

@@ -1,4 +1,4 @@
-"""The figures of a model's uncertainty: rejected images and prediction sets."""
+"""Measurement of a model's uncertainty: rejected images and prediction sets."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def measure_prediction_sets(
     sets: PredictionSets,
     class_names: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Measure the prediction sets of probabilities ``[N, K]``: how often they hold the truth."""
+    """Measure prediction sets of probabilities ``[N, K]``: their coverage and their size."""
     measured = {}
     for coverage in MEASURED_COVERAGES:
         minima = sets.minimum_probabilities[sets.coverages.index(coverage)]

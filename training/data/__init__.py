@@ -1,1 +1,1 @@
-"""The data of a run: labelled images, the files they are read from, and photos."""
+"""The data of a run: labelled images, the formats of their files, and photos."""

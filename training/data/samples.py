@@ -40,7 +40,7 @@ class Samples:
         return self.images.shape[1], self.images.shape[2]
 
     def sha256(self) -> str:
-        """Hash shape, pixels and labels. Equal tensors have equal hashes in any file format."""
+        """Hash shape, pixels and labels. The hash does not depend on the file format."""
         digest = hashlib.sha256(repr(self.images.shape).encode())
         digest.update(self.images.tobytes())
         digest.update(self.labels.astype("<i8").tobytes())
@@ -67,7 +67,7 @@ class Samples:
 
 
 class Source(Protocol):
-    """Where samples come from. Only ``evaluate`` and the gate of ``export`` call ``test``."""
+    """Where samples come from. Only the commands evaluate, export and golden call ``test``."""
 
     @property
     def class_names(self) -> tuple[str, ...]:

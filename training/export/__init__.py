@@ -1,1 +1,1 @@
-"""Publishing: from a run to a bundle, the golden set of the tests, and variants of the graph."""
+"""Export of runs as bundles, the golden set of the tests, and variants of the graph."""

@@ -1,4 +1,4 @@
-"""From an evaluated run to a published bundle."""
+"""The export of an evaluated run as a published bundle."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def export(run: Path, source: Source, models: Path, name: str, version: str) -> 
 
     Raises:
         RunError: The run has not ended or was not evaluated.
-        ExportError: The graph failed a check, and nothing was written.
+        ExportError: The graph failed a check. Nothing is written then.
         BundleError: This version exists already.
     """
     config, metrics, model = read_config(run), read_metrics(run), load_calibrated(run)

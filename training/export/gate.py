@@ -1,7 +1,7 @@
 """The gate: checks that a graph must pass before it is published.
 
-The gate reads the test set, but not to choose anything: it proves that the graph is the evaluated
-model.
+The gate reads the test set only to prove that the graph equals the evaluated model. No choice is
+based on it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PARITY_TOLERANCE = 1e-4
 
 
 def check(graph: onnx.ModelProto, model: Any, test: Samples, accuracy: float) -> dict[str, Any]:
-    """Check a graph by itself and against its Keras model, and return the measured figures.
+    """Check that a graph is valid and equals its Keras model, and return the measured figures.
 
     ``accuracy`` is the result of ``evaluate`` on the same test set.
 
@@ -75,7 +75,7 @@ def _compare(actual: Answers, expected: Answers, batch_size: int) -> float:
 
 
 def check_graph(graph: onnx.ModelProto) -> None:
-    """Check that a graph is valid ONNX, has the agreed inputs and outputs and computes no shapes.
+    """Check that a graph is valid ONNX, has the right inputs and outputs, and computes no shapes.
 
     Raises:
         ExportError: A check failed.
@@ -89,16 +89,16 @@ def check_graph(graph: onnx.ModelProto) -> None:
     if computed:
         raise ExportError(
             f"the graph computes shapes at run time ({', '.join(computed)}): "
-            "fold them into constants"
+            "replace them by constants with fold_shapes"
         )
     found = [_describe(value) for value in (*graph.graph.input, *graph.graph.output)]
-    agreed = [
+    expected = [
         ("image", onnx.TensorProto.UINT8, "batch"),
         *((name, onnx.TensorProto.FLOAT, "batch") for name in OUTPUTS),
     ]
-    if found not in (agreed, agreed[:2]):
+    if found not in (expected, expected[:2]):
         raise ExportError(
-            f"the graph has the inputs and outputs {found}, agreed are {agreed}; "
+            f"the graph has the inputs and outputs {found}, expected {expected}; "
             "only a calibrated model has the last output"
         )
 

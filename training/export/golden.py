@@ -1,4 +1,4 @@
-"""The golden set of the tests: real test images with Keras' probabilities for them."""
+"""The golden set of the tests: images of the test set with Keras' probabilities."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ def convert(model: Any, input_size: tuple[int, int]) -> onnx.ModelProto:
     """
     signature = [tf.TensorSpec((None, *input_size), tf.uint8, name="image")]
 
-    # The keys of the returned dict name the outputs. tf2onnx 1.17's from_keras cannot read a Keras
-    # 3 model.
+    # from_function, because tf2onnx 1.17's from_keras cannot read a Keras 3 model. The keys of the
+    # returned dict become the names of the outputs.
     @tf.function(input_signature=signature)  # type: ignore[untyped-decorator] # TensorFlow has no types
     def classify(image: Any) -> dict[str, Any]:
         outputs = model(tf.expand_dims(tf.cast(image, tf.float32), -1), training=False)
@@ -49,9 +49,9 @@ def convert(model: Any, input_size: tuple[int, int]) -> onnx.ModelProto:
 def fold_shapes(graph: onnx.ModelProto) -> onnx.ModelProto:
     """Replace each Reshape's computed shape by a constant, and remove the computing operators.
 
-    Flatten becomes Shape, Gather, Slice, Concat and Reshape. Integer operators run on the CPU. So
-    on a GPU each request would wait for copies to the CPU and back, although only the batch size
-    is unknown.
+    tf2onnx turns Flatten into Shape, Gather, Slice, Concat and Reshape. ONNX Runtime runs integer
+    operators on the CPU. So on a GPU, each request would wait for copies to the CPU and back. But
+    only the batch size is unknown, and a constant -1 can stand for it.
     """
     inferred = onnx.shape_inference.infer_shapes(graph, strict_mode=True, data_prop=True)
     shapes = {value.name: value.type.tensor_type.shape.dim for value in inferred.graph.value_info}
@@ -71,7 +71,7 @@ def fold_shapes(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def add_metadata(graph: onnx.ModelProto, manifest: Manifest) -> None:
-    """Write name, classes and origin into the model, for use without its manifest."""
+    """Write name, classes and origin into the graph, for users who have no manifest."""
     graph.producer_name = "training"
     onnx.helper.set_model_props(
         graph,

@@ -1,7 +1,6 @@
 """The int8 and float16 variants of a bundle's graph, and their figures beside float32.
 
-Nothing is published here: a better variant would be exported as a bundle of its own. The test set
-is not read.
+This module publishes nothing and does not read the test set.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ class _Images(CalibrationDataReader):  # type: ignore[misc] # ONNX Runtime has n
 def make_variants(model: bytes, images: Images) -> dict[str, bytes]:
     """Make the variants of a float32 model. Training images ``[N, H, W]`` calibrate int8.
 
-    Only convolutions become int8: they are nearly all of the work, and the distance needs a higher
-    precision.
+    Only convolutions become int8, because they are nearly all of the work and the distance needs a
+    higher precision.
     """
     with tempfile.TemporaryDirectory() as name:
         prepared, quantized = Path(name) / "prepared.onnx", Path(name) / "int8.onnx"
@@ -67,7 +66,7 @@ def make_variants(model: bytes, images: Images) -> dict[str, bytes]:
 def compare_variants(
     variants: Mapping[str, bytes], validation: Samples
 ) -> dict[str, dict[str, Any]]:
-    """Measure each variant on validation against float32, and its time on one CPU thread."""
+    """Compare each variant with float32 on validation, and measure its time on one CPU thread."""
     sessions = {name: _open(model) for name, model in variants.items()}
     answers = {
         name: run_graph(session, validation.images, 100) for name, session in sessions.items()
@@ -97,18 +96,23 @@ def render_variants(measured: Mapping[str, Mapping[str, dict[str, Any]]]) -> str
 
 Written by `python -m training variants` on {processor()}; do not edit.
 
-The variants are made by tools of ONNX Runtime {onnxruntime.__version__}. int8 is static \
-quantization of
-the convolutions with a scale for each channel, calibrated on {CALIBRATION_IMAGES} training \
-images. float16
-is a conversion of the whole graph. Accuracy is on validation. Agreement is the share of validation
-images with float32's class. Times are on one thread: the median of {ROUNDS} rounds. Each round runs
-every graph once, so each graph finds another graph's data in the caches. Brackets hold the speed
-relative to float32.
-
-No variant is shipped. A bundle promises the answers of the trained network, and the export's gate
-and the service's self-test check that. int8 is faster for networks of convolutions, but it changes
+No variant is shipped. A bundle promises the answers of the trained network: the export's gate and
+the service's self-test check these answers. int8 makes large convolutions faster, but it changes
 the class of some images.
+
+Tools of ONNX Runtime {onnxruntime.__version__} make the variants:
+
+- int8 is static quantization of the convolutions. Each channel has its own scale, calibrated on
+  {CALIBRATION_IMAGES} training images.
+- float16 is a conversion of the whole graph.
+
+The columns of the table:
+
+- "accuracy" is the accuracy on validation.
+- "agreement" is the share of validation images that get the same class as in float32.
+- "ms" is the median time of {ROUNDS} rounds on one thread. Each round runs every graph once for
+  each batch size, so a graph starts with another graph's data in the caches. Brackets hold the
+  speed relative to float32.
 
 | bundle | variant | bytes | accuracy | agreement | largest difference of a probability \
 | {headings} |
@@ -134,14 +138,14 @@ def _row(bundle: str, name: str, row: dict[str, Any]) -> str:
 
 
 def make_and_compare(bundle: Bundle, training: Samples) -> dict[str, dict[str, Any]]:
-    """Make the variants of a bundle and measure them on the bundle's validation part."""
+    """Make the variants of a bundle, and measure them on the bundle's validation part."""
     recipe = bundle.manifest.training["recipe"]
     part, validation = training.split(recipe["validation_fraction"], recipe["split_seed"])
     return compare_variants(make_variants(bundle.model, part.images), validation)
 
 
 def _fold(model: bytes, path: Path) -> None:
-    """Write the graph with its normalisations folded into the convolutions, as in a session."""
+    """Write the graph after ONNX Runtime's basic optimization, which folds normalisations."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(path)
@@ -167,7 +171,7 @@ def _agree(answers: Answers, float32: Answers) -> dict[str, float]:
 
 
 def _time(sessions: Mapping[str, Any], images: Images) -> dict[tuple[str, int], float]:
-    """Return the seconds for each batch. Sessions take turns, so other load affects all equally."""
+    """Return the median seconds for a batch. Sessions take turns, so other load slows them all."""
     seconds: dict[tuple[str, int], list[float]] = {
         (name, size): [] for name in sessions for size in BATCH_SIZES
     }

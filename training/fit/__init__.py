@@ -1,1 +1,1 @@
-"""Training: recipes, augmentations, teachers, and the folder that a run leaves."""
+"""Training: recipes, augmentations, teachers and run folders."""

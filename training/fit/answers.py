@@ -1,4 +1,4 @@
-"""What a model answers to images, in Keras or in ONNX Runtime."""
+"""The answers of a model to images, computed by Keras or by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ NO_DISTANCES = np.zeros(0, np.float32)
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answers to N images: probabilities ``[N, classes]`` and distances ``[N]``.
+    """The answers to N images: probabilities ``[N, classes]`` and distances ``[N]``.
 
-    A model without calibration has no distances: ``[0]``.
+    A model without calibration gives no distances: their shape is ``[0]``.
     """
 
     probabilities: Probabilities
@@ -28,7 +28,7 @@ class Answers:
 
 
 def run_graph(session: Any, images: Images, batch_size: int) -> Answers:
-    """Let a session of ONNX Runtime answer images ``[N, H, W]`` in batches."""
+    """Answer images ``[N, H, W]`` with a session of ONNX Runtime, in batches."""
     names = [output.name for output in session.get_outputs()]
     starts = range(0, len(images), batch_size)
     batches = [session.run(None, {"image": images[i : i + batch_size]}) for i in starts]
@@ -38,7 +38,7 @@ def run_graph(session: Any, images: Images, batch_size: int) -> Answers:
 
 
 def answer(model: Any, images: Images) -> Answers:
-    """Let a Keras model of logits, with or without calibration, answer images ``[N, H, W]``."""
+    """Answer images ``[N, H, W]`` with a Keras model, with or without calibration."""
     outputs = model.predict(images[..., None].astype(np.float32), batch_size=500, verbose=0)
     if not isinstance(outputs, dict):
         outputs = {"logits": outputs, "distance": NO_DISTANCES}
@@ -47,5 +47,5 @@ def answer(model: Any, images: Images) -> Answers:
 
 
 def predict(model: Any, images: Images) -> Probabilities:
-    """Return the probabilities ``[N, classes]`` of a Keras model of logits."""
+    """Return the probabilities ``[N, classes]`` that a Keras model gives to images."""
     return answer(model, images).probabilities

@@ -1,4 +1,4 @@
-"""The augmentations, each a sequence of steps on a whole batch.
+"""The augmentations. Each is a sequence of steps that change a whole batch.
 
 A step is a function (images float32 ``[N, H, W]`` in 0..255, targets float32 ``[N, classes]``,
 generator) -> (changed images, changed targets). All randomness comes from the generator, so equal
@@ -7,6 +7,7 @@ generators give equal batches.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import keras
@@ -29,7 +30,7 @@ def flip(images: Pixels, targets: Targets, generator: np.random.Generator) -> Ba
 
 
 def shift(padding_pixels: int) -> Step:
-    """Return a step that moves images by up to ``padding_pixels`` each way and fills with black."""
+    """Return a step that moves images by up to ``padding_pixels``, and fills with black."""
 
     def step(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
         count, height, width = images.shape
@@ -44,7 +45,10 @@ def shift(padding_pixels: int) -> Step:
 
 
 def cutout(side_pixels: int) -> Step:
-    """Return cutout (DeVries and Taylor 2017): a black square, centred anywhere, clipped."""
+    """Return cutout (DeVries and Taylor 2017): a black square at a random place.
+
+    The square may extend beyond the edge.
+    """
 
     def step(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
         box = _boxes(images.shape, side_pixels, side_pixels, generator)
@@ -54,7 +58,7 @@ def cutout(side_pixels: int) -> Step:
 
 
 def mixup(alpha: float) -> Step:
-    """Return mixup (Zhang et al. 2017): blend each image and target with another in the batch."""
+    """Return mixup (Zhang et al. 2017): blend each image and target with others of the batch."""
 
     def step(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
         share = generator.beta(alpha, alpha, (len(images), 1)).astype(np.float32)
@@ -66,7 +70,10 @@ def mixup(alpha: float) -> Step:
 
 
 def cutmix(alpha: float) -> Step:
-    """Return CutMix (Yun et al. 2019): paste a box of another image, mix targets by its area."""
+    """Return CutMix (Yun et al. 2019): paste a box of another image.
+
+    The box's area is the other image's share of the target.
+    """
 
     def step(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
         count, height, width = images.shape
@@ -79,13 +86,42 @@ def cutmix(alpha: float) -> Step:
     return step
 
 
+def fmix(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
+    """Apply FMix (Harris et al. 2020): paste random patches of another image, mix targets by area.
+
+    The share of the other image is uniform, as with the paper's alpha of 1.
+    """
+    count, height, width = images.shape
+    basis = make_smooth_basis((height, width))
+    smooth = generator.standard_normal((count, len(basis)), np.float32) @ basis
+    ranks = smooth.argsort(axis=1).argsort(axis=1)
+    mask = (ranks < generator.random((count, 1)) * height * width).reshape(images.shape)
+    share = 1 - mask.mean(axis=(1, 2), dtype=np.float32)[:, None]
+    other = generator.permutation(count)
+    return np.where(mask, images[other], images), share * targets + (1 - share) * targets[other]
+
+
+@functools.cache
+def make_smooth_basis(size: tuple[int, int]) -> Pixels:
+    """Return B images ``[B, H * W]`` whose random mixtures are smooth, for the masks of FMix.
+
+    They are the waves of a Fourier transform, divided by the cube of their frequency.
+    """
+    frequencies = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1]))
+    strengths = 1 / np.maximum(frequencies, 1 / max(size)) ** 3
+    spectra = np.diag(strengths.ravel()).reshape(-1, *strengths.shape)
+    waves = np.fft.irfft2(np.concatenate([spectra, 1j * spectra]), size)
+    return waves.reshape(len(waves), -1).astype(np.float32)
+
+
 def affine(
     rotation_degrees: float, shift_share: float, shear_degrees: float, zoom_share: float
 ) -> Step:
     """Return the random affine map of Keras' old ImageDataGenerator.
 
-    It interpolates bilinearly and fills with the nearest pixel. Each quantity is drawn uniformly
-    from -limit to limit; zoom from 1 - limit to 1 + limit, for height and width separately.
+    It interpolates bilinearly and fills with the nearest pixel. Rotation, shift and shear are drawn
+    uniformly from -limit to limit. Zoom is drawn from 1 - limit to 1 + limit, separately for height
+    and width.
     """
 
     def step(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
@@ -107,11 +143,11 @@ def affine_matrices(
     shear: NDArray[np.float64],
     zoom: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Compose the matrices ``[N, 3, 3]`` from an output's (row, column, 1) to the input's.
+    """Compose matrices ``[N, 3, 3]`` that map an output pixel (row, column, 1) to an input pixel.
 
-    They work around the image's centre. Order (rotation, shift, shear, zoom) and signs follow
+    The origin is the image's centre. The order (rotation, shift, shear, zoom) and the signs follow
     ``apply_affine_transform`` of keras_preprocessing 1.1. Angles are in radians ``[N]``. ``moved``
-    is in pixels and ``zoom`` is a factor, both (rows, columns) ``[N, 2]``.
+    is in pixels and ``zoom`` is a factor, both for (rows, columns) ``[N, 2]``.
     """
     one, zero = np.ones_like(rotation), np.zeros_like(rotation)
     cosine, sine = np.cos(rotation), np.sin(rotation)
@@ -127,9 +163,9 @@ def affine_matrices(
 
 
 def pose(rotation_degrees: float, shift_share: float, smallest: float, largest: float) -> Step:
-    """Return a random rotation, shift and scale on black.
+    """Return a random rotation, shift and scaling, and fill with black.
 
-    The scale is from ``smallest`` to ``largest``, for height and width separately.
+    The scale is from ``smallest`` to ``largest``, separately for height and width.
     """
 
     def step(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
@@ -144,20 +180,20 @@ def pose(rotation_degrees: float, shift_share: float, smallest: float, largest: 
 
 
 def tone(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
-    """Change gamma (0.6 to 1.7) and gain (0.5 to 1.1), like other exposures and fabrics."""
+    """Change gamma (0.61 to 1.65) and gain (0.5 to 1.1), to imitate other exposures and fabrics."""
     gamma = np.exp(generator.uniform(-0.5, 0.5, (len(images), 1, 1)))
     gain = generator.uniform(0.5, 1.1, (len(images), 1, 1))
     return (255 * gain * (images / 255) ** gamma).clip(0, 255).astype(np.float32), targets
 
 
 def shadow(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
-    """Darken each image towards one side by up to a half."""
+    """Darken each image gradually towards one side, by up to half."""
     strength = generator.uniform(0, 0.5, (len(images), 1, 1))
     return (images * (1 - strength * _ramps(images.shape, generator))).astype(np.float32), targets
 
 
 def blur(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
-    """Blur a quarter of the images by 0.5 to 1 pixel, and halve the resolution of a tenth."""
+    """Blur a quarter of the images (sigma 0.5 to 1 pixel), and halve the resolution of a tenth."""
     kind = generator.random(len(images))
     blurred, halved = images.copy(), kind > 0.9
     soft = kind < 0.25
@@ -168,24 +204,24 @@ def blur(images: Pixels, targets: Targets, generator: np.random.Generator) -> Ba
 
 
 def residue(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
-    """Add an uneven rest of up to 40 and noise to the background of half of the images.
+    """Lighten the background of half of the images by up to about 40, unevenly and with noise.
 
-    This imitates an item that was cut out of a photo.
+    This imitates what remains of a photo's background after the item is cut out.
     """
     level = generator.uniform(0, 40, (len(images), 1, 1))
     level = level * (generator.random((len(images), 1, 1)) < 0.5)
     uneven = level * _ramps(images.shape, generator)
-    rest = uneven + level * generator.normal(0, 0.1, images.shape)
-    return np.maximum(images, rest).clip(0, 255).astype(np.float32), targets
+    remains = uneven + level * generator.normal(0, 0.1, images.shape)
+    return np.maximum(images, remains).clip(0, 255).astype(np.float32), targets
 
 
 def put_on_background(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
     """Change the item's tone and put it on an uneven, patchy and noisy grey background.
 
-    The grey is at most 125, because the service negates an image with a lighter border.
+    Its base level is at most 125, because the service negates images on light backgrounds.
     """
     count, height, width = images.shape
-    opacity = (images / 24).clip(0, 1)  # the data set's background is 0
+    opacity = (images / 24).clip(0, 1)  # the data set's background is 0, so it is transparent
     items, targets = tone(images, targets, generator)
     limits = ((125,), (25,), (8,))
     level, patchiness, noise = generator.uniform(0, limits, (3, count))[..., None, None]
@@ -199,7 +235,7 @@ def put_on_background(images: Pixels, targets: Targets, generator: np.random.Gen
 
 
 def sometimes(share: float, *steps: Step) -> Step:
-    """Return a step that applies steps to a random ``share`` of the images, and no target."""
+    """Return a step that applies steps to a random ``share`` of the images. Targets stay."""
 
     def step(images: Pixels, targets: Targets, generator: np.random.Generator) -> Batch:
         chosen, changed = generator.random(len(images)) < share, images
@@ -211,16 +247,16 @@ def sometimes(share: float, *steps: Step) -> Step:
 
 
 def _ramps(shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.float64]:
-    """Draw for each image a ramp from about 0 to about 1 in a random direction: ``[N, H, W]``."""
+    """Draw a ramp from about 0 to about 1 in a random direction for each image: ``[N, H, W]``."""
     angle = generator.uniform(0, 2 * np.pi, (shape[0], 1, 1))
     rows, columns = (np.linspace(-0.5, 0.5, size) for size in shape[1:])
     return (0.5 + np.sin(angle) * rows[:, None] + np.cos(angle) * columns).clip(0, 1)
 
 
 def transform(images: Pixels, matrices: NDArray[np.float64], fill_mode: str = "nearest") -> Pixels:
-    """Resample images ``[N, H, W]`` by matrices ``[N, 3, 3]`` on Keras' backend."""
+    """Resample images ``[N, H, W]`` with matrices ``[N, 3, 3]`` on Keras' backend."""
     (a, b, c), (d, e, f) = np.moveaxis(matrices[:, :2], 0, -1)
-    # Keras expects (x, y), the column first; the matrices are for (row, column).
+    # Keras expects (column, row), but the matrices are for (row, column).
     vectors = np.stack([e, d, f, b, a, c, 0 * a, 0 * a], axis=1).astype(np.float32)
     moved = keras.ops.image.affine_transform(
         images[..., None],
@@ -243,15 +279,15 @@ def _boxes(
     width: NDArray[np.float64] | float,
     generator: np.random.Generator,
 ) -> NDArray[np.bool_]:
-    """Draw a mask ``[N, H, W]`` with one box for each image, centred anywhere."""
+    """Draw a mask ``[N, H, W]`` with one box for each image. Its centre is random."""
     row, column = (generator.uniform(0, size, (shape[0], 1, 1)) for size in shape[1:])
     rows = np.arange(shape[1])[None, :, None] + 0.5
     columns = np.arange(shape[2])[None, None, :] + 0.5
     return np.asarray((abs(rows - row) < height / 2) & (abs(columns - column) < width / 2))
 
 
-# The tutorials say shear_range=0.3. Keras read that as radians (17.2 degrees) until its pull
-# request 8868 in December 2017, and as degrees since then.
+# The tutorials use shear_range=0.3. Keras took this value as radians (17.2 degrees) until its pull
+# request 8868 of December 2017, and takes it as degrees since then.
 AUGMENTATIONS: Mapping[str, tuple[Step, ...]] = {
     "none": (),
     "flip-shift": (flip, shift(2)),
@@ -260,10 +296,13 @@ AUGMENTATIONS: Mapping[str, tuple[Step, ...]] = {
     "modern-cutout": (flip, shift(2), cutout(8)),
     "modern-mixup": (flip, shift(2), mixup(0.2)),
     "modern-cutmix": (flip, shift(2), cutmix(1.0)),
-    # The faults of a garment that was cut out of a photo and scaled down.
+    # Flips and crops with a padding of 4 pixels, as in the code of FMix for Fashion-MNIST.
+    "fmix": (flip, shift(4), fmix),
+    "mixup": (flip, shift(4), mixup(1.0)),
+    # Imitates the faults of a garment that was cut out of a photo and scaled down.
     "deployment": (flip, pose(12, 0.1, 0.7, 1.1), tone, shadow, blur, residue),
-    # The faults of a photo that was not cut out. A quarter of the images stays as it is, so that
-    # the network does not forget the data set's own images.
+    # Imitates a photo without a cut-out. A quarter of the images is only flipped and shifted, so
+    # that the network does not forget the data set's own images.
     "photographic": (
         flip,
         shift(2),

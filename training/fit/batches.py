@@ -1,4 +1,4 @@
-"""The batches of an epoch: samples, augmented, with the targets that a network learns."""
+"""The batches of an epoch: augmented samples, and the targets that a network learns."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from training.fit.runs import Config
 class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
     """The shuffled, augmented batches of one epoch: images float32 ``[N, H, W, 1]`` and targets.
 
-    Pixels are in 0..255. ``views`` of photos are added to each batch if the recipe learns from
-    photos. Teachers give the targets of the samples, but not of the views.
+    Pixels are in 0..255. If ``views`` of photos are given, some are added to each batch. Teachers
+    give the targets of the samples, but not of the views.
     """
 
     def __init__(self, samples: Samples, config: Config, views: Views | None = None) -> None:
@@ -35,7 +35,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
         self._count = config.recipe.steps_per_epoch or math.ceil(len(samples) / self._batch_size)
         self._augmentation = find_augmentation(config.recipe.augmentation)
         self._class_count = len(config.class_names)
-        self._teachers = _find_teachers(config)
+        self._teachers = _load_teachers(config)
         self.epoch = config.earlier_epochs
 
     def __len__(self) -> int:
@@ -71,13 +71,13 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
         )
 
 
-@functools.lru_cache(maxsize=2)  # a batch may end one pass and start the next
+@functools.lru_cache(maxsize=2)  # a batch may contain the end of one pass and the start of the next
 def _shuffle(seed: int, number: int, count: int) -> NDArray[np.intp]:
-    """Shuffle the samples for one pass through the data."""
+    """Return the order of ``count`` samples in pass ``number`` through the data."""
     return np.random.default_rng((seed, number)).permutation(count)
 
 
-def _find_teachers(config: Config) -> Teachers | None:
+def _load_teachers(config: Config) -> Teachers | None:
     temperature = config.recipe.distillation_temperature
     if temperature is None:
         return None

@@ -15,14 +15,15 @@ from service.bundle import MANIFEST_FILE, read_bundle
 from training.data.samples import Images
 from training.errors import RunError
 from training.fit.answers import Probabilities, predict, run_graph
+from training.fit.recipe import Recipe
 from training.fit.runs import load_model, read_config
 
 
 class Teachers:
-    """Runs or bundles whose softened mean probabilities are a student's targets.
+    """Runs or bundles whose probabilities, softened and averaged, are a student's targets.
 
-    The method is by Hinton et al. 2015. Teachers see exactly the student's images, with
-    augmentation (Beyer et al. 2022).
+    The method is from Hinton et al. 2015. Teachers get the same augmented images as the student
+    (Beyer et al. 2022).
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class Teachers:
         temperature: float,
         mirrored: bool = False,
     ) -> None:
-        """Load the teachers. ``mirrored`` teachers average over the image and its mirror image.
+        """Load the teachers. If ``mirrored``, they average over the image and its mirror image.
 
         Raises:
             RunError, BundleError: A teacher cannot be loaded, or has other classes.
@@ -55,7 +56,7 @@ class Teachers:
 class DistillationLoss(keras.losses.Loss):  # type: ignore[misc] # Keras has no types
     """Cross-entropy of the student's softened logits.
 
-    The factor T^2 keeps the size of the gradients.
+    The factor T^2 keeps the gradients at about the same size for every temperature T.
     """
 
     def __init__(
@@ -72,19 +73,36 @@ class DistillationLoss(keras.losses.Loss):  # type: ignore[misc] # Keras has no 
         return self.temperature**2 * softened
 
     def get_config(self) -> dict[str, Any]:
-        """Return what a checkpoint stores about this loss."""
+        """Return the settings of this loss that a checkpoint stores."""
         return {**super().get_config(), "temperature": self.temperature}
+
+
+def make_loss(recipe: Recipe) -> Any:
+    """Build the Keras loss that a recipe asks for."""
+    if recipe.distillation_temperature is not None:
+        return DistillationLoss(recipe.distillation_temperature)
+    smoothing = recipe.label_smoothing
+    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
 
 
 def _load(folder: Path, class_names: tuple[str, ...]) -> Callable[[Images], Probabilities]:
     load = _load_bundle if (folder / MANIFEST_FILE).exists() else _load_run
     teacher, known = load(folder)
+    check_teacher(folder, known, class_names)
+    return teacher
+
+
+def check_teacher(folder: Path, known: tuple[str, ...], class_names: tuple[str, ...]) -> None:
+    """Check that a teacher knows the classes of the data.
+
+    Raises:
+        RunError: The teacher has other classes.
+    """
     if known != class_names:
         raise RunError(
-            f"teacher {folder} has the classes {', '.join(known)}, the data has "
+            f"teacher {folder} has the classes {', '.join(known)}, but the data has the classes "
             f"{', '.join(class_names)}: choose a teacher with the same classes"
         )
-    return teacher
 
 
 def _load_bundle(folder: Path) -> tuple[Callable[[Images], Probabilities], tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""A recipe: the numbers that decide how a network is trained, and the optimizer they make."""
+"""A recipe: the settings of a training run, and the optimizer that they define."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ class Recipe:
     """Everything that decides a training run except the network, the data and the seed.
 
     ``steps_per_epoch``: None means one pass over the training part. A number means that many
-    batches from an endless stream of reshuffled passes, as ``tf.data`` repeats them.
-    ``distillation_temperature``: teachers give the targets, and the temperature softens both their
-    answers and the student's. Labels are not smoothed then.
+    batches from an endless stream of reshuffled passes, like ``repeat`` in ``tf.data``.
+    ``distillation_temperature``: if it is set, teachers give the targets, and it softens both the
+    teachers' and the student's probabilities. Label smoothing is then ignored.
     ``teachers_see_mirrored``: teachers average their answers to the image and its mirror image.
-    ``photos_from``: the labelled photos that the run learns from in addition.
+    ``ema_momentum``: if it is set, the final weights are an exponential moving average.
+    ``early_stopping_patience``: stop after this many epochs without a lower validation loss.
+    ``photos_from``: the labelled photos that the run learns from, in addition to the data set.
     ``photos_per_batch``: the number of views of photos that are added to each batch.
-    ``continues``: start from the last epoch of another run, with the state of its optimizer.
+    ``continues``: start from the last checkpoint of another run, with the state of its optimizer.
     ``fine_tunes``: start from the final weights of another run, with a new optimizer.
     ``published``: the test accuracy that the recipe's source reports, None if it reports none.
     """
@@ -58,7 +60,7 @@ class Recipe:
     published: float | None = None
 
     def __str__(self) -> str:
-        """Name the epochs, the optimizer, and what differs from the default recipe."""
+        """Name the epochs, the optimizer, and the settings that differ from the default recipe."""
         batches = "" if self.steps_per_epoch is None else f" of {self.steps_per_epoch} steps"
         plain = Recipe()
         changed = [name for name in NAMED_IF_CHANGED if getattr(self, name) != getattr(plain, name)]
@@ -80,7 +82,7 @@ class Recipe:
 
     def make_optimizer(self, total_steps: int) -> Any:
         """Build the Keras optimizer for a run of ``total_steps`` batches."""
-        rate = self._learning_rate(total_steps)
+        rate = self.make_schedule(total_steps)
         average: dict[str, Any] = {}
         if self.ema_momentum is not None:
             average = {"use_ema": True, "ema_momentum": self.ema_momentum}
@@ -96,15 +98,16 @@ class Recipe:
                     rate, self.momentum, nesterov, weight_decay=decay, **average
                 )
 
-    def _learning_rate(self, total_steps: int) -> Any:
+    def make_schedule(self, total_steps: int) -> Any:
+        """Build the learning rate of a run: a number, or a Keras schedule of the step."""
         match self.schedule:
             case "constant":
                 return self.learning_rate
             case "cosine":
                 return keras.optimizers.schedules.CosineDecay(self.learning_rate, total_steps)
             case "onecycle":
-                # "Super-Convergence" (Smith and Topin 2018): up from 1/25 of the peak in the first
-                # 30 % of the steps, then down.
+                # "Super-Convergence" (Smith and Topin 2018): the rate rises from 1/25 of its peak
+                # during the first 30 % of the steps, then falls to zero.
                 rise = int(0.3 * total_steps)
                 return keras.optimizers.schedules.CosineDecay(
                     self.learning_rate / 25,

@@ -1,11 +1,11 @@
-"""The run folder: what a run was asked to do, how it was made, and its history.
+"""The run folder: the configuration of a run, and its results.
 
 ``runs/NAME/`` holds
 
 - ``config.json``: a ``Config``
 - ``history.csv``: one row for each epoch
 - ``model.keras``: the weights after the last epoch (not in git)
-- ``checkpoints/``: to resume from (not in git)
+- ``checkpoints/``: the last checkpoint, to resume or continue the run (not in git)
 - ``calibration.npz``: from ``calibrate`` (not in git)
 - ``metrics.json`` and plots: from ``evaluate`` (the plots are not in git)
 - ``test-openings.csv``: when and why the test set was opened for this run
@@ -42,7 +42,7 @@ OPENINGS_FILE = "test-openings.csv"
 
 @dataclass(frozen=True)
 class Config:
-    """What a run was asked to do and how it was made, which is enough to repeat it."""
+    """The settings of a run and how it was made. They are enough to repeat the run."""
 
     name: str
     architecture: str
@@ -61,25 +61,30 @@ class Config:
     photos_sha256: str | None = None
     made_by: dict[str, Any] = field(default_factory=dict)
 
-    def build(self) -> Any:
-        """Build the network of this run with fresh weights."""
-        return find_architecture(self.architecture).build(self.input_size, len(self.class_names))
+    def build(self, precision: str = "float32") -> Any:
+        """Build the network of this run with fresh weights, to compute in ``precision``."""
+        keras.config.set_dtype_policy(precision)
+        try:
+            architecture = find_architecture(self.architecture)
+            return architecture.build(self.input_size, len(self.class_names))
+        finally:
+            keras.config.set_dtype_policy("float32")
 
     def check_photos(self, photos: Path | None) -> None:
         """Check that ``photos`` is the folder that this run learns from, or None if it uses none.
 
         Raises:
-            RunError: The photos are missing, not needed, or other photos.
+            RunError: The photos are missing, are not needed, or differ from the run's photos.
             DataError: The photos cannot be read.
         """
         if photos is None and self.photos_sha256 is not None:
-            raise RunError(f"run {self.name} learns from photos: name their folder with --photos")
+            raise RunError(f"run {self.name} learns from photos: pass their folder with --photos")
         if photos is not None and self.photos_sha256 is None:
             raise RunError(f"run {self.name} learns from no photos: leave --photos out")
         if photos is not None and self.photos_sha256 != hash_photos(photos):
             raise RunError(
                 f"run {self.name} learns from other photos than those in {photos}: "
-                "name the folder of the run's own photos with --photos"
+                "pass the folder of the run's own photos with --photos"
             )
 
     def split(self, samples: Samples) -> tuple[Samples, Samples]:
@@ -90,8 +95,8 @@ class Config:
         """
         if samples.sha256() != self.data_sha256:
             raise RunError(
-                f"this training data has sha256 {samples.sha256()}, run {self.name} was made with "
-                f"{self.data_sha256}: name the run's own data with --data"
+                f"this training data has sha256 {samples.sha256()}, but run {self.name} used "
+                f"{self.data_sha256}: pass the run's own data with --data"
             )
         return samples.split(self.recipe.validation_fraction, self.recipe.split_seed)
 
@@ -126,7 +131,7 @@ def read_config(folder: Path) -> Config:
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """Read ``history.csv``: one mapping for each finished epoch."""
+    """Read ``history.csv``: one dict for each finished epoch."""
     path = folder / HISTORY_FILE
     if not path.exists():
         return []
@@ -158,7 +163,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def log_opening(folder: Path, purpose: str) -> None:
-    """Log in a run's folder that the test set is opened for this run."""
+    """Log in the run's folder that the test set is opened for this run, and why."""
     path = folder / OPENINGS_FILE
     new = not path.exists()
     with path.open("a", encoding="utf-8") as file:
@@ -166,8 +171,8 @@ def log_opening(folder: Path, purpose: str) -> None:
         file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')},{purpose},{git_commit()}\n")
 
 
-def load_model(folder: Path) -> Any:
-    """Build the network of a finished run in float32 and load its last weights.
+def load_model(folder: Path, precision: str = "float32") -> Any:
+    """Build the network of a finished run, to compute in ``precision``, and load its last weights.
 
     Raises:
         RunError: The run has not ended, or its weights are not on this machine.
@@ -175,13 +180,40 @@ def load_model(folder: Path) -> Any:
     path = folder / MODEL_FILE
     if not path.exists():
         raise RunError(f"{path} is missing: finish the run, or copy its weights to this machine")
-    model = read_config(folder).build()
+    model = read_config(folder).build(precision)
     model.load_weights(path)
     return model
 
 
+def find_checkpoint(folder: Path) -> tuple[int, Path]:
+    """Find the last checkpoint and return (finished epochs, file).
+
+    Raises:
+        RunError: There is no checkpoint.
+    """
+    found = sorted((int(path.stem), path) for path in (folder / "checkpoints").glob("[0-9]*.keras"))
+    if not found:
+        raise RunError(
+            f"{folder} holds no checkpoint, because no epoch was finished on this machine: "
+            "train the run again under another --name"
+        )
+    return found[-1]
+
+
+def save_checkpoint(folder: Path, model: Any, epochs: int) -> None:
+    """Save a model after its number of ``epochs`` in place of the earlier checkpoint."""
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    unfinished = checkpoints / "unfinished.keras"
+    model.save(unfinished)
+    earlier = list(checkpoints.glob("[0-9]*.keras"))
+    unfinished.replace(checkpoints / f"{epochs}.keras")
+    for path in earlier:
+        path.unlink(missing_ok=True)
+
+
 def describe_making() -> dict[str, Any]:
-    """Describe the code, the libraries and the machine that make a run."""
+    """Describe the code, the libraries and the machine that a run uses."""
     return {
         "git_commit": git_commit(),
         "python": platform.python_version(),
@@ -215,11 +247,23 @@ def _version(package: str) -> str:
 
 
 def processor() -> str:
-    """Name the processor's model, from /proc/cpuinfo or ``platform``, and its number of cores."""
+    """Name the processor's model, from /proc/cpuinfo or ``platform``, and its number of cores.
+
+    A GPU that JAX uses is named first.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     model = next(iter(models), "") or platform.processor() or platform.machine()
-    return f"{model}, {os.cpu_count()} cores"
+    return f"{_name_gpu()}{model}, {os.cpu_count()} cores"
+
+
+def _name_gpu() -> str:
+    if keras.backend.backend() != "jax":
+        return ""
+    import jax  # an optional package
+
+    device = jax.devices()[0]
+    return "" if device.platform == "cpu" else f"{device.device_kind}, "

@@ -21,15 +21,17 @@ from training.data.samples import Samples, Source
 from training.errors import RunError
 from training.fit.augmentation import find_augmentation
 from training.fit.batches import Batches
-from training.fit.distillation import DistillationLoss
+from training.fit.distillation import make_loss
 from training.fit.recipe import Recipe
 from training.fit.runs import (
     MODEL_FILE,
     Config,
     describe_making,
+    find_checkpoint,
     load_model,
     read_config,
     read_history,
+    save_checkpoint,
     write_config,
     write_history,
 )
@@ -53,8 +55,8 @@ class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         """Seed batches and dropout from the number of the epoch, and start the epoch's clock."""
         del logs
         self._batches.epoch = self._earlier_epochs + epoch
-        # Keras does not save the state of dropout. Its second number counts the calls, and an epoch
-        # has fewer than 2**20 calls.
+        # Keras does not save the state of dropout: a seed and a count of calls. An epoch has fewer
+        # than 2**20 calls, so epochs never share a state.
         calls = self._batches.epoch << 20
         for number, layer in enumerate(self.model.layers):
             if isinstance(layer, keras.layers.Dropout):
@@ -62,13 +64,13 @@ class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no t
         self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Write the history first and the checkpoint last: an epoch with a checkpoint is done."""
+        """Write the history before the checkpoint, so that a checkpoint marks a finished epoch."""
         row = {"epoch": self._earlier_epochs + epoch + 1, **(logs or {})}
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         row["seconds"] = round(time.monotonic() - self._started, 1)
         self._history = [*self._history[:epoch], row]
         write_history(self._folder, self._history)
-        _save_checkpoint(self._folder, self.model, epoch + 1)
+        save_checkpoint(self._folder, self.model, epoch + 1)
         losses = [earlier["val_loss"] for earlier in self._history]
         epochs_since_best = len(losses) - 1 - int(np.argmin(losses))
         if self._patience is not None and epochs_since_best >= self._patience:
@@ -94,8 +96,8 @@ def plan(
     and ``photos`` is a folder of labelled photos.
 
     Raises:
-        RunError: The recipe needs an earlier run, teachers or photos that are not given, or it does
-            not use what is given.
+        RunError: An earlier run, teachers or photos are missing, or are given but not used by the
+            recipe.
         DataError: The photos cannot be read.
         TrainingError: There is no such architecture or augmentation.
     """
@@ -137,19 +139,19 @@ def _check_needs(
         (
             recipe.continues or recipe.fine_tunes,
             start_from is not None,
-            "continues another run: name its folder with --from",
+            "continues another run: pass its folder with --from",
             "starts from a new network: leave --from out",
         ),
         (
             recipe.distillation_temperature is not None,
             bool(teachers),
-            "needs a teacher: name a run or bundle with --teacher",
+            "needs a teacher: pass a run or bundle with --teacher",
             "uses no teacher: leave --teacher out",
         ),
         (
             recipe.photos_from != "none",
             photos is not None,
-            "learns from photos: name their folder with --photos",
+            "learns from photos: pass their folder with --photos",
             "learns from no photos: leave --photos out",
         ),
     ):
@@ -165,16 +167,18 @@ def train(
     start_from: Path | None = None,
     weights: Path | None = None,
     photos: Path | None = None,
+    minutes: float | None = None,
 ) -> None:
-    """Train a new run in ``folder``.
+    """Train a new run in ``folder``: in one compiled step on JAX, else with Keras' fit.
 
     ``start_from`` is the folder of the run to continue or fine-tune. ``weights`` is the file of
     pretrained weights, for architectures that use them. ``photos`` is the folder of the run's
-    labelled photos.
+    labelled photos. ``minutes`` replace the recipe's number of epochs.
 
     Raises:
-        RunError: The folder exists already, the run to start from lacks a checkpoint or weights, or
-            ``config`` was made with other photos.
+        RunError: The folder exists already, the run to start from lacks a checkpoint or weights,
+            ``config`` was made with other photos, or ``minutes`` are given for a run that only
+            Keras' fit can train.
         TrainingError: The pretrained weights cannot be loaded.
     """
     if folder.exists():
@@ -182,31 +186,63 @@ def train(
             f"{folder} exists already: finish it with --resume {folder}, or choose another --name"
         )
     config.check_photos(photos)
+    obstacle = _find_obstacle(config)
+    if minutes is not None and obstacle is not None:
+        raise RunError(
+            f"--minutes needs training in one compiled step, which does not support {obstacle}: "
+            "use --epochs"
+        )
     keras.utils.set_random_seed(config.seed)
     samples = source.training()
     if start_from is not None and config.recipe.continues:
-        model = keras.saving.load_model(_find_checkpoint(start_from)[1])
+        model = keras.saving.load_model(find_checkpoint(start_from)[1])
     else:
-        model = _compile(config, samples, weights)
+        model = _build(config, weights)
     if start_from is not None and config.recipe.fine_tunes:
         model.set_weights(load_model(start_from).get_weights())
-    write_config(folder, config)
-    _fit(model, config, samples, folder, 0, photos)
+    if obstacle is None:
+        from training.fit.compiled_training import train_compiled
+
+        train_compiled(model, config, samples, folder, minutes)
+    else:
+        if not config.recipe.continues:
+            _compile(model, config, samples)
+        write_config(folder, config)
+        _fit(model, config, samples, folder, 0, photos)
+    _finish(model, folder)
+
+
+def _find_obstacle(config: Config) -> str | None:
+    """Say why a run cannot train in one compiled step, or return None."""
+    if keras.backend.backend() != "jax":
+        return f"KERAS_BACKEND={keras.backend.backend()} (it needs jax)"
+    # JAX is an optional package.
+    from training.fit.compiled_training import find_obstacle
+
+    return find_obstacle(config)
 
 
 def resume(folder: Path, source: Source, photos: Path | None = None) -> None:
     """Finish an interrupted run from its last finished epoch.
 
     Raises:
-        RunError: The run has ended already, has no checkpoint, or was started with other photos.
+        RunError: The run has ended already, has no checkpoint, was started with other photos, or
+            trained in one compiled step.
     """
     if (folder / MODEL_FILE).exists():
-        raise RunError(f"{folder} has ended already: there is nothing to resume")
-    done, checkpoint = _find_checkpoint(folder)
+        raise RunError(f"run {folder} has ended already: there is nothing to resume")
+    done, checkpoint = find_checkpoint(folder)
     config = read_config(folder)
     config.check_photos(photos)
     keras.utils.set_random_seed(config.seed)
-    _fit(keras.saving.load_model(checkpoint), config, source.training(), folder, done, photos)
+    model = keras.saving.load_model(checkpoint)
+    if not model.compiled:
+        raise RunError(
+            f"{folder} trained in one compiled step, which keeps no state to resume from: train "
+            f"again, or copy {checkpoint} to {folder / MODEL_FILE} to use the weights so far"
+        )
+    _fit(model, config, source.training(), folder, done, photos)
+    _finish(model, folder)
 
 
 def _fit(
@@ -221,57 +257,34 @@ def _fit(
     targets = np.eye(class_count, dtype=np.float32)[validation.labels]
     model.fit(
         batches,
-        shuffle=False,  # Keras would shuffle by a state that is not in the checkpoint
+        shuffle=False,  # checkpoints lack the state by which Keras shuffles
         initial_epoch=done,
         epochs=config.recipe.epochs,
         validation_data=(validation.images[..., None].astype(np.float32), targets),
         validation_batch_size=500,
         callbacks=[Recorder(folder, batches, config)],
     )
+
+
+def _finish(model: Any, folder: Path) -> None:
     model.save(folder / MODEL_FILE)
     plot_history(folder / "curves.png", read_history(folder), folder.name)
 
 
-def _compile(config: Config, samples: Samples, weights: Path | None) -> Any:
-    keras.config.set_dtype_policy(config.precision)
-    model = config.build()
-    keras.config.set_dtype_policy("float32")
+def _build(config: Config, weights: Path | None) -> Any:
+    model = config.build(config.precision)
     load_pretrained = find_architecture(config.architecture).load_pretrained
     if load_pretrained is not None:
         load_pretrained(model, weights)
+    return model
+
+
+def _compile(model: Any, config: Config, samples: Samples) -> None:
     steps = len(Batches(config.split(samples)[0], config)) * config.recipe.epochs
     model.compile(
         config.recipe.make_optimizer(steps),
-        _loss(config.recipe),
+        make_loss(config.recipe),
         metrics=["accuracy"],
         # XLA halved TensorFlow's speed on two CPU cores.
         jit_compile=keras.backend.backend() != "tensorflow",
     )
-    return model
-
-
-def _loss(recipe: Recipe) -> Any:
-    if recipe.distillation_temperature is not None:
-        return DistillationLoss(recipe.distillation_temperature)
-    smoothing = recipe.label_smoothing
-    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
-
-
-def _find_checkpoint(folder: Path) -> tuple[int, Path]:
-    """Find the last checkpoint and return (finished epochs, file)."""
-    found = sorted((int(path.stem), path) for path in (folder / "checkpoints").glob("[0-9]*.keras"))
-    if not found:
-        raise RunError(
-            f"{folder} holds no checkpoint, because no epoch was finished on this machine: "
-            "delete the folder and train again"
-        )
-    return found[-1]
-
-
-def _save_checkpoint(folder: Path, model: Any, epochs: int) -> None:
-    checkpoints = folder / "checkpoints"
-    checkpoints.mkdir(exist_ok=True)
-    unfinished = checkpoints / "unfinished.keras"
-    model.save(unfinished)
-    unfinished.replace(checkpoints / f"{epochs}.keras")
-    (checkpoints / f"{epochs - 1}.keras").unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from service.api.upload_route import UploadRoute
 from service.api.uploads import read_batch
 from service.errors import ImageError
 from service.inference.predictor import ImageAnswer, Predictor
-from service.telemetry.metrics import Record
+from service.telemetry.record import Record
 
 router = APIRouter(route_class=UploadRoute)
 
@@ -22,7 +22,7 @@ SHAPE = {
     "name": "X-Shape",
     "in": "header",
     "schema": {"type": "string"},
-    "description": "The shape of raw pixels: N,28,28.",
+    "description": "Shape of the tensor, if the body is only its pixels: N,height,width.",
 }
 
 
@@ -38,9 +38,10 @@ async def predict_batch(
 ) -> BatchPrediction:
     """Classify up to 1024 images.
 
-    Send a form with file parts named ``file``, or a tensor as ``application/octet-stream``: uint8
-    pixels of images that the model takes unchanged, ``[N, height, width]``, in a file saved by
-    ``numpy.save``, or the pixels alone with their shape in ``X-Shape``.
+    Send a form with file parts named ``file``, or a tensor as ``application/octet-stream``. The
+    tensor is uint8 ``[N, height, width]`` and has the model's input size; the model uses its images
+    unchanged. Send a file that ``numpy.save`` wrote, or send the pixels alone, with their shape in
+    the header ``X-Shape``.
     """
     predictor: Predictor = request.app.state.predictor
     record: Record = request.state.record
@@ -57,7 +58,7 @@ async def predict_batch(
     for index, item in enumerate(batch.items):
         predictions.append(_describe(index, item, query, request.scope))
         if query.explain:
-            # 1,000 explanations take a good part of a second: let other requests run in between.
+            # 1,000 explanations take a large part of a second; other requests run in between.
             await asyncio.sleep(0)
     return BatchPrediction(model=name_model(batch.manifest), predictions=predictions)
 

@@ -11,16 +11,16 @@ from service.inference.predictor import Predictor
 router = APIRouter(prefix="/health")
 
 NOT_READY: dict[int | str, dict[str, Any]] = {
-    503: {"model": Health, "description": "The service accepts no uploads now."}
+    503: {"model": Health, "description": "The service does not accept uploads now."}
 }
 
 
 @router.head("", include_in_schema=False)
 @router.head("/ready", include_in_schema=False)
 @router.get("", summary="Whether the service accepts uploads", responses=NOT_READY)
-@router.get("/ready", summary="The same, for probes", responses=NOT_READY)
+@router.get("/ready", summary="The same as /health, for probes", responses=NOT_READY)
 async def health(request: Request, response: Response) -> Health:
-    """Answer 200 if an inference has succeeded and the service accepts uploads, else 503."""
+    """Answer 200 if the model passed its self-test and the service accepts uploads, else 503."""
     predictor: Predictor = request.app.state.predictor
     model = predictor.model
     if model.status != "ready":
@@ -38,5 +38,5 @@ async def health(request: Request, response: Response) -> Health:
 @router.head("/live", include_in_schema=False)
 @router.get("/live", summary="Whether the process runs")
 async def live() -> Liveness:
-    """Answer 200 as long as the process runs, even while the model loads."""
+    """Answer 200 as long as the process runs, even if no model is loaded."""
     return Liveness()

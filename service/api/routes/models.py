@@ -1,4 +1,4 @@
-"""``GET /models`` and the paths below it: what the served model is, and how good."""
+"""``GET /models`` and the paths below it: the served model, its measurements and its card."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -14,7 +14,7 @@ router = APIRouter(prefix="/models")
 
 @router.get("", summary="The models that are served", responses=problem_responses(400, 401, 503))
 async def list_models(request: Request) -> Models:
-    """List the model that is served, with its classes, its input and its metrics."""
+    """List the model that is served, with its classes, input and metrics."""
     manifest = _serving(request).manifest
     height, width = manifest.input_size
     details = ModelDetails(

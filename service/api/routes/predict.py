@@ -1,4 +1,4 @@
-"""``POST /predict``: an uploaded image in, its class and probabilities out."""
+"""``POST /predict``: classify one uploaded image."""
 
 from base64 import b64encode
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from service.api.uploads import read_upload
 from service.bundle import Manifest
 from service.imaging.model_input import ModelInput
 from service.inference.predictor import ImageAnswer, Predictor
-from service.telemetry.metrics import Record
+from service.telemetry.record import Record
 
 router = APIRouter(route_class=UploadRoute)
 
@@ -26,7 +26,7 @@ PROBLEMS = problem_responses(400, 401, 408, 413, 415, 422, 429, 503, 504)
     openapi_extra=upload_body(FILE, "image/*", "application/octet-stream"),
 )
 async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) -> Prediction:
-    """Classify an image: JPEG, PNG, WebP, BMP, GIF or TIFF, as a form's file part ``file`` or as the raw body."""
+    """Classify a JPEG, PNG, WebP, AVIF, BMP or GIF, as the form's file ``file`` or the raw body."""
     predictor: Predictor = request.app.state.predictor
     record: Record = request.state.record
     upload = await read_upload(request)
@@ -59,12 +59,12 @@ def name_model(manifest: Manifest) -> Model:
 
 
 def explain(source: ModelInput) -> Explanation:
-    """Return what the model saw, and how the upload was converted to it."""
+    """Describe the image that the model saw, and how it was made from the upload."""
     return Explanation(
         image=b64encode(source.to_png()).decode(),
         polarity="negated" if source.negated else "kept",
         mirrored=source.mirrored,
-        background=source.ground_hex,
+        background=source.background_hex,
         item_box=source.item_box,
         mask_quality=source.item.quality if source.item else None,
         warnings=list(source.item.warnings) if source.item else [],

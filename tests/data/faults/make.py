@@ -1,19 +1,24 @@
 """Make the files of this folder, one for each way in which an upload is unusual or broken.
 
-Run ``python tests/data/faults/make.py FASHION_MNIST_FOLDER`` in the repository's root.
-The picture in them is an ankle boot, test image 0 of Fashion-MNIST (MIT licence, Zalando SE 2017), as a photo on white.
+Run ``python tests/data/faults/make.py FASHION_MNIST_FOLDER`` in the root of the repository, with
+the extra ``heic`` and Debian's package ``libavif-bin``. The picture in the files is an ankle boot,
+test image 0 of Fashion-MNIST (MIT licence, Zalando SE 2017), as a photo on white.
 """
 
 import gzip
+import struct
+import subprocess
 import sys
+import tempfile
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 HERE = Path(__file__).parent
-EXIF_ORIENTATION = 0x0112
+EXIF_ORIENTATION, QUARTER_CLOCKWISE = 0x0112, 6
 
 
 def main(folder: Path) -> None:
@@ -31,12 +36,53 @@ def main(folder: Path) -> None:
     _transparent_palette(boot).save(HERE / "palette-transparent.png", transparency=255)
     boot.save(HERE / "animated.gif", save_all=True, append_images=[pullover])
     exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = 6  # to be turned a quarter clockwise
-    rgb.transpose(Image.Transpose.ROTATE_90).save(HERE / "exif-rotated.jpg", quality=95, exif=exif)
+    exif[EXIF_ORIENTATION] = QUARTER_CLOCKWISE
+    rotated = rgb.transpose(Image.Transpose.ROTATE_90)
+    rotated.save(HERE / "exif-rotated.jpg", quality=95, exif=exif)
+    boot.save(HERE / "photo.tiff", compression="tiff_adobe_deflate")
+    _make_avif(boot, pullover, rotated, exif.tobytes())
+    _make_heic(rgb, rotated, exif.tobytes())
     Image.new("RGB", (1, 1), "red").save(HERE / "1x1.png")
     (HERE / "vector.svg").write_text(
         '<svg xmlns="http://www.w3.org/2000/svg" width="28" height="28"/>\n'
     )
+
+
+def _make_avif(boot: Image.Image, pullover: Image.Image, rotated: Image.Image, exif: bytes) -> None:
+    boot.save(HERE / "photo.avif", quality=90)
+    boot.save(
+        HERE / "animated.avif", quality=90, save_all=True, append_images=[pullover], duration=100
+    )
+    # Pillow writes the orientation as a property of the picture (irot), and not into the EXIF.
+    rotated.save(HERE / "rotated.avif", quality=90, exif=exif)
+    _transparent(boot).save(HERE / "transparent.avif", quality=100, subsampling="4:4:4")
+    large = BytesIO()
+    Image.new("RGB", (8000, 8000), "red").save(large, "AVIF", speed=10)
+    declared = b"ispe" + bytes(4)
+    bomb = large.getvalue().replace(
+        declared + struct.pack(">II", 8000, 8000), declared + struct.pack(">II", 28, 28)
+    )
+    (HERE / "bomb-8000x8000.avif").write_bytes(bomb)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "flat.png"
+        Image.new("RGBA", (2000, 2000), (90, 120, 30, 200)).save(source)
+        options = ["-d", "12", "-y", "444", "-s", "9", "-j", "1", "-a", "film-grain-test=1"]
+        subprocess.run(["avifenc", *options, source, HERE / "12-bit-2000x2000.avif"], check=True)
+
+
+def _make_heic(photo: Image.Image, rotated: Image.Image, exif: bytes) -> None:
+    pillow_heif.register_heif_opener()
+    photo.save(HERE / "photo.heic", quality=90)
+    rotated.save(HERE / "rotated.heic", quality=90, exif=exif)
+    photo.save(HERE / "tiles.heic", quality=90, tile_size=64)
+
+
+def _transparent(photo: Image.Image) -> Image.Image:
+    """Make the white of a photo transparent, and green where it is not flattened."""
+    grey = np.asarray(photo)
+    colours = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
+    colours[grey > 250] = (0, 255, 0, 0)
+    return Image.fromarray(colours)
 
 
 def _photo(pixels: bytes, index: int) -> Image.Image:
@@ -45,7 +91,7 @@ def _photo(pixels: bytes, index: int) -> Image.Image:
 
 
 def _transparent_palette(photo: Image.Image) -> Image.Image:
-    """Give the photo a palette of greys whose white, of index 255, is green, to be seen only where not flattened."""
+    """Give the photo a palette of greys; its white, index 255, is green where not flattened."""
     palette = Image.frombytes("P", photo.size, photo.tobytes())
     palette.putpalette([value for grey in range(255) for value in (grey,) * 3] + [0, 255, 0])
     return palette

@@ -28,7 +28,7 @@ KEY, LINE = new_key("alice")
 
 @pytest.fixture
 def guarded(tmp_path: Path, linear_folder: Path) -> Iterator[TestClient]:
-    """Client without a key of an application that needs a key, and has hosts and an origin."""
+    """Client that sends no key to an application with a key, allowed hosts and a CORS origin."""
     path = tmp_path / "keys"
     path.write_text(LINE)
     settings = Settings(
@@ -48,7 +48,7 @@ def guarded(tmp_path: Path, linear_folder: Path) -> Iterator[TestClient]:
     "headers",
     [{"Authorization": f"Bearer {KEY}"}, {"authorization": f"bearer  {KEY}"}, {"X-API-Key": KEY}],
 )
-def test_key_opens_everything(guarded: TestClient, headers: dict[str, str]) -> None:
+def test_key_is_accepted_in_both_headers(guarded: TestClient, headers: dict[str, str]) -> None:
     """A known key is accepted in both headers, for uploads and for metrics."""
     assert guarded.post("/predict", files={"file": IMAGE}, headers=headers).status_code == 200
     assert guarded.get("/metrics", headers=headers).status_code == 200
@@ -69,7 +69,7 @@ def test_key_opens_everything(guarded: TestClient, headers: dict[str, str]) -> N
     ],
 )
 def test_nothing_is_answered_without_a_key(guarded: TestClient, headers: dict[str, str]) -> None:
-    """Without a known key every path that needs one is rejected, and no detail shows a key."""
+    """Without a known key, every path that needs one answers 401; no detail shows a key."""
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     for method, path in (
         ("POST", "/predict"),
@@ -92,14 +92,14 @@ def test_health_and_documentation_need_no_key(guarded: TestClient, path: str) ->
 
 
 def test_request_without_a_key_uses_no_quota(guarded: TestClient) -> None:
-    """A request without a key takes nothing from a key's quota, and does not show it."""
+    """A request without a key takes nothing from a key's quota; its answer has no RateLimit."""
     assert "ratelimit" not in post(guarded, IMAGE).headers
     answer = guarded.post("/predict", files={"file": IMAGE}, headers={"X-API-Key": KEY})
     assert answer.headers["ratelimit"].startswith('"default";r=99;')
 
 
 def test_broken_file_of_keys_prevents_the_start(tmp_path: Path) -> None:
-    """An application does not start without its file of keys: it would be open to everybody."""
+    """Without its file of keys, an application does not start: it would be open to everybody."""
     with pytest.raises(KeysFileError, match="keys"):
         create_app(Settings(api_keys_file=tmp_path / "keys"))
 
@@ -119,7 +119,7 @@ def test_broken_file_of_keys_prevents_the_start(tmp_path: Path) -> None:
     ],
 )
 def test_only_our_hosts_are_answered(guarded: TestClient, host: str, status: int) -> None:
-    """A request for another host is rejected, even without a key; /health accepts any host."""
+    """A request for another host gets 400, with or without a key; /health accepts any host."""
     response = guarded.get("/metrics", headers={"Host": host, "X-API-Key": KEY})
     assert response.status_code == status
     if status == 400:
@@ -135,7 +135,7 @@ def test_request_without_a_host_is_rejected(guarded: TestClient) -> None:
 
 
 async def status_without_host(app: ASGIApp, path: str) -> int:
-    """GET a path without any header."""
+    """Send GET ``path`` without any header, and return the status."""
     statuses: list[int] = []
 
     async def receive() -> Message:
@@ -162,7 +162,7 @@ HOSTS = st.one_of(
 
 @given(host=st.none() | HOSTS, allowed=st.lists(st.sampled_from(NAMES), min_size=1, max_size=3))
 def test_hosts_match_as_in_starlette(host: str | None, allowed: list[str]) -> None:
-    """Any Host header, or none, is allowed exactly if Starlette's own middleware allows it."""
+    """A Host header, or none, is allowed if and only if Starlette's middleware allows it."""
     passed: list[bool] = []
 
     async def app(*_: object) -> None:
@@ -182,7 +182,7 @@ def test_hosts_match_as_in_starlette(host: str | None, allowed: list[str]) -> No
 
 
 def test_pages_of_listed_origins_may_send_requests(guarded: TestClient) -> None:
-    """Pages of a listed origin may send a key and read every answer, even a rejection."""
+    """Pages of a listed origin may send a key and read every answer, even a 401."""
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
     for origin, allowed in (
         ("https://shop.example", "https://shop.example"),
@@ -206,12 +206,12 @@ def test_no_origin_may_send_requests_by_default(linear: TestClient) -> None:
 
 @pytest.mark.parametrize("path", ["/health", "/docs", "/nowhere", "/metrics"])
 def test_browsers_do_not_guess_types(linear: TestClient, path: str) -> None:
-    """Every answer, even an error, forbids browsers to guess its type."""
+    """Every answer, even an error, forbids browsers to guess its content type."""
     assert linear.get(path).headers["x-content-type-options"] == "nosniff"
 
 
-def test_page_may_load_its_own_files_alone(linear: TestClient) -> None:
-    """The policy of /docs lists exactly the files that the page loads, and forbids frames."""
+def test_docs_page_may_load_only_its_own_files(linear: TestClient) -> None:
+    """The policy of /docs lists exactly the files that the page loads; no page may frame it."""
     page = linear.get("/docs")
     policy = dict(
         part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";")

@@ -29,12 +29,12 @@ class Clock:
         return self.now
 
     def move(self) -> None:
-        """Move on so far that the file is checked again."""
+        """Move the clock so far that the file is checked again."""
         self.now += CHECK_INTERVAL_SECONDS
 
 
 def test_each_key_has_its_owner(tmp_path: Path) -> None:
-    """Comments and blank lines are ignored, a name may have several keys, no key is in the file."""
+    """Comments and blank lines are ignored; a name may have several keys; no key is in the file."""
     (alice, alice_line), (second, second_line), (bob, bob_line) = (
         new_key("alice"),
         new_key("alice"),
@@ -75,7 +75,7 @@ def test_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
 
 
 def test_file_replaced_by_one_of_the_same_size_and_time_is_read(tmp_path: Path) -> None:
-    """A file that is moved over the old one is read, even with the same size and time."""
+    """A file that is moved over the old one is read, even if size and time are the same."""
     (alice, alice_line), (_, other_line) = new_key("alice"), new_key("alice")
     path, new, clock = tmp_path / "keys", tmp_path / "new", Clock()
     for file, line in ((path, other_line), (new, alice_line)):
@@ -93,7 +93,7 @@ def test_file_replaced_by_one_of_the_same_size_and_time_is_read(tmp_path: Path) 
 def test_broken_file_prevents_the_start_but_not_the_service(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
-    """The error names a broken line by number alone; a running service keeps its keys."""
+    """The error has a broken line's number but not its text; a running service keeps its keys."""
     alice, line = new_key("alice")
     path, clock = tmp_path / "keys", Clock()
     path.write_text(line)
@@ -117,7 +117,7 @@ def test_broken_file_prevents_the_start_but_not_the_service(
 
 
 def test_command_makes_a_key_that_works(tmp_path: Path) -> None:
-    """`python -m service key NAME` writes only the line to standard output, to append to a file."""
+    """`python -m service key NAME` prints the line to stdout and the key to stderr."""
     command = [sys.executable, "-m", "service", "key"]
     run = subprocess.run([*command, "alice"], cwd=ROOT, capture_output=True, text=True, check=True)
     path = tmp_path / "keys"

@@ -22,7 +22,7 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def test_keys_are_documented_where_they_are_needed(tmp_path: Path) -> None:
-    """With a file of keys, every path but /health and those below it names both key schemes."""
+    """With a file of keys, every path except /health and the paths below it needs a key."""
     path = tmp_path / "keys"
     path.write_text(new_key("alice")[1])
     document = create_app(Settings(api_keys_file=path)).openapi()
@@ -69,7 +69,7 @@ def test_upload_paths_take_a_form_or_the_raw_file() -> None:
 
 
 def test_document_does_not_grow_when_it_is_read_again() -> None:
-    """A second reading returns the same document."""
+    """A second call returns the same document."""
     app = create_app(Settings())
     first = json.dumps(app.openapi())
     assert json.dumps(app.openapi()) == first

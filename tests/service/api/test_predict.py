@@ -45,7 +45,7 @@ def assert_problem(response: httpx2.Response, status: int, name: str) -> dict[st
     return body
 
 
-def test_answer_is_what_the_model_says_of_the_raw_pixels(linear: TestClient) -> None:
+def test_answer_has_the_probabilities_of_the_raw_pixels(linear: TestClient) -> None:
     """A grey image of the model's size gets the model's own probabilities, in label order."""
     session = onnxruntime.InferenceSession(
         linear_model(3, 20, 30), providers=["CPUExecutionProvider"]
@@ -89,10 +89,14 @@ def test_form_may_hold_ordinary_fields_too(linear: TestClient) -> None:
     assert response.status_code == 200, response.text
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG"])
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "BMP", "GIF", "AVIF", "JPEG"])
 def test_every_format_is_read(linear: TestClient, file_format: str) -> None:
     """Each accepted format is decoded; every lossless format gets the same answer."""
-    options: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}
+    options: dict[str, dict[str, Any]] = {
+        "WEBP": {"lossless": True},
+        "AVIF": {"quality": 100},
+        "JPEG": {"quality": 95},
+    }
     content = encode(PIXELS, file_format, **options.get(file_format, {}))
     body = post(linear, content).json()
     expected = post(linear, IMAGE).json()["probabilities"]
@@ -101,7 +105,7 @@ def test_every_format_is_read(linear: TestClient, file_format: str) -> None:
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 3])
-def test_top_k_holds_the_most_likely_best_first(linear: TestClient, top_k: int) -> None:
+def test_top_k_returns_the_most_likely_classes_in_order(linear: TestClient, top_k: int) -> None:
     """With top_k the answer holds the k most likely classes in order; the rest is unchanged."""
     full = post(linear, IMAGE).json()
     short = post(linear, IMAGE, top_k=top_k).json()
@@ -116,8 +120,10 @@ def test_top_k_holds_the_most_likely_best_first(linear: TestClient, top_k: int) 
         ("empty.png", 422, "unreadable-image"),
         ("text.png", 422, "unreadable-image"),
         ("vector.svg", 422, "unreadable-image"),
+        ("photo.tiff", 422, "unreadable-image"),
         ("truncated.jpg", 422, "unreadable-image"),
         ("bomb-30000x30000.png", 413, "image-too-large"),
+        ("bomb-8000x8000.avif", 413, "image-too-large"),
     ],
 )
 @pytest.mark.parametrize("in_form", [True, False])
@@ -137,10 +143,19 @@ def test_broken_image_is_rejected_and_the_service_goes_on(
 
 @pytest.mark.parametrize(
     "name",
-    ["grey-16-bit.png", "cmyk.jpg", "palette-transparent.png", "animated.gif", "exif-rotated.jpg"],
+    [
+        "grey-16-bit.png",
+        "cmyk.jpg",
+        "palette-transparent.png",
+        "animated.gif",
+        "exif-rotated.jpg",
+        "rotated.avif",
+        "transparent.avif",
+        "animated.avif",
+    ],
 )
 def test_unusual_image_is_answered_like_the_plain_photo(shipped: TestClient, name: str) -> None:
-    """Depth, colour space, transparency, more frames and orientation do not change the answer."""
+    """Depth, colour space, transparency, animation and orientation do not change the answer."""
     plain = post(shipped, fault("photo.png")).json()
     body = post(shipped, fault(name)).json()
     assert body["class_name"] == plain["class_name"] == "Ankle boot"
@@ -153,7 +168,7 @@ def test_smallest_image_is_answered(shipped: TestClient) -> None:
 
 
 def test_body_of_12_mb_is_rejected_by_default(shipped: TestClient) -> None:
-    """A body over 10 MiB is rejected by its declared length, or while it arrives without one."""
+    """A body over 10 MiB is rejected, whether it declares its length or not."""
     body = bytes(12_000_000)
     assert (
         "12000000 bytes" in assert_problem(post(shipped, body), 413, "upload-too-large")["detail"]
@@ -171,7 +186,7 @@ def test_body_limit_is_exact(linear: TestClient) -> None:
 
 
 def test_wrong_form_is_rejected(linear: TestClient) -> None:
-    """A form without exactly one part named `file` is rejected; the detail names its parts."""
+    """A form without exactly one part named `file` is rejected; the detail names other files."""
     wrong_name = linear.post("/predict", files={"image": IMAGE})
     assert "'image'" in assert_problem(wrong_name, 400, "malformed-form")["detail"]
     two = linear.post("/predict", files=[("file", IMAGE), ("file", IMAGE)])
@@ -211,25 +226,9 @@ def test_damaged_form_is_rejected(linear: TestClient, content_type: str, body: b
     "content_type", ["application/json", "text/plain", "application/x-www-form-urlencoded", ""]
 )
 def test_wrong_content_type_is_rejected(linear: TestClient, content_type: str) -> None:
-    """A content type other than an image or a form is rejected; the detail names both."""
+    """A content type other than an image or a form is rejected; the detail names the form."""
     detail = assert_problem(post(linear, IMAGE, content_type), 415, "unsupported-type")["detail"]
     assert "multipart/form-data" in detail
-
-
-def test_request_id_is_kept_if_plain(linear: TestClient) -> None:
-    """A plain X-Request-ID is sent back; an id that could forge log lines is replaced."""
-    assert (
-        linear.get("/health", headers={"X-Request-ID": "abc-123"}).headers["x-request-id"]
-        == "abc-123"
-    )
-    assert (
-        "forged"
-        not in linear.get("/health", headers={"X-Request-ID": "x\tforged"}).headers["x-request-id"]
-    )
-    assert (
-        linear.get("/health").headers["x-request-id"]
-        != linear.get("/health").headers["x-request-id"]
-    )
 
 
 @pytest.mark.parametrize(
@@ -238,7 +237,7 @@ def test_request_id_is_kept_if_plain(linear: TestClient) -> None:
     ids=["as the model's input", "photo", "damaged", "slow"],
 )
 def test_upload_is_freed_with_its_answer(linear: TestClient, image: bytes) -> None:
-    """No upload, fast or slow, stays in a reference cycle: the garbage collector runs rarely."""
+    """No upload stays in a reference cycle, because the garbage collector runs rarely."""
     post(linear, image)
     gc.collect()
     gc.disable()
@@ -251,38 +250,17 @@ def test_upload_is_freed_with_its_answer(linear: TestClient, image: bytes) -> No
         gc.set_debug(0)
         gc.enable()
     frames = [each for each in gc.garbage if isinstance(each, FrameType)]
-    left = [
+    uncollected = [
         each.f_code.co_qualname
         for each in frames
         if each.f_globals["__name__"].startswith("service.")
     ]
     gc.garbage.clear()  # the test's client leaves some objects, the service none
-    assert not left
-
-
-def test_metrics_count_requests_and_classes(linear: TestClient) -> None:
-    """Answers are counted by route and status, predictions by class; unknown paths share one."""
-
-    def value(line: str) -> float:
-        lines = [text for text in linear.get("/metrics").text.splitlines() if text.startswith(line)]
-        return float(lines[0].rsplit(" ", 1)[1]) if lines else 0
-
-    class_name = post(linear, IMAGE).json()["class_name"]
-    names = (
-        'service_requests_total{route="/predict",status="200"}',
-        f'service_predictions_total{{class_name="{class_name}"}}',
-        'service_requests_total{route="unmatched",status="404"}',
-    )
-    before = [value(name) for name in names]
-    post(linear, IMAGE)
-    linear.get("/one")
-    linear.get("/two")
-    assert [value(name) for name in names] == [before[0] + 1, before[1] + 1, before[2] + 2]
-    assert "/one" not in linear.get("/metrics").text
+    assert not uncollected
 
 
 def test_explanation_shows_what_the_model_saw(shipped: TestClient) -> None:
-    """With explain, the answer holds the model's input and how it was made from the upload."""
+    """With explain, the answer has the model's input and says how it was made."""
     photo = np.full((300, 400, 3), (244, 240, 232), np.uint8)
     photo[60:260, 100:200] = (20, 30, 90)
     photo[80:260, 100:110] = (120, 130, 190)
@@ -298,7 +276,7 @@ def test_explanation_shows_what_the_model_saw(shipped: TestClient) -> None:
     assert post(shipped, png).json() == body == post(shipped, encode(photo)).json()
 
 
-def test_explanation_of_an_image_taken_as_it_is(linear: TestClient) -> None:
+def test_explanation_of_an_unchanged_image(linear: TestClient) -> None:
     """The explanation of an unchanged image has no background, no box and no quality."""
     explanation = post(linear, IMAGE, explain=True).json()["explanation"]
     np.testing.assert_array_equal(
@@ -308,7 +286,7 @@ def test_explanation_of_an_image_taken_as_it_is(linear: TestClient) -> None:
 
 
 def test_explanation_warns(shipped: TestClient) -> None:
-    """The explanation warns of a photo without an item, a cut-off item, and several things."""
+    """The explanation warns of a photo without an item, of a cut-off item and of clutter."""
     empty, cut_off = (np.full((300, 300, 3), 230, np.uint8) for _ in range(2))
     cut_off[100:, 80:220] = (120, 20, 20)
     cluttered = (

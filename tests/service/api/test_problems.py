@@ -1,4 +1,4 @@
-"""From errors to problem bodies."""
+"""The responses for errors, and their problem bodies."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def leaves(kind: type[errors.ServiceError]) -> Iterator[type[errors.ServiceError
         yield from leaves(subclass)
 
 
-def test_every_fault_of_a_request_has_a_status_of_its_own() -> None:
-    """Each error of a request is in the table, with a 4xx status and a name of its own."""
+def test_every_invalid_request_has_a_4xx_and_its_own_name() -> None:
+    """Each InvalidRequestError is in the table with a 4xx status; no two errors share a name."""
     for kind in leaves(errors.InvalidRequestError):
         assert 400 <= TABLE[kind][0] < 500
     names = [name for _, name in TABLE.values()]
@@ -65,26 +65,26 @@ def test_client_waits_as_long_as_the_error_says() -> None:
 
 
 def test_error_outside_the_table_is_raised() -> None:
-    """An error that no client may see is raised again, to become an opaque 500."""
+    """An error that clients must not see is raised again, and so becomes an opaque 500."""
     with pytest.raises(errors.BundleError, match="a path"):
         problem_response(scope(), errors.BundleError("a path of this machine"))
 
 
 def test_detail_has_a_limit() -> None:
-    """A long text, with a part of what the client sent, is cut."""
+    """A message that is too long is cut."""
     error = errors.UnreadableImageError("x" * 5000)
     assert problem_body(scope(), error).detail == "x" * MAX_DETAIL_CHARACTERS
 
 
 def test_problem_of_an_image_is_that_of_a_request() -> None:
-    """A problem inside of a batch's answer is the same as the body of a response."""
+    """A problem in the answer to a batch is the same as the body of a response."""
     error = errors.UnreadableImageError("not an image")
     body = json.loads(bytes(problem_response(scope(), error).body))
     assert problem_body(scope(), error).model_dump() == body
 
 
 def test_connection_without_a_request_gets_a_whole_response() -> None:
-    """The bytes for a bad connection are a complete response with a problem, and close it."""
+    """The bytes for a bad connection are a complete response with a problem."""
     head, _, body = refuse_connection(431, "head-too-large", "too large").partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
     assert lines[0] == "HTTP/1.1 431 Request Header Fields Too Large"
@@ -98,6 +98,12 @@ def test_connection_without_a_request_gets_a_whole_response() -> None:
     assert (problem["title"], problem["status"]) == ("Head too large", 431)
 
 
+def test_connection_above_the_limit_gets_retry_after() -> None:
+    """A connection that is rejected with 503 gets Retry-After, as every other 503 does."""
+    head, _, _ = refuse_connection(503, "overloaded", "too many").partition(b"\r\n\r\n")
+    assert "retry-after: 1" in head.decode().split("\r\n")
+
+
 def test_framework_errors_are_problems_too(linear: TestClient) -> None:
     """Unknown paths and methods get a problem body, as the service's own errors do."""
     assert_problem(linear.get("/nowhere"), 404, "not-found")
@@ -107,7 +113,7 @@ def test_framework_errors_are_problems_too(linear: TestClient) -> None:
 
 
 def test_unknown_error_is_opaque(linear_folder: Path) -> None:
-    """An unknown error becomes a 500 that shows only its request id, and the service goes on."""
+    """An unexpected error becomes a 500 with only the request id, and the service goes on."""
     app = create_app(Settings(model=linear_folder, device="cpu"))
 
     @app.get("/broken")

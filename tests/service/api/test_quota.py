@@ -29,7 +29,7 @@ class Clock:
     waits_ns=st.lists(st.integers(0, 10**11), min_size=1, max_size=80),
 )
 def test_no_span_of_time_admits_too_many(per_minute: int, waits_ns: list[int]) -> None:
-    """In any span, at most one full bucket and the tokens gained in that span are admitted."""
+    """In any span, at most a full bucket and the tokens gained in that span are admitted."""
     clock = Clock()
     buckets = TokenBuckets(per_minute, clock)
     admitted_at: list[int] = []
@@ -47,7 +47,7 @@ def test_no_span_of_time_admits_too_many(per_minute: int, waits_ns: list[int]) -
 
 @given(per_minute=st.integers(1, 500), waits_ns=st.lists(st.integers(0, 2 * 10**9), max_size=50))
 def test_client_that_waits_as_told_is_admitted(per_minute: int, waits_ns: list[int]) -> None:
-    """The remaining requests are admitted, the next one only after the announced seconds."""
+    """As many requests as remain are admitted; the next one only after the announced seconds."""
     clock = Clock()
     buckets = TokenBuckets(per_minute, clock)
     for wait_ns in waits_ns:
@@ -75,7 +75,7 @@ def test_bucket_is_full_again_after_a_minute() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """The table keeps only the latest addresses, and drops full buckets after a minute."""
+    """Only the buckets of the latest clients are kept; full ones are dropped after a minute."""
     clock = Clock()
     buckets = TokenBuckets(5, clock)
     for number in range(MAX_BUCKETS + 1000):
@@ -88,7 +88,7 @@ def test_memory_is_bounded() -> None:
 
 
 def test_uploads_are_limited() -> None:
-    """Each POST gets the quota's headers, and 429 beyond it; other methods are not limited."""
+    """Each POST gets the quota's headers, and 429 above the quota; GET has no quota."""
     with TestClient(create_app(Settings(device="cpu", rate_limit_per_minute=3))) as client:
         answers = [client.post("/predict", content=b"x") for _ in range(4)]
         body = assert_problem(answers[-1], 429, "quota-exceeded")

@@ -1,4 +1,4 @@
-"""The query of an upload."""
+"""The query parameters of an upload."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.service.api.test_predict import IMAGE, assert_problem, post
         ({"topk": "1"}, "topk"),
     ],
 )
-def test_bad_query_is_named(linear: TestClient, query: dict[str, str], named: str) -> None:
-    """A parameter out of range, of a wrong type or unknown is rejected by its name."""
+def test_bad_query_is_rejected(linear: TestClient, query: dict[str, str], named: str) -> None:
+    """A parameter that is out of range, of a wrong type or unknown is rejected with a reason."""
     assert named in assert_problem(post(linear, IMAGE, **query), 422, "invalid-parameter")["detail"]
 
 
@@ -30,7 +30,7 @@ def test_parameter_is_given_once(linear: TestClient) -> None:
 
 
 def test_many_parameters_are_rejected(linear: TestClient) -> None:
-    """Too many parameters are rejected without reading each of them."""
+    """A query with too many parameters is rejected."""
     response = linear.post(
         "/predict", params=dict.fromkeys(map(str, range(1000)), ""), files={"file": IMAGE}
     )

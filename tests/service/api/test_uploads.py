@@ -1,4 +1,4 @@
-"""From a request's body to the bytes of the uploaded file."""
+"""Reading the uploaded file from a request's body."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_file_comes_out_of_the_form_byte_for_byte(content: bytes, name: str) -> 
 @given(body=st.binary(max_size=300), boundary=st.binary(max_size=20))
 @settings(deadline=None)
 def test_arbitrary_form_is_rejected(body: bytes, boundary: bytes) -> None:
-    """Random bytes with any boundary are rejected as malformed; nothing else happens."""
+    """Random bytes with any boundary raise MalformedFormError and no other error."""
     with pytest.raises(MalformedFormError):
         upload(body, f"multipart/form-data; boundary={boundary.hex()}")
 
@@ -47,7 +47,7 @@ def test_arbitrary_form_is_rejected(body: bytes, boundary: bytes) -> None:
 @given(cut=st.integers(0, 160), position=st.integers(0, 160), value=st.integers(0, 255))
 @settings(deadline=None)
 def test_damaged_form_is_read_or_rejected(cut: int, position: int, value: int) -> None:
-    """A form with one byte changed and its end cut off gives bytes or a malformed form."""
+    """A form with one byte changed and its end cut off is read, or raises MalformedFormError."""
     head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
     form = head + b"content" * 8 + b"\r\n--b--\r\n"
     damaged = bytearray(form)
@@ -74,7 +74,7 @@ def test_form_has_eight_parts_at_most(fields: int) -> None:
 
 
 def test_header_with_many_options_is_rejected() -> None:
-    """A header with too many options for the slow parser is rejected, a part's or the request's."""
+    """A header with too many options is rejected, in a part and in the request."""
     head = b'--b\r\nContent-Disposition: form-data; name="file"' + b";" * 300
     with pytest.raises(MalformedFormError, match="more than 256 options"):
         upload(head + b"\r\n\r\nx\r\n--b--\r\n", "multipart/form-data; boundary=b")
@@ -89,8 +89,8 @@ def test_file_name_with_many_semicolons_is_accepted() -> None:
     assert upload(head.encode() + b"x\r\n--b--\r\n", "multipart/form-data; boundary=b") == b"x"
 
 
-def test_lines_like_delimiters_are_rejected_unparsed() -> None:
-    """A file whose lines all begin like the boundary is rejected before its parts are parsed."""
+def test_lines_like_delimiters_are_rejected() -> None:
+    """A file whose lines all begin with the boundary counts as a form with too many parts."""
     head = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
     with pytest.raises(MalformedFormError, match="more than 8 parts"):
         upload(head + b"\r\n--bX" * 1_000_000 + b"\r\n--b--\r\n", "multipart/form-data; boundary=b")

@@ -20,7 +20,8 @@ class ScriptedServer(ThreadingHTTPServer):
     Further requests repeat the last step. ``503 after 1; 200 2`` answers a 503 with
     ``Retry-After: 1``, then class 2. The steps:
     ``200 CLASS_ID``, ``STATUS``, ``STATUS after VALUE``, ``garbage`` (a 200 without a prediction),
-    ``page`` (a 500 with HTML), ``drop`` (closes without an answer), ``hang`` (never answers).
+    ``infinite`` (a 200 whose class id is Infinity), ``page`` (a 500 with HTML), ``drop`` (closes
+    without an answer), ``hang`` (never answers).
     """
 
     daemon_threads = True
@@ -69,6 +70,8 @@ class ScriptedHandler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif step[0] == "garbage":
             self.answer(200, b'{"hello": "world"}')
+        elif step[0] == "infinite":
+            self.answer(200, b'{"class_id": Infinity, "hello": "world"}')
         elif step[0] == "page":
             self.answer(500, b"<h1>Oh no</h1>")
         elif step[0] == "200":

@@ -52,7 +52,7 @@ def test_bytes_and_paths_give_a_prediction(server: ScriptedServer, images: Path)
 
 
 def test_api_key_is_a_bearer_token(server: ScriptedServer) -> None:
-    """The key is sent as a bearer token and is not in the repr. Without a key there is no header."""
+    """A key is sent as a bearer token and is not in the repr; without a key there is no header."""
     with Client(server.url, "secret") as client:
         client.predict(b"200 0")
         assert "secret" not in repr(client)
@@ -84,26 +84,37 @@ def test_backoff_doubles(server: ScriptedServer) -> None:
     assert all(pause >= least for pause, least in zip(pauses, (0.05, 0.1, 0.2), strict=True))
 
 
-@pytest.mark.parametrize("asked", ["1", "date"])
-def test_retry_after_is_honoured(server: ScriptedServer, asked: str) -> None:
-    """The retry waits as long as Retry-After asks, in seconds or until a date, sync and async."""
+async def predict_async(url: str, image: bytes) -> None:
+    """Send one image with the async client."""
+    async with AsyncClient(url, backoff_s=0.001) as client:
+        await client.predict(image)
+
+
+def predict_sync(url: str, image: bytes) -> None:
+    """Send one image with the sync client."""
+    with Client(url, backoff_s=0.001) as client:
+        client.predict(image)
+
+
+SENDERS = {"sync": predict_sync, "async": lambda *given: asyncio.run(predict_async(*given))}
+
+
+@pytest.mark.parametrize("kind", SENDERS)
+def test_retry_after_in_seconds_is_honoured(server: ScriptedServer, kind: str) -> None:
+    """The retry waits for the seconds that Retry-After asks for."""
+    body = f"503 after 1;200 1;{kind}".encode()
+    SENDERS[kind](server.url, body)
+    first, second = server.arrivals[body]
+    assert second - first >= 1.0
+
+
+@pytest.mark.parametrize("kind", SENDERS)
+def test_retry_after_as_a_date_is_honoured(server: ScriptedServer, kind: str) -> None:
+    """The retry comes no sooner than the date that Retry-After names."""
     moment = int(time.time()) + 2
-    value = formatdate(moment, usegmt=True) if asked == "date" else asked
-    body, other = f"503 after {value};200 1".encode(), f"503 after {value};200 2".encode()
-
-    async def predict() -> None:
-        async with AsyncClient(server.url, backoff_s=0.001) as client:
-            await client.predict(other)
-
-    with Client(server.url, backoff_s=0.001) as client:
-        client.predict(body)
-    ended = time.time()
-    asyncio.run(predict())
-    if asked == "date":
-        assert ended >= moment
-    else:
-        for first, second in (server.arrivals[body], server.arrivals[other]):
-            assert second - first >= 1.0
+    body = f"503 after {formatdate(moment, usegmt=True)};200 1;{kind}".encode()
+    SENDERS[kind](server.url, body)
+    assert time.time() >= moment
 
 
 def test_endless_retry_after_is_an_error(server: ScriptedServer) -> None:
@@ -149,8 +160,9 @@ def test_permanent_failures_are_not_retried(server: ScriptedServer, script: str)
 def test_other_faults_have_their_own_errors(server: ScriptedServer, tmp_path: Path) -> None:
     """Garbage, silence, no listener, no file and no URL each raise their own ClientError."""
     with Client(server.url, retries=0, timeout_s=0.2) as client:
-        with pytest.raises(UnexpectedAnswerError, match="hello"):
-            client.predict(b"garbage")
+        for strange in (b"garbage", b"infinite"):
+            with pytest.raises(UnexpectedAnswerError, match="hello"):
+                client.predict(strange)
         with pytest.raises(NoAnswerError, match="ReadTimeout"):
             client.predict(b"hang")
         with pytest.raises(UnreadableFileError, match="absent"):

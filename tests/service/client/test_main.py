@@ -57,7 +57,7 @@ def output(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_all_answered(server: ScriptedServer, images: Path, output: Path) -> None:
-    """Every image has a row with all probabilities, the summary counts classes, the exit code is 0."""
+    """Every row has all probabilities, the summary counts classes, and the exit code is 0."""
     done = run(images, "--url", server.url, "--output", output)
     assert done.returncode == 0, done.stderr
     rows = read(output)
@@ -77,7 +77,7 @@ def test_all_answered(server: ScriptedServer, images: Path, output: Path) -> Non
 
 
 def test_failures_are_rows(server: ScriptedServer, images: Path, output: Path) -> None:
-    """A failed image has a row with its problem, other images have answers, the exit code is 1."""
+    """A failed image has a row with its problem, others have answers, and the exit code is 1."""
     for name in ("garbage", "page", "drop"):
         (images / f"{name}.png").write_text(name)
     options = "--url", server.url, "--output", output, "--retries", 0

@@ -11,7 +11,7 @@ from service.machine.resources import available_cores, core_quota, memory_limit_
 
 
 def write_machine(root: Path, files: dict[str, str]) -> Path:
-    """Write ``files``, the texts by path, below ``root``."""
+    """Write ``files``, which maps paths to texts, into ``root``; return ``root``."""
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,12 +81,12 @@ V1 = "5:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/docker/ab
         "v1",
     ],
 )
-def test_least_limit_of_the_control_groups_holds(
+def test_smallest_limit_of_the_control_groups_applies(
     tmp_path: Path, files: dict[str, str], cores: float | None, memory: int | None
 ) -> None:
-    """The least limit holds, of the process's group and all above, in both versions.
+    """The smallest limit of the process's group and of all groups above it applies.
 
-    The group is found by its path inside or outside of a container.
+    That is so in both versions, inside and outside of a container.
     """
     root = write_machine(tmp_path, files)
     assert core_quota(root) == cores

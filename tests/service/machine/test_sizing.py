@@ -42,19 +42,19 @@ def test_container_with_room_for_one_worker_has_one(tmp_path: Path, file: str, l
 
 
 def test_gpu_has_one_worker(tmp_path: Path) -> None:
-    """Only one process uses a GPU."""
+    """On a GPU, there is only one worker."""
     assert count_workers(Settings(device="cuda"), tmp_path) == 1
 
 
 def test_settings_come_first(tmp_path: Path) -> None:
-    """The settings hold, whatever the machine has."""
+    """Numbers in the settings are used, whatever the machine has."""
     settings = Settings(device="cpu", workers=31, threads=7)
     assert count_workers(settings, tmp_path) == 31
     assert count_threads(settings, 31, tmp_path) == 7
 
 
 def test_memory_limits_the_threads(tmp_path: Path) -> None:
-    """A worker has no more threads than its memory holds largest images; small images need less."""
+    """A worker has only as many threads as its memory holds images of the largest allowed size."""
     limit = str(WORKER_BYTES + largest_image_bytes(CPU) // 2)
     root = write_machine(tmp_path, {"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": limit})
     assert count_threads(CPU, 1, root) == 1
@@ -65,5 +65,5 @@ def test_memory_limits_the_threads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2, 1000])
 def test_workers_share_the_cores(tmp_path: Path, workers: int) -> None:
-    """All workers together have at most one thread for each core, but each worker has one."""
+    """There are at most as many threads as cores, but each worker has at least one."""
     assert count_threads(CPU, workers, tmp_path) == max(1, available_cores(tmp_path) // workers)

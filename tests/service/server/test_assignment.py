@@ -35,13 +35,13 @@ def test_another_process_reads_the_assignment() -> None:
 
 
 def test_process_without_a_supervisor_has_no_assignment() -> None:
-    """A process that a user started is no worker, even if Prometheus' variable is set."""
+    """A process that a user started is not a worker, even if Prometheus' variable is set."""
     assert Assignment.from_environment({}) is None
     assert Assignment.from_environment({METRICS_VARIABLE: "/folder"}) is None
 
 
 def test_worker_keeps_the_other_variables() -> None:
-    """A worker has its supervisor's variables, settings included; only two are added."""
+    """A worker has all variables of its supervisor, and two more."""
     environment = ASSIGNMENT.to_environment()
     assert environment.pop(METRICS_VARIABLE) == ASSIGNMENT.metrics_folder
     assert json.loads(environment.pop(ASSIGNMENT_VARIABLE))["threads"] == 3

@@ -34,9 +34,10 @@ TOPICS = [
 
 
 def run_doctor(*, packages: Path | None = None, **settings: object) -> tuple[dict[str, str], int]:
-    """Run the command; return its lines by topic, each with level, text and remedy.
+    """Run the command; return its lines by topic, and its exit code.
 
-    ``packages`` is a folder that Python searches before the installed packages. GPUs are hidden.
+    A line has the level, the text and the remedy. ``packages`` is a folder that Python searches
+    before the installed packages. GPUs are hidden.
     """
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith("SERVICE_")
@@ -58,12 +59,15 @@ def run_doctor(*, packages: Path | None = None, **settings: object) -> tuple[dic
 
 
 def metadata_of(name: str, version: str) -> str:
-    """Return the metadata file of an installed package."""
+    """Return the text of an installed package's METADATA file."""
     return f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"
 
 
 def test_good_configuration_can_run(linear_folder: Path) -> None:
-    """With a good bundle on the CPU every line is ok, and the page names what was loaded."""
+    """With a good bundle on the CPU, all lines that do not depend on the machine are ok.
+
+    The page names the model, the provider and the limits.
+    """
     found, code = run_doctor(model=linear_folder, device="cpu")
     assert code == 0
     depends_on_machine = {"address", "cores", "memory"}
@@ -76,7 +80,7 @@ def test_good_configuration_can_run(linear_folder: Path) -> None:
 
 
 def test_missing_gpu_is_reported_with_a_remedy(linear_folder: Path) -> None:
-    """Without a GPU, `cuda` cannot run; `auto` can, and the page says what is missing."""
+    """Without a GPU, the service cannot run with `cuda`; with `auto`, it can, with a warning."""
     found, code = run_doctor(model=linear_folder, device="cuda")
     assert code == 1
     assert found["session"].startswith("fail")
@@ -88,7 +92,7 @@ def test_missing_gpu_is_reported_with_a_remedy(linear_folder: Path) -> None:
 
 
 def test_corrupt_bundle_cannot_run(tmp_path: Path) -> None:
-    """A changed byte in a model is found and its file is named; the other checks still run."""
+    """A damaged model file fails the check and is named; the other checks still run."""
     path = write_linear_bundle(tmp_path / "linear").folder / MODEL_FILE
     path.write_bytes(path.read_bytes() + b"\0")
     found, code = run_doctor(model=tmp_path / "linear", device="cpu")
@@ -99,7 +103,7 @@ def test_corrupt_bundle_cannot_run(tmp_path: Path) -> None:
 
 
 def test_two_packages_of_onnxruntime_are_found(tmp_path: Path, linear_folder: Path) -> None:
-    """Two packages that install the same module are a failure; the remedy is a command."""
+    """Two packages that install the module onnxruntime are a failure; the remedy is a command."""
     write_machine(
         tmp_path,
         {
@@ -135,7 +139,7 @@ def test_broken_runtime_is_a_finding(tmp_path: Path, linear_folder: Path) -> Non
 def test_runtime_says_which_cuda_it_was_built_for(
     tmp_path: Path, linear_folder: Path, name: str, version: str, text: str
 ) -> None:
-    """The CUDA that onnxruntime needs is read from its files and compared with what loads."""
+    """The CUDA version that onnxruntime needs is read from its files and printed."""
     build = f"package_name = '{name}'\ncuda_version = '{version}'"
     write_machine(
         tmp_path,
@@ -189,7 +193,7 @@ def test_quota_of_the_container_is_compared_with_the_settings(
 
 
 def test_taken_port_is_a_warning(linear_folder: Path) -> None:
-    """A taken port is a warning, because it may be this service that listens there."""
+    """A taken port is only a warning, because the service itself may already listen there."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         found, code = run_doctor(model=linear_folder, device="cpu", port=listening.getsockname()[1])
     assert code == 0

@@ -1,4 +1,4 @@
-"""One connection, without a server process."""
+"""``LimitedProtocol`` on one connection, without a server process."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from service.server.writes import MAX_KEPT_BYTES, JoinedWrites
 
 
 class Recorder(asyncio.Transport):
-    """A transport that records what it is asked to do and sends nothing."""
+    """A transport that records the calls and sends nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,16 +35,18 @@ class Recorder(asyncio.Transport):
         self.calls.append("close")
 
     def is_closing(self) -> bool:
-        """Return whether it was closed."""
+        """Return whether ``close`` was called."""
         return "close" in self.calls
 
     def get_write_buffer_size(self) -> int:
-        """Return that everything was sent."""
+        """Return 0, as if everything were sent."""
         return 0
 
 
-def record(test: Callable[[JoinedWrites, Recorder], Coroutine[None, None, None]]) -> None:
-    """Run ``test`` with joined writes over a recorder."""
+def run_with_recorder(
+    test: Callable[[JoinedWrites, Recorder], Coroutine[None, None, None]],
+) -> None:
+    """Run ``test`` with a JoinedWrites that writes to a Recorder."""
 
     async def main() -> None:
         recorder = Recorder()
@@ -56,7 +58,7 @@ def record(test: Callable[[JoinedWrites, Recorder], Coroutine[None, None, None]]
 
 
 def test_writes_of_one_turn_are_one_write() -> None:
-    """Everything written in one turn is sent at its end, in order; the next turn is apart."""
+    """All writes of one turn are sent together, in order; the next turn's writes are separate."""
 
     async def test(writes: JoinedWrites, recorder: Recorder) -> None:
         writes.write(b"head ")
@@ -68,11 +70,11 @@ def test_writes_of_one_turn_are_one_write() -> None:
         await asyncio.sleep(0)
         assert recorder.calls == [b"head body", b"next"]
 
-    record(test)
+    run_with_recorder(test)
 
 
 def test_large_answer_is_sent_at_once() -> None:
-    """Past MAX_KEPT_BYTES nothing is kept, so the transport can report a client that is slow."""
+    """More than MAX_KEPT_BYTES are sent at once, so the transport can notice a slow client."""
 
     async def test(writes: JoinedWrites, recorder: Recorder) -> None:
         writes.write(bytes(MAX_KEPT_BYTES))
@@ -82,11 +84,11 @@ def test_large_answer_is_sent_at_once() -> None:
         await asyncio.sleep(0)
         assert len(recorder.calls) == 1
 
-    record(test)
+    run_with_recorder(test)
 
 
 def test_flush_does_not_wait_for_the_end_of_the_turn() -> None:
-    """A flush sends what was kept; a second one has nothing to send."""
+    """A flush sends the kept data at once; a second flush sends nothing."""
 
     async def test(writes: JoinedWrites, recorder: Recorder) -> None:
         writes.write(b"answer")
@@ -94,14 +96,14 @@ def test_flush_does_not_wait_for_the_end_of_the_turn() -> None:
         writes.flush()
         assert recorder.calls == [b"answer"]
 
-    record(test)
+    run_with_recorder(test)
 
 
 @pytest.mark.parametrize(
     ("is_client_sending", "end"), [(False, ["close"]), (True, ["write_eof", "resume_reading"])]
 )
 def test_close_sends_what_was_kept(is_client_sending: bool, end: list[str]) -> None:
-    """The answer precedes the end, nothing follows it, and a second close changes nothing."""
+    """``close`` sends the kept answer first; later writes and a second close do nothing."""
 
     async def test(writes: JoinedWrites, recorder: Recorder) -> None:
         writes.is_client_sending = is_client_sending
@@ -114,12 +116,12 @@ def test_close_sends_what_was_kept(is_client_sending: bool, end: list[str]) -> N
         await asyncio.sleep(0)
         assert recorder.calls == [b"answer", *end]
 
-    record(test)
+    run_with_recorder(test)
 
 
 @pytest.mark.parametrize("is_client_sending", [False, True])
 def test_client_that_sends_on_gets_the_answer(is_client_sending: bool) -> None:
-    """A client that still sends reads the whole answer and its end; its connection is not reset."""
+    """Even a client that is still sending gets the whole answer; the connection is not reset."""
 
     async def test() -> None:
         loop = asyncio.get_running_loop()
@@ -146,10 +148,10 @@ def test_client_that_sends_on_gets_the_answer(is_client_sending: bool) -> None:
 
 
 def test_other_calls_reach_the_transport() -> None:
-    """What the class does not define is the transport's own."""
+    """Calls that JoinedWrites does not define go to its transport."""
 
     async def test(writes: JoinedWrites, recorder: Recorder) -> None:
         writes.resume_reading()
         assert recorder.calls == ["resume_reading"]
 
-    record(test)
+    run_with_recorder(test)

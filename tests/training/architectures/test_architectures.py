@@ -1,4 +1,4 @@
-"""The networks: their published sizes, and the frame that they share."""
+"""The networks: their published sizes, and the layers that they share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PUBLISHED_PARAMETERS = {
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_parameter_counts_are_correct(name: str) -> None:
-    """Each network has the parameter count of the table and, if known, of its source."""
+    """Each network has the parameter count in the table, and the published count if one exists."""
     found = find_architecture(name)
     assert found.build((28, 28), 10).count_params() == found.parameters
     assert found.parameters == PUBLISHED_PARAMETERS.get(name, found.parameters)
@@ -37,7 +37,7 @@ def test_vgg19_features_are_8192_and_frozen() -> None:
 
 
 def test_vgg19_preprocessing_equals_keras() -> None:
-    """VGG19 gets preprocess_input of the enlarged image, or of 1/255 of it for the mistake."""
+    """VGG19 gets Keras' preprocessing of pixels in 0..255, or in 0..1 for the published mistake."""
     image = np.random.default_rng(1).integers(0, 256, (1, 28, 28, 1)).astype(np.float32)
     enlarged = np.repeat(keras.layers.Resizing(150, 150)(image), 3, axis=-1)
     for name, scale in (("vgg19-transfer", 1), ("vgg19-double-preprocessing", 255)):

@@ -1,4 +1,4 @@
-"""Calibration: the fits keep the promises of their methods, and bundles carry them."""
+"""Calibration: each fit has the properties of its method, and bundles contain the results."""
 
 from __future__ import annotations
 
@@ -42,16 +42,15 @@ def test_temperature_undoes_a_factor_on_calibrated_logits(factor: float, seed: i
     """If calibrated logits are multiplied by a factor, the temperature is about that factor."""
     generator = np.random.default_rng(seed)
     logits = generator.normal(0, 2, (4_000, 5))
-    labels = (logits + generator.gumbel(size=logits.shape)).argmax(
-        axis=1
-    )  # is a draw from the softmax
+    # The argmax of logits plus Gumbel noise is a draw from their softmax.
+    labels = (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)
     assert fit_temperature((logits * factor).astype(np.float32), labels) == pytest.approx(
         factor, rel=0.15
     )
 
 
 def test_distance_is_the_relative_mahalanobis_distance() -> None:
-    """The distance is that to the class minus that to all images, each with its covariance."""
+    """The distance to a class equals the formula of the method, computed here without whitening."""
     generator = np.random.default_rng(1)
     labels = np.arange(3_000) % 3
     features = (
@@ -83,7 +82,7 @@ def test_dead_and_duplicate_features_are_harmless() -> None:
 
 
 def test_each_class_is_accepted_equally() -> None:
-    """With offsets, an equal share of each class is below zero, for any spread."""
+    """With offsets, 95 % of each class has a distance of at most zero, for any spread."""
     generator = np.random.default_rng(1)
     labels = np.arange(2_000) % 2
     features = (
@@ -96,7 +95,7 @@ def test_each_class_is_accepted_equally() -> None:
 
 
 def test_prediction_sets_have_the_promised_coverage() -> None:
-    """Over many random draws, each class has at least the coverage, and hardly more."""
+    """Over many random draws, each class has at least the requested coverage, and little more."""
     generator = np.random.default_rng(1)
     held = np.zeros((len(COVERAGES), 2))
     for _ in range(300):
@@ -114,7 +113,7 @@ def test_prediction_sets_have_the_promised_coverage() -> None:
 
 
 def test_too_few_images_promise_nothing() -> None:
-    """If validation has too few images for a coverage, each set holds all classes."""
+    """If a class has too few validation images for a coverage, every set holds this class."""
     minima = fit_prediction_sets(np.array([[0.9, 0.1], [0.2, 0.8]], np.float32), np.array([0, 1]))
     assert (minima == 0).all()
 
@@ -177,7 +176,7 @@ def test_bundle_reproduces_every_figure(calibrated_run: Path, tmp_path: Path) ->
 
 
 def test_augmented_images_count_as_known(small_run: Path, tmp_path: Path) -> None:
-    """A distance fitted to augmented images accepts 95 % of them, and other fits stay."""
+    """A distance fitted to augmented images accepts 95 % of them. The other fits do not change."""
     shutil.copytree(small_run, tmp_path / "run", ignore=shutil.ignore_patterns("metrics.json"))
     plain = calibrate(tmp_path / "run", SOURCE)
     photographic = calibrate(tmp_path / "run", SOURCE, "photographic")

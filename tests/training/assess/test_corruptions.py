@@ -1,4 +1,4 @@
-"""Corruptions: fifteen kinds that can be made again and keep the form of images."""
+"""Corruptions: fifteen reproducible kinds that keep the shape and type of images."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ REVERSIBLE = ("inverse", "flip left to right", "flip upside down")
 
 
 def test_there_are_fifteen() -> None:
-    """There are as many kinds as in Fashion-MNIST-C."""
+    """Fashion-MNIST-C also has fifteen kinds."""
     assert len(CORRUPTIONS) == 15
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_corruption_can_be_made_again(name: str) -> None:
-    """Equal seeds give equal corrupted images in the same form, and the originals stay."""
+    """Equal seeds give equal images of the same shape and type, and the originals do not change."""
     images = sample().images
     before = images.copy()
     corrupted = corrupt(images, name, 1)

@@ -74,7 +74,7 @@ def test_figures_agree_with_each_other(answers: list[tuple[float, int, int]]) ->
 
 
 def test_run_is_measured_on_test_and_validation(small_run: Path) -> None:
-    """Metrics hold test set, mean with flips and validation, and plots are beside them."""
+    """The metrics hold test, test with flips and validation. The plots are in the same folder."""
     metrics = read_metrics(small_run)
     assert (metrics["test"]["count"], metrics["validation"]["count"]) == (100, 40)
     assert 0 < metrics["test_with_flips"]["accuracy"] <= 1

@@ -1,4 +1,4 @@
-"""Outliers: images of no class that can be made again."""
+"""Outliers: reproducible images of no class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from training.assess.outliers import make_outliers, render_digits
 
 
 def test_equal_seeds_give_equal_outliers() -> None:
-    """Each kind has as many images as were given, in the same form, and can be made again."""
+    """Each kind has the number, shape and type of the given images, and is reproducible."""
     images = sample().images
     first, again = make_outliers(images, None, 3), make_outliers(images, None, 3)
     assert set(first) == {"uniform noise", "rendered digits", "inverted images"}
@@ -19,7 +19,7 @@ def test_equal_seeds_give_equal_outliers() -> None:
 
 
 def test_digits_are_bright_on_black() -> None:
-    """A rendered digit is bright, covers a part of the image only, and differs from most others."""
+    """A rendered digit is bright and covers only a part of the image. Few digits are equal."""
     digits = render_digits(200, (28, 28), np.random.default_rng(1))
     assert (digits.max(axis=(1, 2)) > 200).all()
     assert ((digits > 127).mean(axis=(1, 2)) > 0.02).all()

@@ -14,7 +14,7 @@ HEAD = "file,class_id,tier,source\n"
 
 
 def test_page_shows_the_figures(tmp_path: Path) -> None:
-    """A model gets most photos made from the sample right, and few squashed ones."""
+    """A model classifies most photos made from the sample correctly, but few squashed photos."""
     chosen = [0, 1, 2, 3, 4, 5, 6, 8, 10, 12]
     photos = make_photos(sample().images[chosen], "white", seed=3)
     lines = []

@@ -83,10 +83,10 @@ def test_page_shows_mean_spread_and_difference(small_run: Path, tmp_path: Path) 
     assert (measured, published, difference) == ("91.00% ± 1.41", "91.04%", "-0.04")
 
 
-def test_page_names_the_reading_of_shear_nearer_to_the_published_gain(
+def test_page_names_the_unit_of_shear_nearer_to_the_published_gain(
     small_run: Path, tmp_path: Path
 ) -> None:
-    """Of two continued runs, the page names the one whose gain is nearer to the published gain."""
+    """The page names the unit whose gain is nearer to the published gain."""
     for name, augmentation, published, accuracy in (
         ("first", "none", 0.91, 0.905),
         ("some", "tutorial-degrees", 0.92, 0.914),
@@ -99,8 +99,8 @@ def test_page_names_the_reading_of_shear_nearer_to_the_published_gain(
     page = render_results(read_runs(tmp_path))
     assert "| `some` | `first` | 90.50% | 91.40% | +0.90 | +1.00 |" in page
     assert "+0.90 points with 0.3 degrees (seeds: 1)" in page
-    assert "the published gain is +1.00 points. So 0.3 degrees are nearer." in page
-    assert "The readings differ by 1.60 points" in page
+    assert "The published gain is +1.00 points, so 0.3 degrees fits better." in page
+    assert "The two gains differ by 1.60 points" in page
 
 
 @pytest.mark.parametrize(("epochs", "shown"), [(3, "3 of 50"), (50, "3")])

@@ -14,7 +14,7 @@ from training.errors import DataError
 
 @given(fraction=st.floats(0.1, 0.9), seed=st.integers(0, 2**32 - 1))
 def test_split_is_stratified_and_loses_nothing(fraction: float, seed: int) -> None:
-    """The parts hold each image once, and class shares differ from the whole by under one image."""
+    """Both parts together hold each image once, and both parts keep the shares of the classes."""
     whole = sample()
     rest, cut = whole.split(fraction, seed)
     pixels = np.concatenate([rest.images, cut.images]).reshape(len(whole), -1)

@@ -1,4 +1,4 @@
-"""The gate: it lets the evaluated graph through and rejects every other graph."""
+"""The gate accepts the evaluated graph and rejects every other graph."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def tamper_shape(graph: onnx.ModelProto) -> None:
     ("tamper", "message"),
     [
         (tamper_weight, r"at batch size 1 the graph differs from Keras by"),
-        (tamper_output, r"inputs and outputs .*scores.*agreed are"),
+        (tamper_output, r"inputs and outputs .*scores.*expected"),
         (tamper_batch, r"inputs and outputs"),
         (tamper_edge, r"not valid ONNX"),
         (tamper_type, r"not valid ONNX"),
@@ -65,7 +65,7 @@ def tamper_shape(graph: onnx.ModelProto) -> None:
 def test_tampered_graph_is_rejected(
     small_run: Path, graph: onnx.ModelProto, tamper: Any, message: str
 ) -> None:
-    """A graph that differs from the evaluated model or from the agreed form is rejected."""
+    """A graph with other answers, or with unexpected inputs or outputs, is rejected."""
     model, test = load_model(small_run), SOURCE.test()
     accuracy = read_metrics(small_run)["test"]["accuracy"]
     check(graph, model, test, accuracy)

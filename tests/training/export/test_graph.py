@@ -19,7 +19,7 @@ SOURCE = SampleSource()
 
 
 def test_model_describes_itself(graph: onnx.ModelProto) -> None:
-    """The model file holds its classes, version, preprocessing and origin in one file."""
+    """The graph holds its classes, version, preprocessing and origin, and no external data."""
     properties = {entry.key: entry.value for entry in graph.metadata_props}
     assert tuple(json.loads(properties["class_names"])) == SOURCE.class_names
     assert properties["name"] == "small"

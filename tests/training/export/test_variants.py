@@ -15,7 +15,7 @@ from training.export.variants import compare_variants, make_variants, render_var
 SOURCE = SampleSource()
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # for weights below float16's smallest number
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # weights below float16's range
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_variants_answer_like_float32(calibrated_run: Path, tmp_path: Path) -> None:
     """Both variants hold numbers of their type and answer nearly like float32."""

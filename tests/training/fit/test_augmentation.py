@@ -1,4 +1,4 @@
-"""The augmentations, compared with SciPy and with their descriptions."""
+"""The augmentations, compared with SciPy and with their documentation."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from training.fit.augmentation import (
     cutmix,
     cutout,
     flip,
+    fmix,
+    make_smooth_basis,
     mixup,
     shift,
     sometimes,
@@ -81,7 +83,7 @@ def test_affine_equals_scipy(
     np.testing.assert_allclose(changed[1], images[1], atol=0.1)
 
 
-def test_readings_of_shear_differ() -> None:
+def test_units_of_shear_differ() -> None:
     """A shear of 0.3 radians is visible, and a shear of 0.3 degrees is hardly visible."""
     plain = affine(0, 0, 0, 0)(IMAGES, TARGETS, generator())[0]
     degrees = affine(0, 0, 0.3, 0)(IMAGES, TARGETS, generator())[0]
@@ -121,7 +123,7 @@ def test_shift_moves_whole_pixels_over_black() -> None:
 
 
 def test_cutout_blacks_out_at_most_its_square() -> None:
-    """The changed pixels are black and within a square of the given side."""
+    """The changed pixels are a black rectangle inside a square of the given side."""
     white = np.full_like(IMAGES, 255)
     changed, _ = cutout(8)(white, TARGETS, generator())
     for black in changed == 0:
@@ -131,7 +133,7 @@ def test_cutout_blacks_out_at_most_its_square() -> None:
         assert black.sum() == len(rows) * len(columns)
 
 
-@pytest.mark.parametrize("step", [mixup(1.0), cutmix(1.0)])
+@pytest.mark.parametrize("step", [mixup(1.0), cutmix(1.0), fmix])
 def test_mixes_keep_targets_in_step_with_pixels(step: Any) -> None:
     """Class 0 is black and class 1 is white, so a mixed target equals the share of white."""
     labels = np.arange(300) % 2
@@ -143,9 +145,19 @@ def test_mixes_keep_targets_in_step_with_pixels(step: Any) -> None:
     assert np.std(mixed_targets[:, 1]) > 0.1
 
 
+def test_masks_of_fmix_are_large_patches() -> None:
+    """Neighbours in a mixture of the basis are alike, so a threshold gives few large patches."""
+    basis = make_smooth_basis((28, 20))
+    smooth = generator().standard_normal((100, len(basis))) @ basis
+    mask = (smooth > np.median(smooth, axis=1, keepdims=True)).reshape(100, 28, 20)
+    assert mask.mean() == pytest.approx(0.5, abs=0.01)
+    assert (mask[:, 1:] != mask[:, :-1]).mean() < 0.1
+    assert (mask[:, :, 1:] != mask[:, :, :-1]).mean() < 0.1
+
+
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_augmentation_depends_only_on_its_generator(name: str) -> None:
-    """Equal generators give equal batches; shapes, types and the range 0..255 stay."""
+    """Equal generators give equal batches. Shapes, types and the range 0..255 do not change."""
 
     def augment(seed: int) -> Any:
         batch = IMAGES, TARGETS

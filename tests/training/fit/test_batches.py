@@ -17,7 +17,7 @@ SOURCE = SampleSource()
 
 
 def test_stream_of_steps_uses_every_image_equally_often() -> None:
-    """With steps_per_epoch, full batches run through complete reshuffled passes."""
+    """With steps_per_epoch, batches use each image once before any image is used again."""
     samples = Samples(np.arange(10, dtype=np.uint8)[:, None, None], np.zeros(10, np.int64))
     batches = Batches(samples, make_config(SOURCE, name="run", batch_size=4, steps_per_epoch=5))
     seen = []

@@ -23,7 +23,7 @@ IMAGES = SOURCE.test().images
 
 
 def test_teachers_are_averaged_and_softened(small_run: Path, tmp_path: Path) -> None:
-    """Run and bundle answer alike, are averaged, and soften like a softmax of divided logits."""
+    """A run, its bundle and their mean answer alike. Softening equals dividing the logits."""
     bundle = export(small_run, SOURCE, tmp_path, "small", "1").folder
     pixels = IMAGES.astype(np.float32)
     expected = predict(load_model(small_run), IMAGES)
@@ -49,8 +49,8 @@ def test_mirrored_teachers_average_both_orientations(small_run: Path) -> None:
     np.testing.assert_allclose(teachers.answer(pixels[:, :, ::-1]), expected, atol=1e-5)
 
 
-def test_loss_keeps_the_size_of_gradients() -> None:
-    """At temperature 1 the loss is the cross-entropy, and a checkpoint keeps the temperature."""
+def test_loss_is_cross_entropy_and_can_be_saved() -> None:
+    """At temperature 1 the loss is the cross-entropy. A saved loss keeps its temperature."""
     logits, targets = (
         np.array([[1.0, 2.0, -1.0]], np.float32),
         np.array([[0.2, 0.7, 0.1]], np.float32),
@@ -120,11 +120,11 @@ def test_fine_tuning_takes_only_the_weights(small_run: Path, tmp_path: Path) -> 
 
 def test_recipe_decides_what_is_needed(small_run: Path) -> None:
     """Missing and unused teachers and earlier runs give errors."""
-    with pytest.raises(RunError, match="needs a teacher: name a run or bundle with --teacher"):
+    with pytest.raises(RunError, match="needs a teacher: pass a run or bundle with --teacher"):
         make_config(SOURCE, name="student", distillation_temperature=1.0)
     with pytest.raises(RunError, match="uses no teacher: leave --teacher out"):
         make_config(SOURCE, name="student", teachers=[small_run])
-    with pytest.raises(RunError, match="name its folder with --from"):
+    with pytest.raises(RunError, match="pass its folder with --from"):
         make_config(SOURCE, name="tuned", fine_tunes=True)
     with pytest.raises(RunError, match="leave --from out"):
         make_config(SOURCE, name="new", start_from=small_run)

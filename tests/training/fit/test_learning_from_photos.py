@@ -1,4 +1,4 @@
-"""Learning from photos: views are added to each batch, and a run recognizes its photos."""
+"""Learning from photos: views are added to each batch, and a run accepts only its own photos."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def test_views_are_added_to_each_batch(shoe_photos: Path, small_run: Path) -> No
     assert len(images) == config.recipe.batch_size + 5
     answers = predict(load_model(small_run), images[:-5, ..., 0].astype(np.uint8))
     np.testing.assert_allclose(targets[:-5], answers, atol=1e-5)
-    assert all(np.count_nonzero(targets[-5:], axis=1) % 2)  # one class, or the three of shoes
+    assert all(np.count_nonzero(targets[-5:], axis=1) % 2)  # 1 class, or all 3 shoe classes
 
 
 def test_run_recognizes_its_photos(shoe_photos: Path, tmp_path: Path) -> None:
-    """A run on photos is calibrated and resumed only with the same photos."""
+    """A run that learns from photos is calibrated and resumed only with the same photos."""
     config = make_config(
         SOURCE, name="shoes", photos=shoe_photos, photos_from="all", photos_per_batch=5
     )
@@ -54,11 +54,11 @@ def test_run_recognizes_its_photos(shoe_photos: Path, tmp_path: Path) -> None:
     train(config, SOURCE, run, photos=shoe_photos)
     assert len(read_history(run)) == config.recipe.epochs
     assert read_config(run).photos_sha256 == config.photos_sha256
-    with pytest.raises(RunError, match="name their folder with --photos"):
+    with pytest.raises(RunError, match="pass their folder with --photos"):
         calibrate(run, SOURCE)
     calibrate(run, SOURCE, photos=shoe_photos)
     (run / "model.keras").unlink()
-    with pytest.raises(RunError, match="name their folder with --photos"):
+    with pytest.raises(RunError, match="pass their folder with --photos"):
         resume(run, SOURCE)
     (shoe_photos / "0.jpg").write_bytes((shoe_photos / "1.jpg").read_bytes())
     with pytest.raises(RunError, match="learns from other photos"):
@@ -69,7 +69,7 @@ def test_recipe_decides_whether_photos_are_needed(shoe_photos: Path) -> None:
     """Missing, unused and unreadable photos give errors before training starts."""
     with pytest.raises(RunError, match="leave --photos out"):
         make_config(SOURCE, name="none", photos=shoe_photos)
-    with pytest.raises(RunError, match="name their folder with --photos"):
+    with pytest.raises(RunError, match="pass their folder with --photos"):
         make_config(SOURCE, name="none", photos_from="all")
     (shoe_photos / "1.jpg").unlink()
     with pytest.raises(DataError, match=r"1\.jpg cannot be read"):
@@ -77,7 +77,7 @@ def test_recipe_decides_whether_photos_are_needed(shoe_photos: Path) -> None:
 
 
 def test_photos_learned_from_count_as_known(tmp_path: Path) -> None:
-    """Calibration with photos that are unlike the data set brings them nearer to the classes."""
+    """After calibration with photos unlike the data set, these photos are nearer to the classes."""
     photos = tmp_path / "photos"
     photos.mkdir()
     stripes = np.tile(np.array([[20], [230]], np.uint8).repeat(30, axis=0), (5, 300))

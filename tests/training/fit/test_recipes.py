@@ -1,4 +1,4 @@
-"""The recipes: schedules have the shape of their names, and recipes can be written and read."""
+"""The recipes: schedules have the documented shape, and recipes survive JSON."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_killed_and_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path) -
 def test_continued_run_starts_after_the_last_epoch(tmp_path: Path, small_run: Path) -> None:
     """A continued run keeps weights and optimizer, and counts epochs from the earlier run."""
     recipe: dict[str, Any] = {"epochs": 1, "continues": True, "augmentation": "tutorial-radians"}
-    with pytest.raises(RunError, match="name its folder with --from"):
+    with pytest.raises(RunError, match="pass its folder with --from"):
         make_config(SOURCE, name="more", **recipe)
     config = make_config(SOURCE, name="more", start_from=small_run, **recipe)
     train(config, SOURCE, tmp_path / "more", start_from=small_run)
@@ -165,7 +165,7 @@ def test_existing_folder_is_not_overwritten(small_run: Path) -> None:
 
 
 def test_other_data_is_rejected(small_run: Path) -> None:
-    """Splitting other samples with a run's configuration gives an error with both hashes."""
+    """A run cannot split other samples than its own. The error has both hashes."""
     config = read_config(small_run)
     with pytest.raises(RunError, match=rf"{SOURCE.test().sha256()}, .* {config.data_sha256}"):
         config.split(SOURCE.test())

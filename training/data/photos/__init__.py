@@ -1,1 +1,1 @@
-"""Photos: labelled ones, ones made from data set images, and what the service sees of them."""
+"""Photos: the table of labelled photos, synthetic photos, and the model inputs made from both."""

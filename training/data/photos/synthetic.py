@@ -21,7 +21,7 @@ SHADOW_STRENGTH = 0.35
 def make_photos(images: Images, background: Background, seed: int) -> list[bytes]:
     """Make a JPEG photo of each image ``[N, H, W]``: enlarged, negated, on a ``background``.
 
-    The item is 300 to 700 pixels large. The margin on each side is 2 % to 30 % of that.
+    The enlarged image has a side of 300 to 699 pixels. Each margin is 2 % to 30 % of the side.
     """
     generator = np.random.default_rng(seed)
     return [_make_photo(image, background, generator) for image in images]

@@ -14,12 +14,12 @@ from training.errors import DataError
 LABELS_FILE = "labels.csv"
 
 Part = Literal["none", "half", "all"]
-"""Which photos a network learns from. ``half`` is the development half, see ``Photo``."""
+"""Which labelled photos a network learns from. ``half`` is the development half."""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A labelled photo. ``classes`` are its possible classes: none for an object of no class."""
+    """A labelled photo. ``classes`` are its possible classes, empty for an object of no class."""
 
     file: str
     classes: tuple[int, ...]
@@ -28,9 +28,9 @@ class Photo:
 
     @property
     def is_in_development_half(self) -> bool:
-        """Whether the photo is in the half on which the rules for finding the item were chosen.
+        """Whether the photo belongs to the development half.
 
-        The rules are in ``service/imaging/item.py``.
+        The rules that find the item (``service/imaging/item.py``) were chosen on this half.
         """
         return zlib.crc32(self.file.encode()) % 2 == 0
 
@@ -56,7 +56,7 @@ def read_photos(folder: Path) -> list[Photo]:
     ``class_id`` is empty for an object of no class. Several possible classes are joined by ``|``.
 
     Raises:
-        DataError: The file does not exist or lacks a column.
+        DataError: The file cannot be read, lacks a column or has a class that is not a number.
     """
     path = folder / LABELS_FILE
     try:
@@ -65,7 +65,10 @@ def read_photos(folder: Path) -> list[Photo]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except (KeyError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is not a table of photos: {error!r}") from error
+        raise DataError(
+            f"{path} is not a table of photos ({error!r}): "
+            "it needs the columns file and class_id, and class ids that are numbers"
+        ) from error
 
 
 def _to_photo(row: dict[str, str]) -> Photo:

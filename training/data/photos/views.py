@@ -1,4 +1,4 @@
-"""What the service sees of photos: varied views to learn from, and each photo as it is."""
+"""Model inputs that the service makes from photos: varied for training, unchanged for measuring."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance
 
 from service.errors import InvalidRequestError
-from service.imaging import read_image
+from service.imaging import read_image, read_picture
 from training.data.photos.synthetic import BACKGROUNDS, make_photos
 from training.data.photos.table import LABELS_FILE, Part, Photo, read_photos
 from training.data.samples import Images, Samples
@@ -25,7 +25,7 @@ PHOTOS_PER_BACKGROUND = 2_500
 
 @dataclass(frozen=True)
 class Views:
-    """What the service sees of photos, and the probability of each class.
+    """Model inputs made from photos, and the probability of each class.
 
     ``images`` are ``[N, H, W]`` and ``targets`` are ``[N, classes]``.
     """
@@ -35,10 +35,11 @@ class Views:
 
 
 def make_views(folder: Path, part: Part, samples: Samples, class_count: int, seed: int) -> Views:
-    """Make what a network learns from: views of labelled photos, and of photos made from samples.
+    """Make the views that a network learns from: of labelled photos and of synthetic photos.
 
-    Each labelled photo gives several views with other edges, tones and compression. A photo with
-    several possible classes counts equally for each of them.
+    Each labelled photo gives several views, randomly cropped, recoloured and compressed. A photo
+    with several possible classes gives each of them the same probability. Synthetic photos are made
+    from ``samples``.
 
     Raises:
         DataError: The table or a photo cannot be read.
@@ -51,7 +52,7 @@ def make_views(folder: Path, part: Part, samples: Samples, class_count: int, see
 
 
 def see_photos(folder: Path, size: tuple[int, int], *, of_classes: bool) -> Images:
-    """See the photos with a class, or those without one, as the service does: ``[N, H, W]``.
+    """Convert the photos with a class, or those without, to model inputs ``[N, H, W]``.
 
     Raises:
         DataError: The table or a photo cannot be read.
@@ -60,8 +61,10 @@ def see_photos(folder: Path, size: tuple[int, int], *, of_classes: bool) -> Imag
     try:
         return np.stack([_see((folder / name).read_bytes(), size) for name in names])
     except (OSError, ValueError, InvalidRequestError) as error:
+        kind = "a class" if of_classes else "no class"
         raise DataError(
-            f"{folder} is not a folder of photos with and without a class: {error}"
+            f"the photos with {kind} in {folder} cannot be read ({error}): "
+            f"{LABELS_FILE} must list at least one, and each file must be an image"
         ) from error
 
 
@@ -108,18 +111,16 @@ def _see(photo: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def _open(path: Path) -> Image.Image:
-    """Read a photo upright and flattened over white, as the service does."""
     try:
-        rgba = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
-    except OSError as error:
+        return read_picture(path.read_bytes(), MAX_PIXELS).image.convert("RGB")
+    except (OSError, InvalidRequestError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def _vary(photo: Image.Image, generator: np.random.Generator) -> bytes:
     """Vary a photo at random and save it as JPEG.
 
-    Each edge loses up to a tenth; brightness, contrast and colour change by up to 30 %.
+    Each edge loses up to a tenth. Brightness, contrast and saturation change by up to 30 %.
     """
     left, top, right, bottom = generator.uniform(0, 0.1, 4) * (photo.size * 2)
     box = (round(left), round(top), round(photo.width - right), round(photo.height - bottom))

@@ -1,4 +1,4 @@
-"""The sources of samples: one file for each format, and the choice that ``--data`` makes."""
+"""The sources of samples: one module for each file format, and the choice by ``--data``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from training.data.sources.folder import ImageFolder
 from training.data.sources.idx import TEST_FILES, TRAINING_FILES, WHERE_TO_GET_IT, IdxFolder
 from training.errors import DataError
 
-# Keras chooses its cache folder in the same way when it is imported.
+# The same rule as in Keras, which chooses its cache folder when it is imported.
 KERAS_FOLDER = (
     Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets" / "fashion-mnist"
 )
 
-# Without --data, Fashion-MNIST is searched in the project, Debian's package and Keras' cache.
+# Without --data, look for Fashion-MNIST in the project, Debian's package and Keras' cache.
 STANDARD_FOLDERS = (
     Path("data/fashion-mnist"),
     Path("/usr/share/datasets/fashion-mnist"),
@@ -27,11 +27,11 @@ STANDARD_FOLDERS = (
 
 
 def open_source(data: Path | None, input_size: tuple[int, int] = (28, 28)) -> Source:
-    """Find the data that ``--data`` names. Without a name, find Fashion-MNIST.
+    """Open the source that ``--data`` gives. Without ``--data``, find Fashion-MNIST.
 
     ``data`` is a folder with the IDX files, with the CSV pair, or with one sub-folder of images
-    for each class. The word ``keras`` stands for Keras' download. Images of a folder are fitted to
-    ``input_size`` (height, width).
+    for each class. The word ``keras`` stands for Keras' download. Images from sub-folders become
+    model inputs of ``input_size`` (height, width).
 
     Raises:
         DataError: ``data`` is not a data source, or Fashion-MNIST is neither on this machine nor
@@ -48,7 +48,7 @@ def open_source(data: Path | None, input_size: tuple[int, int] = (28, 28)) -> So
     if data.is_dir() and any(path.is_dir() for path in data.iterdir()):
         return ImageFolder(data, input_size)
     raise DataError(
-        f"{data} is not a data source: name a folder with {TRAINING_FILES[0]} and the other IDX "
+        f"{data} is not a data source: pass a folder with {TRAINING_FILES[0]} and the other IDX "
         f"files, with {TRAINING_FILE} and {TEST_FILE}, or with one sub-folder of images for each "
         f"class; for Fashion-MNIST, {WHERE_TO_GET_IT}"
     )

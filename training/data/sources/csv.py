@@ -1,4 +1,4 @@
-"""Fashion-MNIST as CSV files like Kaggle's: a label and 784 pixels on each line."""
+"""Fashion-MNIST as CSV files, as on Kaggle: a label and 784 pixels on each line."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def read_csv(path: Path, count: int) -> Samples:
     """Read ``count`` images. The first line may be a header.
 
     Raises:
-        DataError: The file is missing or damaged, has another number of images, or a line has
-            columns, labels or pixels that are not allowed.
+        DataError: The file is missing or damaged, does not hold ``count`` images, or has a line
+            with a wrong number of columns, a wrong label or a wrong pixel.
     """
     values = _read_values(path)
     labels, pixels = values[:, 0], values[:, 1:]
@@ -115,8 +115,8 @@ def _faults(path: Path, lines: IO[str]) -> Iterator[str]:
         if len(values) != COLUMNS:
             yield f"{place}: {len(values)} columns, expected {COLUMNS} (the label and 784 pixels)"
         elif not (values[0].isdecimal() and int(values[0]) < len(CLASS_NAMES)):
-            yield f"{place}: label {values[0]!r}, allowed are 0 to {len(CLASS_NAMES) - 1}"
+            yield f"{place}: label {values[0]!r}, allowed: 0 to {len(CLASS_NAMES) - 1}"
         else:
             for column, value in enumerate(values[1:], 2):
                 if not (value.isdecimal() and int(value) < 256):
-                    yield f"{place}, column {column}: pixel {value!r}, allowed are 0 to 255"
+                    yield f"{place}, column {column}: pixel {value!r}, allowed: 0 to 255"

@@ -21,9 +21,9 @@ TEST_SEED = 13
 class ImageFolder:
     """A folder with one sub-folder of images for each class.
 
-    The sub-folders may also be inside two folders ``train`` and ``test``. Without these two, a
-    sixth of each class, drawn with a fixed seed, is the test set. Images become model input in the
-    same way as in the service. ``input_size`` is (height, width) in pixels.
+    The sub-folders may also be inside two folders ``train`` and ``test``. Without these two, the
+    test set is a sixth of each class, drawn with a fixed seed. The service's preprocessing turns
+    each image into a model input. ``input_size`` is (height, width) in pixels.
     """
 
     folder: Path
@@ -65,7 +65,7 @@ class ImageFolder:
         if unknown:
             raise DataError(
                 f"{folder} holds {', '.join(sorted(unknown))}: "
-                "the training folder has no such classes"
+                "the training folder has no such classes; remove them or add them to train"
             )
         images = [_read_class(folder / name, self.input_size) for name in names]
         labels = np.repeat(np.arange(len(names)), [len(found) for found in images])

@@ -31,11 +31,11 @@ TRAINING_FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
 TEST_FILES = ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
 WHERE_TO_GET_IT = (
     "get the four files from github.com/zalandoresearch/fashion-mnist (data/fashion) "
-    "or from Debian's package dataset-fashion-mnist, and name their folder with --data"
+    "or from Debian's package dataset-fashion-mnist, and pass their folder with --data"
 )
 
-# The published files: md5 of the decompressed content, and number of items. The gzip files
-# themselves differ: Debian packs the same content without the file name in gzip's header.
+# The published files: md5 of the decompressed content, and number of items. The md5 of the
+# gzip file is not compared, because Debian's gzip header has no file name.
 PUBLISHED = {
     "train-images-idx3-ubyte.gz": ("f4a8712d7a061bf5bd6d2ca38dc4d50a", 60_000),
     "train-labels-idx1-ubyte.gz": ("9018921c3c673c538a1fc5bad174d6f9", 60_000),
@@ -75,7 +75,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     """Read a gzipped IDX file of unsigned bytes, in the shape that its header gives.
 
     Raises:
-        DataError: The file is missing or truncated, or is not gzip or not IDX.
+        DataError: The file is missing or truncated, or is not gzip, or is not IDX.
     """
     return _parse(path, _decompress(path))
 
@@ -96,9 +96,7 @@ def _read_published(path: Path) -> NDArray[np.uint8]:
         )
     actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if actual != md5:
-        raise DataError(
-            f"{path} decompresses to md5 {actual}, the published file to {md5}; {WHERE_TO_GET_IT}"
-        )
+        raise DataError(f"{path} decompresses to md5 {actual}, expected {md5}; {WHERE_TO_GET_IT}")
     return values
 
 

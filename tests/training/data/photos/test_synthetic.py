@@ -1,4 +1,4 @@
-"""Photos made from data set images: they show the item that they were made from."""
+"""Synthetic photos: the service finds the item in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of labelled photos: it is read, hashed, and errors name the file."""
+"""The table of labelled photos: reading, hashing, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from training.errors import DataError
 
 
 def test_rows_become_photos(tmp_path: Path) -> None:
-    """A row has no, one or several classes; tier and source may be missing."""
+    """A row has zero, one or several classes. The columns tier and source may be missing."""
     (tmp_path / "labels.csv").write_text("file,class_id\na.jpg,\nb.jpg,3\nc.jpg,5|7|9\n")
     assert read_photos(tmp_path) == [
         Photo("a.jpg", (), "", ""),

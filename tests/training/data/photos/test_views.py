@@ -1,4 +1,4 @@
-"""What the service sees of photos: varied views to learn from, and each photo as it is."""
+"""Model inputs made from photos: varied for training, unchanged for measuring."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_samples_are_viewed_on_each_background(shoe_photos: Path) -> None:
 
 
 def test_equal_seeds_give_equal_views(shoe_photos: Path) -> None:
-    """The views depend on the seed alone."""
+    """Two calls with the same seed give equal images."""
     first, again = (make_views(shoe_photos, "all", FOUR, 10, seed=1) for _ in range(2))
     np.testing.assert_array_equal(again.images, first.images)
 
@@ -58,7 +58,7 @@ def test_unknown_class_is_named(shoe_photos: Path) -> None:
 
 
 def test_photos_are_seen_with_or_without_class(tmp_path: Path) -> None:
-    """Only photos with a class, or only the others, are seen, in the model's size."""
+    """Only photos with a class, or only photos without, become inputs of the model's size."""
     for name in ("hat.png", "shirt.png"):
         Image.new("RGB", (60, 90), "white").save(tmp_path / name)
     (tmp_path / "labels.csv").write_text("file,class_id\nhat.png,\nshirt.png,6\n")

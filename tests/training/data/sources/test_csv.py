@@ -1,4 +1,4 @@
-"""The CSV source: it gives the same tensors as IDX, and errors name file, line and value."""
+"""The CSV source gives the same tensors as IDX, and its errors name file, line and value."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def test_whole_data_set_gives_the_same_hash_as_idx(tmp_path: Path) -> None:
     [
         (3, lambda values: values[:-1], r"line 3: 784 columns, expected 785"),
         (300, lambda values: [*values, "0"], r"line 300: 786 columns, expected 785"),
-        (7, lambda values: ["10", *values[1:]], r"line 7: label '10', allowed are 0 to 9"),
-        (7, lambda values: ["-1", *values[1:]], r"line 7: label '-1', allowed are 0 to 9"),
+        (7, lambda values: ["10", *values[1:]], r"line 7: label '10', allowed: 0 to 9"),
+        (7, lambda values: ["-1", *values[1:]], r"line 7: label '-1', allowed: 0 to 9"),
         (
             9,
             lambda values: [*values[:5], "256", *values[6:]],
-            r"line 9, column 6: pixel '256', allowed are 0 to 255",
+            r"line 9, column 6: pixel '256', allowed: 0 to 255",
         ),
         (9, lambda values: [*values[:5], "-3", *values[6:]], r"line 9, column 6: pixel '-3'"),
         (9, lambda values: [*values[:5], "0.5", *values[6:]], r"line 9, column 6: pixel '0\.5'"),

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_images_are_read_with_their_folders_as_classes(folder: Path) -> None:
-    """Sub-folders are the classes in alphabetical order. Pixels stay exact; the split is 5 to 1."""
+    """Sub-folders are the classes, pixels stay exact, and a sixth of the images is the test set."""
     source = open_source(folder)
     training, test = source.training(), source.test()
     assert source.class_names == CLASSES

@@ -66,7 +66,7 @@ def test_damaged_content_is_described(tmp_path: Path, content: bytes, message: s
 
 
 def test_other_content_under_a_published_name_is_rejected(tmp_path: Path) -> None:
-    """A changed label gives an error with both hashes, and a wrong count one with both counts."""
+    """The error for a changed label has both hashes, and for a wrong count both counts."""
     source = fashion_mnist()
     labels = source.test().labels.astype(np.uint8)
     labels[0] += 1
@@ -75,7 +75,7 @@ def test_other_content_under_a_published_name_is_rejected(tmp_path: Path) -> Non
     (tmp_path / TEST_FILES[0]).symlink_to(source.folder / TEST_FILES[0])
     with pytest.raises(
         DataError,
-        match=rf"{name} decompresses to md5 .* the published file to {PUBLISHED[name][0]}",
+        match=rf"{name} decompresses to md5 .* expected {PUBLISHED[name][0]}",
     ):
         IdxFolder(tmp_path).test()
     write_idx(tmp_path / name, labels[:9_999])
@@ -85,5 +85,5 @@ def test_other_content_under_a_published_name_is_rejected(tmp_path: Path) -> Non
 
 def test_missing_data_is_named(tmp_path: Path) -> None:
     """A path that does not exist gives an error with the path and the allowed sources."""
-    with pytest.raises(DataError, match="nowhere is not a data source: name a folder with"):
+    with pytest.raises(DataError, match="nowhere is not a data source: pass a folder with"):
         open_source(tmp_path / "nowhere")

@@ -1,0 +1,184 @@
+"""Bundles on a device without HTTP: providers, parity with the CPU, and times by batch size."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from service.bundle import Bundle, read_bundle
+from service.inference.classifier import Classifier
+from service.settings import Device
+from tests import golden
+from tests.benchmarks.gpu.machine import Report, memory_mib
+from tests.e2e.server import ROOT
+
+BUNDLES = sorted(path.parent for path in (ROOT / "models").glob("*/*/manifest.json"))
+BATCH_SIZES = tuple(2**power for power in range(11))  # 1 to 1,024
+MAX_RUNS, MAX_SECONDS = 30, 1.0  # of one time
+CUDA_OPTIONS: dict[str, dict[str, str]] = {
+    "default": {},
+    "no TF32": {"use_tf32": "0"},
+    "NHWC": {"prefer_nhwc": "1"},
+    "heuristic search": {"cudnn_conv_algo_search": "HEURISTIC"},
+    "default search": {"cudnn_conv_algo_search": "DEFAULT"},
+}
+"""Options of the CUDA provider by name. Its own default search is the exhaustive one."""
+
+Images = NDArray[np.uint8]
+
+
+def load_bundles(device: Device, data: Path | None) -> Iterator[tuple[str, Report]]:
+    """Load each shipped bundle as the service does; compare its answers with the CPU's.
+
+    The images are the 10,000 test images in ``data``, or the golden set without it.
+    """
+    images = golden.images() if data is None else read_test_images(data)
+    for folder in BUNDLES:
+        bundle = read_bundle(folder)
+        started = time.perf_counter()
+        classifier = Classifier(bundle, device)
+        loaded = time.perf_counter() - started
+        session = open_session(bundle, device)
+        first = [round(1000 * measure_seconds(caller(session, 1)), 3) for _ in range(5)]
+        yield (
+            name_of(folder),
+            {
+                "providers": classifier.providers,
+                "load_and_self_test_seconds": round(loaded, 3),
+                "nodes": nodes_by_provider(session),
+                "first_runs_ms": first,
+                "parity": compare_with_cpu(bundle, device, images),
+                "memory_mib": memory_mib(device),
+            },
+        )
+
+
+def time_sessions(device: Device) -> Iterator[tuple[str, Report]]:
+    """Time each bundle at each batch size, with each way to run a session."""
+    for folder in BUNDLES:
+        yield name_of(folder), time_bundle(read_bundle(folder), device)
+
+
+def time_bundle(bundle: Bundle, device: Device) -> Report:
+    """Time one bundle: plain runs, bound memory, and on a GPU CUDA graphs and other options."""
+    report: Report = {}
+    for name, options in (CUDA_OPTIONS if device == "cuda" else {"default": {}}).items():
+        session = open_session(bundle, device, options)
+        report[name] = {size: spread(caller(session, size)) for size in BATCH_SIZES}
+    ways: dict[str, dict[str, str]] = {"IO binding": {}}
+    if device == "cuda":
+        ways["CUDA graph"] = {"enable_cuda_graph": "1"}
+    for name, options in ways.items():
+        report[name] = {
+            size: spread(bound_caller(bundle, device, size, options)) for size in BATCH_SIZES
+        }
+    return report | {"memory_mib": memory_mib(device)}
+
+
+def compare_with_cpu(bundle: Bundle, device: Device, images: Images) -> Report:
+    """Compare the device's answers with the CPU's, and with Keras' for the golden set."""
+    expected = run(open_session(bundle, "cpu"), images)
+    report: Report = {"images": len(images)}
+    for name in ("default", "no TF32") if device == "cuda" else ("default",):
+        found = run(open_session(bundle, device, CUDA_OPTIONS[name]), images)
+        report[name] = {
+            "largest_difference": float(np.abs(found - expected).max()),
+            "same_class": int((found.argmax(axis=1) == expected.argmax(axis=1)).sum()),
+        }
+    if bundle.manifest.name == "resnet-8-photos":  # the golden answers are this model's
+        found = run(open_session(bundle, device), golden.images())
+        report["difference_from_keras"] = float(np.abs(found - golden.probabilities()).max())
+    return report
+
+
+def open_session(
+    bundle: Bundle, device: Device, options: dict[str, str] | None = None
+) -> onnxruntime.InferenceSession:
+    """Open a bundle's graph on ``device`` with ``options`` of the CUDA provider."""
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = 1
+    settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device == "cuda":
+        onnxruntime.preload_dlls()
+        providers.insert(0, ("CUDAExecutionProvider", options or {}))
+    return onnxruntime.InferenceSession(bundle.model, settings, providers=providers)
+
+
+def run(session: onnxruntime.InferenceSession, images: Images) -> NDArray[np.float32]:
+    """Classify all images, 500 at a time; return float32 ``[N, classes]``."""
+    parts = np.split(images, range(500, len(images), 500))
+    return np.concatenate([session.run(["probabilities"], {"image": part})[0] for part in parts])
+
+
+def caller(session: onnxruntime.InferenceSession, size: int) -> Callable[[], object]:
+    """Return a call that classifies ``size`` images."""
+    batch = batch_of(size)
+    return lambda: session.run(["probabilities"], {"image": batch})
+
+
+def bound_caller(
+    bundle: Bundle, device: Device, size: int, options: dict[str, str]
+) -> Callable[[], object]:
+    """Return a call whose input and output stay at fixed places on the device, for CUDA graphs."""
+    session = open_session(bundle, device, options)
+    batch, shape = batch_of(size), (size, len(bundle.manifest.class_names))
+    images = onnxruntime.OrtValue.ortvalue_from_numpy(batch, device, 0)
+    answers = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, device, 0)
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("image", images)
+    binding.bind_ortvalue_output("probabilities", answers)
+
+    def call() -> object:
+        images.update_inplace(batch)
+        session.run_with_iobinding(binding)
+        return answers.numpy()
+
+    return call
+
+
+def batch_of(size: int) -> Images:
+    """Repeat the golden images to a batch, uint8 ``[size, 28, 28]``."""
+    return np.resize(golden.images(), (size, 28, 28))
+
+
+def spread(call: Callable[[], object]) -> Report:
+    """Time a call after three runs of warm-up; return milliseconds."""
+    for _ in range(3):
+        call()
+    times: list[float] = []
+    while len(times) < MAX_RUNS and sum(times) < MAX_SECONDS:
+        times.append(measure_seconds(call))
+    p50, p99 = np.percentile(times, (50, 99)) * 1000
+    return {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)}
+
+
+def measure_seconds(call: Callable[[], object]) -> float:
+    """Time one call."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def nodes_by_provider(session: onnxruntime.InferenceSession) -> dict[str, list[str]]:
+    """Name the operators that each provider runs."""
+    parts = session.get_provider_graph_assignment_info()
+    return {part.ep_name: [node.op_type for node in part.get_nodes()] for part in parts}
+
+
+def read_test_images(data: Path) -> Images:
+    """Read the 10,000 test images, uint8 ``[10000, 28, 28]``, without loading Keras."""
+    content = gzip.decompress((data / "t10k-images-idx3-ubyte.gz").read_bytes())
+    return np.frombuffer(content, np.uint8, offset=16).reshape(-1, 28, 28)
+
+
+def name_of(folder: Path) -> str:
+    """Return NAME/VERSION of a bundle's folder."""
+    return f"{folder.parent.name}/{folder.name}"

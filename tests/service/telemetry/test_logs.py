@@ -1,0 +1,116 @@
+"""Log lines: their format, the fields of each request, and docs/monitoring.md, which lists them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.api.keys import new_key
+from service.app import create_app
+from service.settings import Settings
+from service.telemetry.logs import MAX_PATH_CHARACTERS, JsonFormatter, TextFormatter
+from tests.service.api.test_predict import IMAGE, post
+from tests.service.conftest import wait_until_ready
+from tests.service.telemetry.test_metrics import PAGE
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+FORGED_PATH = "/\n2026-01-01 INFO forged"
+
+
+def entries(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """Return the fields of each request's log line."""
+    records = [record for record in caplog.records if record.name == "service.access"]
+    return [vars(record)["request"] for record in records]
+
+
+def render(formatter: logging.Formatter, **attributes: object) -> str:
+    """Return the log line of a record with ``attributes``."""
+    record = logging.makeLogRecord({"name": "service.access", "levelname": "INFO"} | attributes)
+    return formatter.format(record)
+
+
+def documented_fields() -> set[str]:
+    """Return the names in the table of log fields in docs/monitoring.md."""
+    table = PAGE.read_text().split("| field |", 1)[1].split("\n\n", 1)[0]
+    return {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
+
+
+def test_entry_describes_the_request(
+    linear_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A request's entry has its client, route, status and trace, and the time of each step."""
+    key, line = new_key("alice")
+    (tmp_path / "keys").write_text(line)
+    settings = Settings(model=linear_folder, device="cpu", api_keys_file=tmp_path / "keys")
+    trace = f"00-{TRACE}-b7ad6b7169203331-01"
+    headers = {"X-API-Key": key, "X-Request-ID": "abc", "traceparent": trace}
+    with (
+        TestClient(create_app(settings)) as client,
+        caplog.at_level(logging.INFO, "service.access"),
+    ):
+        wait_until_ready(client)
+        caplog.clear()
+        png, text = ({"content-type": name} for name in ("image/png", "text/plain"))
+        response = client.post("/predict", content=IMAGE, headers=headers | png)
+        client.post("/predict", content=b"x", headers=headers | text)
+        client.post("/predict")
+    answered, rejected, unauthorized = entries(caplog)
+    steps = answered["decode_ms"] + answered["queue_ms"] + answered["inference_ms"]
+    assert answered["total_ms"] >= steps > 0
+    assert answered["bytes"] == len(IMAGE)
+    assert (answered["batch_size"], answered["class_name"]) == (1, response.json()["class_name"])
+    for entry, status in ((answered, 200), (rejected, 415)):
+        assert {"request_id": "abc", "trace_id": TRACE, "client": "alice"}.items() <= entry.items()
+        assert (entry["method"], entry["route"], entry["status"]) == ("POST", "/predict", status)
+    assert rejected["problem"] == "unsupported-type"
+    assert unauthorized["status"] == 401
+    assert "client" not in unauthorized
+
+
+def test_page_lists_every_field(linear: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    """docs/monitoring.md lists every field of a log line, and no other."""
+    files = [("file", ("a", IMAGE)), ("file", ("b", b"no image"))]
+    with caplog.at_level(logging.INFO, "service.access"):
+        post(linear, IMAGE)
+        post(linear, b"no image")
+        linear.post("/predict/batch", files=files)
+    fields = {name for entry in entries(caplog) for name in entry} | {"time", "level"}
+    # ``client`` needs an API key, and ``trace_id`` a trace: see test_entry_describes_the_request.
+    assert fields == documented_fields() - {"client", "trace_id"}
+
+
+def test_long_path_is_cut(linear: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    """A client cannot fill the log with a long path."""
+    with caplog.at_level(logging.INFO, "service.access"):
+        linear.get("/" + "a" * 5000)
+    (entry,) = entries(caplog)
+    assert entry["path"] == "/" + "a" * (MAX_PATH_CHARACTERS - 1)
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter("%(levelname)s %(message)s")])
+def test_line_break_in_a_path_starts_no_line(formatter: logging.Formatter) -> None:
+    """A path with a line break cannot forge a line of the log, as JSON or as text."""
+    line = render(formatter, request={"path": FORGED_PATH, "status": 404})
+    assert line.count("\n") == 0
+    assert "404" in line
+
+
+def test_json_line_has_time_level_and_fields() -> None:
+    """A line of JSON holds its fields unchanged, the level, and the time in UTC."""
+    entry = json.loads(render(JsonFormatter(), request={"path": FORGED_PATH, "status": 404}))
+    assert entry.pop("time").endswith("+00:00")
+    assert entry == {"level": "info", "path": FORGED_PATH, "status": 404}
+
+
+def test_json_line_of_an_error_has_its_traceback() -> None:
+    """An event that is no request has a logger and a message; an error also has a traceback."""
+    error = ValueError("a reason")
+    line = render(JsonFormatter(), msg="failed", exc_info=(ValueError, error, None))
+    entry = json.loads(line)
+    assert (entry["logger"], entry["message"]) == ("service.access", "failed")
+    assert "ValueError: a reason" in entry["traceback"]
