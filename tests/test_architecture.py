@@ -145,7 +145,7 @@ def test_health_probe_is_light() -> None:
 
 
 def test_runtime_sends_no_telemetry() -> None:
-    """ONNX Runtime's telemetry is off before it is loaded, even if only one module is imported."""
+    """ONNX Runtime's telemetry is off before any part of the service loads it."""
     code = "import service.inference.session, os; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
     environment = {
         key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"

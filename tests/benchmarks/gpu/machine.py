@@ -48,7 +48,8 @@ def memory_mib(device: str) -> float:
     """Return the memory in use: the GPU's, or this process's own on the CPU."""
     if device == "cuda":
         return float(nvidia_smi("memory.used").split()[0])
-    return round(psutil.Process().memory_info().rss / 2**20, 1)
+    resident: float = psutil.Process().memory_info().rss / 2**20
+    return round(resident, 1)
 
 
 def nvidia_smi(query: str) -> str:
