@@ -20,9 +20,9 @@ from service.errors import BundleError, DeviceError, InferenceError, NotReadyErr
 from service.inference.classification import Classification
 from service.inference.classifier import Classifier, load_classifier
 from service.inference.live_model import LiveModel
-from service.machine.sizing import count_threads
 from service.settings import Settings
 from tests.service.bundles import write_linear_bundle
+from tests.service.inference.models import started_model
 
 IMAGE = np.full((20, 30), 7, np.uint8)
 OFTEN = 0.01  # seconds between checks
@@ -52,12 +52,8 @@ def run(
     """Run ``test`` with a started model."""
 
     async def main() -> None:
-        threads = count_threads(settings, workers=1)
-        load_model = load or partial(load_classifier, settings)
-        model = LiveModel(settings, load_model, threads=threads, **hooks)
-        await model.start()
-        await test(model)
-        model.close()
+        async with started_model(settings, load, **hooks) as model:
+            await test(model)
 
     asyncio.run(main())
 

@@ -24,6 +24,7 @@ from service.machine.sizing import count_threads
 from service.settings import Settings
 from tests.service.bundles import write_linear_bundle
 from tests.service.images import encode, noise
+from tests.service.inference.models import started_model
 
 GOOD = encode(np.full((20, 30), 7, np.uint8))
 POISON = encode(np.full((20, 30), 255, np.uint8))
@@ -74,14 +75,11 @@ def run(
     """Run ``test`` with a predictor whose model is started."""
 
     async def main() -> None:
-        threads = count_threads(settings, workers=1)
-        load_model = load or partial(load_classifier, settings)
-        model = LiveModel(settings, load_model, threads=threads, **hooks)
-        await model.start()
-        predictor = Predictor(settings, model, threads=threads)
-        await test(predictor)
-        predictor.close()
-        model.close()
+        async with started_model(settings, load, **hooks) as model:
+            threads = count_threads(settings, workers=1)
+            predictor = Predictor(settings, model, threads=threads)
+            await test(predictor)
+            predictor.close()
 
     asyncio.run(main())
 
