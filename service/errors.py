@@ -18,7 +18,7 @@ ServiceError
     ├── UnknownModelError          the named model is not served
     ├── MalformedFormError         the form does not hold exactly one file part named "file"
     ├── UnsupportedTypeError       the content type is not accepted
-    ├── UploadTimeoutError         the body did not arrive in time
+    ├── UploadTimeoutError         the body stopped arriving, or arrived too slowly
     ├── UploadTooLargeError        the upload has more bytes than allowed
     ├── UnreadableTensorError      the upload is not a batch of images of the model's size
     └── ImageError                 one image is bad; the other images are answered
@@ -114,7 +114,7 @@ class UnsupportedTypeError(InvalidRequestError):
 
 
 class UploadTimeoutError(InvalidRequestError):
-    """The body did not arrive in time."""
+    """The body stopped arriving, or arrived too slowly."""
 
 
 class UploadTooLargeError(InvalidRequestError):
