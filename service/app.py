@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from service.api import access, openapi, problems
 from service.api.limits import UploadLimits
 from service.api.observe import REASONS, Observe
+from service.api.root_path import RootPath
 from service.api.routes import batch, health, metrics, models, predict
 from service.inference.classifier import load_classifier
 from service.inference.live_model import LiveModel
@@ -79,4 +80,6 @@ def create_app(
     paths = {route.path for route in routes if isinstance(route, APIRoute)}
     app.add_middleware(Observe, metrics=app.state.metrics, paths=paths)
     app.add_middleware(access.SecurityHeaders)
+    if settings.root_path:
+        app.add_middleware(RootPath, root_path=settings.root_path)
     return app

@@ -17,10 +17,18 @@ def _split(value: object) -> object:
     )
 
 
+def _trim_root_path(value: object) -> object:
+    """Begin a path with one slash and end it with none, so that "shop/" becomes "/shop"."""
+    return f"/{value.strip().strip('/')}".rstrip("/") if isinstance(value, str) else value
+
+
 # Without NoDecode, pydantic-settings expects JSON in the environment variable.
 Listed = (NoDecode, BeforeValidator(_split))
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
 Host = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[^*/\s]+)$")]
+RootPath = Annotated[
+    str, BeforeValidator(_trim_root_path), Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")
+]
 
 # Pillow warns about an image with more pixels than this, and rejects more than twice as many.
 PILLOW_MAX_PIXELS = 89_478_485
@@ -30,15 +38,30 @@ class Settings(BaseSettings):
     """Every setting of the service.
 
     The environment variable of a setting is its name in capitals after ``SERVICE_``, such as
-    ``SERVICE_MAX_UPLOAD_BYTES``.
+    ``SERVICE_MAX_UPLOAD_BYTES``. An empty variable counts as unset, because Docker Compose passes
+    unset variables on as empty.
     """
 
-    model_config = SettingsConfigDict(env_prefix="SERVICE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="SERVICE_", env_ignore_empty=True, frozen=True)
 
-    host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
+    host: Annotated[
+        str,
+        Field(
+            description="Address to listen on. `0.0.0.0`: all IPv4 addresses of the machine. "
+            "`::`: all its addresses, IPv6 and IPv4."
+        ),
+    ] = "127.0.0.1"
     port: Annotated[
         int, Field(ge=0, le=65535, description="Port to listen on. 0 picks a free port.")
     ] = 8000
+    root_path: Annotated[
+        RootPath,
+        Field(
+            description="Path at which a proxy offers the service, such as `/fashion`: `/docs` and "
+            "`/openapi.json` then name the right addresses. The proxy may remove the path from a "
+            "request or keep it. Unset: no path."
+        ),
+    ] = ""
     model: Annotated[
         Path,
         Field(
@@ -98,12 +121,28 @@ class Settings(BaseSettings):
     ] = 256 * 1024 * 1024
     upload_timeout_seconds: Annotated[
         float,
-        Field(gt=0, description="Seconds that a request body may take to arrive; then 408."),
+        Field(
+            gt=0,
+            description="Seconds in which nothing of a request body arrives; then 408. A body that "
+            "arrives at less than 1,000 bytes per second gets 408 too.",
+        ),
     ] = 30.0
     request_timeout_seconds: Annotated[
         float,
-        Field(gt=0, description="Seconds from the start of an upload to its answer; then 504."),
+        Field(
+            gt=0,
+            description="Seconds from the last part of an upload to its answer; then 504.",
+        ),
     ] = 60.0
+    keep_alive_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="Seconds that an idle connection stays open. Behind a proxy that reuses "
+            "connections, set more seconds than the proxy keeps them: 65 for nginx or an AWS load "
+            "balancer.",
+        ),
+    ] = 5.0
     check_interval_seconds: Annotated[
         float,
         Field(

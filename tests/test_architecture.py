@@ -58,9 +58,11 @@ OWNERS = {
     "training": set(),
 }
 # All other modules get values: Settings and Assignment read the service's environment variables.
+# server/environment looks for faults in the variables that Settings does not read.
 ENVIRONMENT_USERS = {
     "service/__init__",
     "service/server/assignment",
+    "service/server/environment",
     "service/telemetry/tracing",
 }
 

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 from service.machine.sizing import count_threads
 from service.server.assignment import Assignment
+from service.server.environment import log_unknown
 from service.server.listening import listen
 from service.settings import Settings
 from service.telemetry.logs import configure_logging
@@ -33,6 +34,7 @@ def supervise(settings: Settings, workers: int) -> int:
     to the workers.
     """
     configure_logging(settings.log_level, settings.log_format)
+    log_unknown()
     threads = count_threads(settings, workers)
     with TemporaryDirectory(prefix="service-") as metrics_folder:
         team = _Workers(threads, metrics_folder)

@@ -18,6 +18,7 @@ import uvicorn
 from service.app import create_app
 from service.inference.predictor import Predictor
 from service.server.assignment import Assignment
+from service.server.environment import log_unknown
 from service.server.listening import listen
 from service.server.protocol import LimitedProtocol
 from service.settings import Settings
@@ -33,6 +34,8 @@ def serve(settings: Settings, assignment: Assignment | None = None) -> int:
     the threads are stuck. A process without an ``assignment`` opens its own listening socket.
     """
     configure_logging(settings.log_level, settings.log_format)
+    if assignment is None:
+        log_unknown()
     # Pillow and NumPy warn about odd images and tensors, and Python remembers each warning forever.
     warnings.simplefilter("ignore")
     server = _Server(settings, assignment)
@@ -86,6 +89,8 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                workers=1,  # else uvicorn reads WEB_CONCURRENCY, which may hold no number
+                timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]
                 timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
             )
         )
