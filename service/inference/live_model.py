@@ -7,14 +7,15 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle import newest_version
-from service.errors import InferenceError, NotReadyError, ServiceError
+from service.bundle import list_files, newest_version
+from service.errors import BundleError, InferenceError, NotReadyError, ServiceError
 from service.inference.batching import Batched
 from service.inference.classification import Classification
 from service.inference.classifier import Classifier
@@ -114,15 +115,23 @@ class LiveModel:
         async with self._swap_lock:
             await self._replace()
 
-    async def reload(self) -> None:
-        """Load the newest version and swap it in. If loading fails, keep the current version."""
+    async def reload(self) -> bool:
+        """Load the newest version and swap it in; return whether this succeeded.
+
+        If loading fails, the current version stays.
+        """
         async with self._swap_lock:
             try:
                 classifier = await asyncio.to_thread(self._load)
             except Exception as error:  # whatever the error is, the current version can still serve
-                log.error("the new model is rejected, the current model keeps serving: %s", error)
-            else:
-                self._swap(classifier)
+                log.error(
+                    "the new model is rejected, the current model keeps serving; "
+                    "the new one is tried again when its files change: %s",
+                    error,
+                )
+                return False
+            self._swap(classifier)
+            return True
 
     async def self_test(self, classifier: Classifier) -> None:
         """Run the self-test of ``classifier``; if the test fails, load the model again.
@@ -146,16 +155,22 @@ class LiveModel:
     async def watch(self) -> None:
         """Check the model at intervals, forever.
 
-        If there is a newer version, load it; a version that is rejected is not tried again. A
-        classifier that has answered nothing since the last check runs its self-test.
+        If there is a newer version, load it. A version that is rejected is tried again when its
+        files have changed: it may have been copied meanwhile. A classifier that has answered
+        nothing since the last check runs its self-test.
         """
         interval = self._settings.check_interval_seconds
-        newest = newest_version(self._settings.model)
+        newest = self._settings.model
+        with suppress(BundleError):  # start() has logged it
+            newest = newest_version(newest)
+        rejected_files = None
         while True:
             await asyncio.sleep(interval)
             seen, newest = newest, self._find_newest(newest)
-            if newest != seen:
-                await self.reload()
+            is_changed = rejected_files is not None and list_files(newest) != rejected_files
+            if newest != seen or is_changed:
+                files = list_files(newest)  # before they are read, so that no change is missed
+                rejected_files = None if await self.reload() else files
             elif self.classifier is not None and time.monotonic() - self._last_success >= interval:
                 await self.self_test(self.classifier)
 
@@ -176,10 +191,8 @@ class LiveModel:
     def _find_newest(self, seen: Path) -> Path:
         try:
             return newest_version(self._settings.model)
-        except OSError as error:
-            log.error(
-                "the model's folder cannot be read, the current model keeps serving: %s", error
-            )
+        except BundleError as error:
+            log.error("the current model keeps serving: %s", error)
             return seen
 
     async def _replace(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.bundle import CARD_FILE, MODEL_FILE, read_bundle
+from service.bundle import CARD_FILE, MANIFEST_FILE, MODEL_FILE, read_bundle
 from service.errors import BundleError, DeviceError, InferenceError, NotReadyError
 from service.inference.classification import Classification
 from service.inference.classifier import Classifier, load_classifier
@@ -229,6 +230,39 @@ def test_bad_version_is_tried_once(versions: Path, caplog: pytest.LogCaptureFixt
         watch.cancel()
 
     run(settings, test, load)
+
+
+@pytest.mark.parametrize("last", [MODEL_FILE, CARD_FILE, MANIFEST_FILE])
+def test_version_that_is_copied_slowly_serves_at_last(
+    versions: Path, caplog: pytest.LogCaptureFixture, last: str
+) -> None:
+    """A version whose manifest comes first is rejected with a reason, and serves when it is whole.
+
+    One file first comes in part.
+    """
+
+    async def test(model: LiveModel) -> None:
+        watch = asyncio.create_task(model.watch())
+        await asyncio.sleep(0)  # let the watch start
+        source = write_linear_bundle(versions.with_name("source"), version="2").folder
+        copy = versions / "2"
+        copy.mkdir()
+        names = sorted((MANIFEST_FILE, MODEL_FILE, CARD_FILE), key=lambda name: name == last)
+        for name in [*sorted(names[:2], key=lambda name: name != MANIFEST_FILE), last]:
+            content = (source / name).read_bytes()
+            (copy / name).write_bytes(content[: len(content) // 2])
+            await asyncio.sleep(3 * OFTEN)
+            assert await answer(model) == "1"
+            (copy / name).write_bytes(content)
+        await wait_until(lambda: model.current().classifier.manifest.version == "2")
+        assert "tried again when its files change" in caplog.text
+        loaded = caplog.text.count("serves on")
+        await asyncio.sleep(5 * OFTEN)
+        assert caplog.text.count("serves on") == loaded
+        watch.cancel()
+
+    with caplog.at_level(logging.INFO):
+        run(Settings(model=versions, check_interval_seconds=OFTEN), test)
 
 
 def test_current_version_serves_while_the_next_one_loads(versions: Path) -> None:
