@@ -6,6 +6,7 @@ Does not import onnxruntime.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -124,11 +125,37 @@ def newest_version(folder: Path) -> Path:
     Version numbers are compared as numbers: ``10`` is newer than ``9``. A version without a
     manifest is incomplete, because the manifest is written last; such a version is ignored. If
     there is no complete version, ``folder`` is returned.
+
+    Raises:
+        BundleError: ``folder`` cannot be read.
     """
-    if (folder / MANIFEST_FILE).exists():
-        return folder
-    versions = (path.parent for path in folder.glob(f"*/{MANIFEST_FILE}"))
+    try:
+        if (folder / MANIFEST_FILE).exists():
+            return folder
+        if folder.is_dir():
+            os.listdir(folder)  # noqa: PTH208  glob() ignores a missing right to read
+        versions = [path.parent for path in folder.glob(f"*/{MANIFEST_FILE}")]
+    except OSError as error:
+        raise BundleError(
+            f"the model's folder {folder} cannot be read: {error.strerror}; "
+            "check the path and the rights"
+        ) from error
     return max(versions, key=_version_order, default=folder)
+
+
+def list_files(bundle: Path) -> frozenset[tuple[object, ...]]:
+    """Return what changes if a file of a bundle's folder is written, added or removed.
+
+    A version that was rejected may be a copy that has not ended: try it again if this changes.
+    """
+    try:
+        status = {path.name: path.stat() for path in bundle.iterdir()}
+    except OSError:  # the folder, or a file that iterdir() has named, is gone
+        return frozenset()
+    return frozenset(
+        (name, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns)
+        for name, file in status.items()
+    )
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -199,6 +226,9 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleError(
             f"{path} is missing; a bundle is a folder models/NAME/VERSION with {MANIFEST_FILE}"
         ) from error
+    except OSError as error:
+        hint = "; name the folder, not its file" if path.parent.is_file() else ""
+        raise BundleError(f"{path} cannot be read: {error.strerror}{hint}") from error
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors()
