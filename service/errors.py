@@ -5,6 +5,7 @@ ServiceError
 ├── AddressError               the service cannot listen on the address
 ├── DeviceError                the requested device is not available
 ├── KeysFileError              the file of API keys is missing or not valid
+├── TemporaryFolderError       no folder for temporary files is writable
 ├── TracingError               tracing is requested, but its packages are not installed
 ├── NotReadyError              the model is not loaded, or the service is stopping
 ├── OverloadedError            too many uploads are in flight
@@ -48,6 +49,10 @@ class DeviceError(ServiceError):
 
 class KeysFileError(ServiceError):
     """The file of API keys is missing or not valid."""
+
+
+class TemporaryFolderError(ServiceError):
+    """No folder for temporary files is writable."""
 
 
 class TracingError(ServiceError):
