@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +22,8 @@ MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
 CARD_FILE = "MODEL_CARD.md"
 
+# With other characters, a name or version could not be a folder, or a part of a URL, everywhere.
+NAME = "^[a-z0-9][a-z0-9.-]*$"
 FileName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -70,8 +73,8 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1] = 1
-    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9.-]*$")]
-    version: Annotated[str, Field(pattern="^[0-9a-z][0-9a-z.-]*$")]
+    name: Annotated[str, Field(pattern=NAME)]
+    version: Annotated[str, Field(pattern=NAME)]
     files: dict[FileName, Sha256] = {}
     input_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
     preprocessing: str
@@ -98,6 +101,19 @@ class Manifest(BaseModel):
         if sets and {len(row) for row in sets.minimum_probabilities} != {count}:
             raise ValueError(f"prediction_sets needs {count} minimum probabilities per coverage")
         return self
+
+
+def check_name(name: str) -> None:
+    """Check that ``name`` may be the name or the version of a bundle.
+
+    Raises:
+        BundleError: It has a character that is not allowed.
+    """
+    if not re.fullmatch(NAME, name):
+        raise BundleError(
+            f"the name {name!r} is not allowed; use a to z, 0 to 9, dots and dashes, "
+            "and begin with a letter or digit"
+        )
 
 
 def self_test_image(size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ from service.bundle import (
     CARD_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
+    check_name,
     list_files,
     newest_version,
     read_bundle,
@@ -165,3 +166,16 @@ def test_every_change_of_a_file_is_seen(tmp_path: Path) -> None:
     changed = list_files(bundle)
     (bundle / CARD_FILE).unlink()
     assert len({before, changed, list_files(bundle), list_files(tmp_path / "none")}) == 4
+
+
+@pytest.mark.parametrize("name", ["my_model", "My-model", "a/b", "..", "", "-a", "a b", "é", "a\n"])
+def test_name_that_a_bundle_may_not_have_is_an_error(name: str) -> None:
+    """The error shows the name and the characters that are allowed."""
+    with pytest.raises(BundleError, match="a to z, 0 to 9, dots and dashes"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["resnet-8", "1", "2026-11-26", "v1.2"])
+def test_usual_names_are_allowed(name: str) -> None:
+    """Letters, digits, dots and dashes are allowed, in names and in versions."""
+    check_name(name)
