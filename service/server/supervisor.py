@@ -19,7 +19,7 @@ from service.server.environment import log_unknown
 from service.server.listening import listen
 from service.settings import Settings
 from service.telemetry.logs import configure_logging
-from service.telemetry.metrics import forget_worker
+from service.telemetry.shared_files import forget_worker
 
 log = logging.getLogger(__name__)
 

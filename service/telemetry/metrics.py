@@ -1,17 +1,18 @@
-"""The metrics of the service; the only module that imports Prometheus' client."""
+"""The metrics of the service, in Prometheus' client."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from service.inference.predictor import Predictor
 from service.telemetry.record import Record
+from service.telemetry.shared_files import SharedFiles
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -35,7 +36,7 @@ class Metrics:
         self, predictor: Predictor, reasons: Iterable[str], folder: str | None = None
     ) -> None:
         self._predictor = predictor
-        self._folder = folder
+        self._files = None if folder is None else SharedFiles(Path(folder))
         self._model_labels: tuple[str, ...] | None = None
         self.requests_in_flight = 0
         self._registry = CollectorRegistry()
@@ -135,11 +136,7 @@ class Metrics:
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         self._update_gauges()
-        if self._folder is None:
-            return generate_latest(self._registry)
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, self._folder)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return generate_latest(self._registry) if self._files is None else self._files.render()
 
     async def watch(self) -> None:
         """Update this worker's gauges every second: another worker may render them."""
@@ -148,6 +145,8 @@ class Metrics:
             await asyncio.sleep(STATE_SECONDS)
 
     def _update_gauges(self) -> None:
+        if self._files is not None:
+            self._files.restore()
         self.ready.set(self._predictor.model.status == "ready")
         self.in_flight.set(self.requests_in_flight)
         self.queue_depth.set(self._predictor.queue_depth)
@@ -164,8 +163,3 @@ class Metrics:
         for class_name in manifest.class_names:
             self.predictions.labels(class_name)
         self._model_labels = labels
-
-
-def forget_worker(process_id: int, folder: str) -> None:
-    """Remove the gauges of an ended worker from ``folder``; its counters stay in the sums."""
-    mark_process_dead(process_id, folder)  # type: ignore[no-untyped-call]

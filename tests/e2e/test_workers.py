@@ -142,6 +142,61 @@ def test_metrics_are_summed_over_workers(linear_folder: Path) -> None:
             assert metric(server, answered) == 40
 
 
+def metrics_folder(server: Server) -> Path:
+    """Return the folder in which the workers share their metrics."""
+    worker, *_ = psutil.Process(server.process.pid).children()
+    return Path(worker.environ()["PROMETHEUS_MULTIPROC_DIR"])
+
+
+ANSWERED = 'service_requests_total{route="/predict",status="200"}'
+
+
+def kill_one(server: Server, folder: Path, expected: int) -> None:
+    """Kill a worker, and wait until its files are gone and ``expected`` workers have started."""
+    victim, *_ = psutil.Process(server.process.pid).children()
+    victim.kill()
+    wait_until(lambda: server.read_log().count("serves on") == expected)
+    wait_until(lambda: not list(folder.glob(f"*_{victim.pid}-*")))
+
+
+def answer_20(server: Server, expected: int) -> None:
+    """Let 20 uploads be answered, and wait until ``expected`` are counted."""
+    with ThreadPoolExecutor(8) as threads:
+        assert {r.status_code for r in threads.map(server.predict, [IMAGE] * 20)} == {200}
+    wait_until(lambda: metric(server, ANSWERED) == expected)
+
+
+def test_killed_workers_leave_no_files_but_their_counts(linear_folder: Path) -> None:
+    """However many workers are killed, the files stay as many, and no count is lost."""
+    with serving(model=linear_folder, workers=2, device="cpu") as server:
+        folder = metrics_folder(server)
+        numbers = set()
+        for number in range(1, 4):
+            answer_20(server, 20 * number)
+            kill_one(server, folder, 2 + number)
+            numbers.add(len(list(folder.iterdir())))
+            assert metric(server, ANSWERED) == 20 * number
+        assert len(numbers) == 1
+        ended = {path.name for path in folder.glob("*_ended.db")}
+        assert ended == {"counter_ended.db", "histogram_ended.db"}
+
+
+def test_folder_of_metrics_is_made_anew(linear_folder: Path) -> None:
+    """If the folder is deleted, the metrics are answered, and each worker counts on."""
+    with serving(model=linear_folder, workers=2, device="cpu") as server:
+        assert server.predict(IMAGE).status_code == 200
+        shutil.rmtree(metrics_folder(server))
+        for _ in range(8):
+            assert server.get("/metrics").status_code == 200
+        wait_until(lambda: len(list(metrics_folder(server).glob("counter_*.db"))) == 2)
+        answer_20(server, 20)
+        for path in metrics_folder(server).iterdir():
+            path.unlink()
+        for _ in range(8):
+            assert server.get("/metrics").status_code == 200
+        wait_until(lambda: metric(server, "service_ready") == 1)
+
+
 def test_workers_that_cannot_serve_end_the_supervisor(tmp_path: Path) -> None:
     """If no worker can load the model, the log has the reason, and the exit code is 1."""
     process = start(port=free_port(), model=tmp_path / "none", workers=2)
