@@ -19,6 +19,7 @@ from service.errors import AddressError, ServiceError
 from service.machine import nvidia
 from service.machine.resources import available_cores, core_quota, memory_limit_bytes
 from service.machine.sizing import IDLE_BYTES, count_threads, count_workers, largest_image_bytes
+from service.server.environment import find_unknown
 from service.server.listening import listen
 from service.settings import Settings
 
@@ -42,6 +43,7 @@ def doctor(settings: Settings, root: Path = Path("/")) -> tuple[str, bool]:
     """
     checks: dict[str, Callable[[], Finding]] = {
         "python": _check_python,
+        "settings": _check_settings,
         "runtime": _check_runtime,
         "model": lambda: _check_model(settings),
         # "session" must run before "cuda". Libraries that "cuda" loads stay loaded, so "session"
@@ -82,6 +84,12 @@ def _check_python() -> Finding:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     system = f"{platform.python_version()} on {platform.platform()}"
     return Finding("ok", f"{system}; {versions}")
+
+
+def _check_settings() -> Finding:
+    if unknown := list(find_unknown()):
+        return Finding("warn", "; ".join(unknown), "correct or remove these variables")
+    return Finding("ok", "every variable SERVICE_... is a setting")
 
 
 def _check_runtime() -> Finding:

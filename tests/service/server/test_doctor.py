@@ -20,6 +20,7 @@ from tests.service.machine.test_resources import write_machine
 ROOT = Path(__file__).parents[3]
 TOPICS = [
     "python",
+    "settings",
     "runtime",
     "model",
     "session",
@@ -199,3 +200,11 @@ def test_taken_port_is_a_warning(linear_folder: Path) -> None:
     assert code == 0
     assert found["address"].startswith("warn")
     assert "SERVICE_PORT" in found["address"]
+
+
+def test_misspelt_variable_is_named() -> None:
+    """A variable that is not a setting is a warning with the nearest setting."""
+    found, exit_code = run_doctor(device="cpu", workres=2)
+    assert found["settings"].startswith("warn SERVICE_WORKRES is not a setting")
+    assert "did you mean SERVICE_WORKERS?" in found["settings"]
+    assert exit_code == 0
