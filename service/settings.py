@@ -3,10 +3,15 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-Device = Literal["auto", "cuda", "cpu"]
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Device = Annotated[Literal["auto", "cuda", "cpu"], BeforeValidator(_lower)]
 
 
 def _split(value: object) -> object:
@@ -19,7 +24,7 @@ def _split(value: object) -> object:
 
 def _trim_root_path(value: object) -> object:
     """Begin a path with one slash and end it with none, so that "shop/" becomes "/shop"."""
-    return f"/{value.strip().strip('/')}".rstrip("/") if isinstance(value, str) else value
+    return f"/{value.strip('/')}".rstrip("/") if isinstance(value, str) else value
 
 
 # Without NoDecode, pydantic-settings expects JSON in the environment variable.
@@ -38,11 +43,17 @@ class Settings(BaseSettings):
     """Every setting of the service.
 
     The environment variable of a setting is its name in capitals after ``SERVICE_``, such as
-    ``SERVICE_MAX_UPLOAD_BYTES``. An empty variable counts as unset, because Docker Compose passes
+    ``SERVICE_MAX_UPLOAD_BYTES``. A blank variable counts as unset, because Docker Compose passes
     unset variables on as empty.
     """
 
-    model_config = SettingsConfigDict(env_prefix="SERVICE_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix="SERVICE_", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _strip(cls, values: dict[str, object]) -> dict[str, object]:
+        texts = {name: value.strip() for name, value in values.items() if isinstance(value, str)}
+        return {name: value for name, value in (values | texts).items() if value != ""}
 
     host: Annotated[
         str,
@@ -168,10 +179,12 @@ class Settings(BaseSettings):
     ] = 30
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
+        BeforeValidator(_lower),
         Field(description="Lowest level that is logged."),
     ] = "info"
     log_format: Annotated[
         Literal["auto", "json", "text"],
+        BeforeValidator(_lower),
         Field(description="`auto`: `text` on a terminal, `json` elsewhere."),
     ] = "auto"
     api_keys_file: Annotated[

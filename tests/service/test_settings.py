@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -9,11 +11,37 @@ from service.settings import Settings
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-def test_empty_variable_counts_as_unset(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty variable leaves the default of each setting."""
+@pytest.mark.parametrize("value", ["", " ", "\n", "\t \r\n"])
+def test_empty_variable_counts_as_unset(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A blank variable leaves the default of each setting."""
     default = Settings()
-    monkeypatch.setenv(f"SERVICE_{name.upper()}", "")
+    monkeypatch.setenv(f"SERVICE_{name.upper()}", value)
     assert Settings() == default
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "value"),
+    [
+        ("host", "0.0.0.0\n", "0.0.0.0"),  # noqa: S104  nothing listens
+        ("port", " 9000 ", 9000),
+        ("device", "CPU", "cpu"),
+        ("device", "cpu\n", "cpu"),
+        ("log_level", "INFO", "info"),
+        ("log_level", "Warning", "warning"),
+        ("log_format", "JSON", "json"),
+        ("api_keys_file", "/keys\r\n", Path("/keys")),
+        ("cors_origins", " https://a.example , https://b.example\n", 2),
+    ],
+)
+def test_case_and_line_breaks_are_forgiven(
+    name: str, written: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line break from a file or a Secret, and capitals in a choice, change nothing."""
+    monkeypatch.setenv(f"SERVICE_{name.upper()}", written)
+    read = getattr(Settings(), name)
+    assert (len(read) if name == "cors_origins" else read) == value
 
 
 @pytest.mark.parametrize(
