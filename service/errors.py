@@ -7,6 +7,7 @@ ServiceError
 ├── KeysFileError              the file of API keys is missing or not valid
 ├── TemporaryFolderError       no folder for temporary files is writable
 ├── TracingError               tracing is requested, but its packages are not installed
+├── VariableError              an environment variable of another program is not valid
 ├── NotReadyError              the model is not loaded, or the service is stopping
 ├── OverloadedError            too many uploads are in flight
 ├── QuotaExceededError         the client sends too many requests
@@ -57,6 +58,10 @@ class TemporaryFolderError(ServiceError):
 
 class TracingError(ServiceError):
     """Tracing is requested, but its packages are not installed."""
+
+
+class VariableError(ServiceError):
+    """An environment variable of another program is not valid."""
 
 
 class NotReadyError(ServiceError):

@@ -7,7 +7,9 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+from service.errors import VariableError
 from service.server.assignment import METRICS_VARIABLE
 from service.settings import Settings
 
@@ -61,8 +63,15 @@ def log_unknown() -> None:
 def forget_metrics_folder() -> None:
     """Remove the variable that makes Prometheus' client write metrics into a folder.
 
-    The supervisor sets it for its workers. Elsewhere it may come from another service, and name a
-    folder that does not exist. The client also reads the name in lower case.
+    The supervisor sets it for its workers, with a folder of its own. The client also reads the name
+    in lower case.
+
+    Raises:
+        VariableError: The variable names a folder that does not exist.
     """
     for name in (METRICS_VARIABLE, METRICS_VARIABLE.lower()):
-        os.environ.pop(name, None)
+        folder = os.environ.pop(name, "")
+        if folder and not Path(folder).is_dir():
+            raise VariableError(
+                f"{name}={folder} is not a folder; unset it: the service makes a folder itself"
+            )

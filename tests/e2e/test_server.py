@@ -178,7 +178,7 @@ def test_another_classifier_is_served_without_touching_the_code(tmp_path: Path) 
 
 def start_and_read(**settings: object) -> tuple[int, list[str]]:
     """Run a service that cannot start; return its exit code and the lines of its log."""
-    process = start(device="cpu", port=free_port(), **settings)
+    process = start(subprocess.PIPE, device="cpu", port=free_port(), **settings)
     _, log = process.communicate(timeout=60)
     assert "Traceback" not in log
     return process.returncode, log.splitlines()
@@ -205,13 +205,19 @@ def test_no_temporary_folder_gives_a_reason(
     assert "SERVICE_WORKERS=1" in log[0]
 
 
-def test_folder_of_prometheus_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that another service's metrics need does not stop this one or its metrics."""
-    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
-        monkeypatch.setenv(name, "/no/such/folder")
+@pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
+def test_folder_of_prometheus(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The folder of another service's metrics is not used; one that is missing gives a reason."""
+    monkeypatch.setenv(name, str(tmp_path))
     for workers in (1, 2):
         with serving(device="cpu", workers=workers) as server:
             assert "\nservice_ready " in server.get("/metrics").text
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv(name, "/no/such/folder")
+    for workers in (1, 2):
+        code, (line,) = start_and_read(workers=workers)
+        assert code == 1
+        assert f"{name}=/no/such/folder is not a folder; unset it" in line
 
 
 def test_variables_of_other_tools_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

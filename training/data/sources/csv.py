@@ -6,9 +6,8 @@ import codecs
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -102,13 +101,14 @@ def _within(values: NDArray[np.int64], limit: int) -> bool:
 
 def _open(path: Path) -> IO[str]:
     """Open a file in ASCII, or in UTF-8 or UTF-16 with a byte order mark."""
-    open_bytes: Callable[[], IO[bytes]] = (
-        partial(gzip.open, path) if path.suffix == ".gz" else partial(path.open, "rb")
-    )
-    with open_bytes() as file:
+    with _open_bytes(path) as file:
         start = file.read(2)
     is_utf_16 = start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    return io.TextIOWrapper(open_bytes(), encoding="utf-16" if is_utf_16 else "utf-8-sig")
+    return io.TextIOWrapper(_open_bytes(path), encoding="utf-16" if is_utf_16 else "utf-8-sig")
+
+
+def _open_bytes(path: Path) -> gzip.GzipFile | io.BufferedReader:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def _find_fault(path: Path) -> str | None:
