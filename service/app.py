@@ -66,6 +66,7 @@ def create_app(
         summary="Upload an image of a garment, get its class and probabilities.",
         version="0.1.0",
         lifespan=lifespan,
+        docs_url=None,  # openapi.install adds the page
         redoc_url=None,
         redirect_slashes=False,  # a redirect would lead to any host that the client names
         telemetry=tracing.configuration(),

@@ -46,6 +46,11 @@ def test_page_and_document_name_the_path(client: TestClient) -> None:
     assert client.get("/openapi.json").json()["servers"] == [{"url": "/shop/fashion"}]
 
 
+def test_page_finds_the_document_below_an_unknown_path(linear: TestClient) -> None:
+    """Without a setting, the page names the document beside itself, whatever path leads to it."""
+    assert "url: 'openapi.json'" in linear.get("/docs").text
+
+
 @pytest.mark.parametrize("prefix", ["", "/shop/fashion"])
 def test_keys_are_needed_below_the_path(client: TestClient, prefix: str) -> None:
     """The path gives no way around the API keys."""
