@@ -171,10 +171,10 @@ CODINGS = [
 @pytest.mark.parametrize("options", CODINGS, ids=str)
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_jpeg_may_lack_its_end_marker_only(mode: str, options: dict[str, int]) -> None:
-    """Of all beginnings of a JPEG, those that lack at most the end marker are read, and no other.
+    """Of all beginnings of a JPEG, only those that hold every pixel are read.
 
     This holds for a cut at a restart, between scans, and within the header of a scan, too. The last
-    bytes before the end marker may hold no pixels.
+    bytes before the end marker may say nothing about pixels.
     """
     rows, columns = np.indices((40, 56))
     pixels = np.dstack([rows * 6, columns * 4, noise(40, 56)]).astype(np.uint8)
@@ -187,10 +187,9 @@ def test_jpeg_may_lack_its_end_marker_only(mode: str, options: dict[str, int]) -
     for end in range(jpeg.index(b"\xff\xda"), len(jpeg) - 2):
         try:
             seen = read_picture(jpeg[:end], MAX_PIXELS).image
-        except UnreadableImageError as error:
-            assert "incomplete" in str(error)
+        except UnreadableImageError:
             continue
-        assert len(jpeg) - end < 6
+        assert len(jpeg) - end < 40
         np.testing.assert_array_equal(np.asarray(seen), whole)
 
 
