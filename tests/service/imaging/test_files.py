@@ -61,7 +61,16 @@ def test_damaged_files_never_crash(file_format: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["transparent.avif", "rotated.avif", "animated.avif", "rotated.heic", "tiles.heic"]
+    "name",
+    [
+        "transparent.avif",
+        "rotated.avif",
+        "animated.avif",
+        "progressive.avif",
+        "layers.avif",
+        "rotated.heic",
+        "tiles.heic",
+    ],
 )
 def test_damaged_containers_never_crash(name: str) -> None:
     """The same holds for the tables of AVIF and HEIC files, which are at the beginning."""
@@ -168,6 +177,7 @@ def test_unusual_files_give_the_same_input_as_the_plain_photo() -> None:
         "rotated.avif",
         "transparent.avif",
         "animated.avif",
+        "progressive.avif",
         "photo.heic",
         "rotated.heic",
         "tiles.heic",
