@@ -15,19 +15,19 @@ MAX_BATCH_IMAGES = 1024  # of a request, because later requests wait for all of 
 MAX_SHAPE_CHARACTERS = 50
 
 
-def read_tensor(data: bytes, shape: str | None, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return the images in ``data``, uint8 ``[N, height, width]``, for a model's ``size``.
+def read_tensor(data: bytes, shape: str | None, image_shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return the images in ``data``: uint8 ``[N, *image_shape]``.
 
-    ``data`` is a file in NumPy's format (.npy). With a ``shape`` "N,height,width" it is the pixels
-    alone.
+    ``data`` is a file in NumPy's format (.npy). With a ``shape``, such as "N,height,width", it is
+    the pixels alone.
 
     Raises:
         UnreadableTensorError: ``data`` is neither of them, has another type or shape, or holds more
             than ``MAX_BATCH_IMAGES`` images.
     """
     start, sizes = (0, _parse(shape)) if shape is not None else _read_header(data)
-    wanted = f"uint8 [N, {size[0]}, {size[1]}] with N of at least 1"
-    if len(sizes) != 3 or sizes[1:] != size or type(sizes[0]) is not int or sizes[0] < 1:
+    wanted = f"uint8 [N, {', '.join(map(str, image_shape))}] with N of at least 1"
+    if sizes[1:] != image_shape or type(sizes[0]) is not int or sizes[0] < 1:
         raise UnreadableTensorError(f"the tensor's shape is {list(sizes)}; send {wanted}")
     if sizes[0] > MAX_BATCH_IMAGES:
         raise UnreadableTensorError(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from service.errors import ImageError, ImageTooLargeError
-from service.imaging.model_input import ModelInput, read_image
+from service.imaging.model_input import InputSpec, ModelInput, read_image
 
 # An upload of at most this size, with at most as many pixels as the model's input, usually decodes
 # faster than a thread hop, so the event loop decodes it. The worst case takes 10 ms: a PNG whose
@@ -37,7 +37,7 @@ class Decoded:
 @dataclass(frozen=True, eq=False)
 class _WaitingUpload:
     data: bytes
-    size: tuple[int, int]
+    spec: InputSpec
     since: float
     decoded: asyncio.Future[Decoded]
 
@@ -71,8 +71,8 @@ class Decoder:
         since = list(self._decoding_since.values())
         return len(since) >= self._threads and time.monotonic() - max(since) > seconds
 
-    async def decode(self, data: bytes, size: tuple[int, int]) -> Decoded:
-        """Turn an uploaded image into the input of a model whose input ``size`` is (height, width).
+    async def decode(self, data: bytes, spec: InputSpec) -> Decoded:
+        """Turn an uploaded image into the input that ``spec`` describes.
 
         Raises:
             ImageError: See ``read_image``.
@@ -80,11 +80,11 @@ class Decoder:
         since = time.perf_counter()
         if len(data) <= SMALL_UPLOAD_BYTES:
             try:
-                source = read_image(data, size, min(math.prod(size), self._max_pixels))
+                source = read_image(data, spec, min(math.prod(spec.size), self._max_pixels))
                 return Decoded(source, 0.0, time.perf_counter() - since)
             except ImageTooLargeError:
                 pass  # only the header was read; a thread decodes the image
-        return await self._enqueue(data, size, since)
+        return await self._enqueue(data, spec, since)
 
     def close(self) -> None:
         """Let the threads stop after their current image, without waiting for them."""
@@ -95,8 +95,8 @@ class Decoder:
     # These frames refer to the image. None of them may refer to the error or to its future: such a
     # reference cycle keeps the image until the garbage collector runs, and it runs rarely.
 
-    def _enqueue(self, data: bytes, size: tuple[int, int], since: float) -> asyncio.Future[Decoded]:
-        upload = _WaitingUpload(data, size, since, asyncio.get_running_loop().create_future())
+    def _enqueue(self, data: bytes, spec: InputSpec, since: float) -> asyncio.Future[Decoded]:
+        upload = _WaitingUpload(data, spec, since, asyncio.get_running_loop().create_future())
         upload.decoded.add_done_callback(partial(self._forget, upload))
         self._waiting.append(upload)
         self._start()
@@ -152,13 +152,13 @@ class Decoder:
         if upload.decoded.done():
             return
         started = time.perf_counter()
-        result = self._read(upload.data, upload.size)
+        result = self._read(upload.data, upload.spec)
         self._done.append((upload, result, time.perf_counter() - started))
         del upload, result  # the traceback of an error keeps this frame
 
-    def _read(self, data: bytes, size: tuple[int, int]) -> ModelInput | Exception:
+    def _read(self, data: bytes, spec: InputSpec) -> ModelInput | Exception:
         try:
-            return read_image(data, size, self._max_pixels)
+            return read_image(data, spec, self._max_pixels)
         except ImageError as error:
             # The traceback and the cause refer to the image. A request with several images keeps
             # the error until its last image is done.

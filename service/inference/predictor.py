@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class Predictor:
             InferenceError: The model failed on this image.
         """
         scheduled = self.model.current()
-        decoded = await self._decoder.decode(upload, scheduled.classifier.manifest.input_size)
+        decoded = await self._decoder.decode(upload, scheduled.classifier.input_spec)
         return await self._classify(scheduled, decoded)
 
     async def predict_files(self, uploads: Sequence[bytes]) -> BatchAnswer:
@@ -130,14 +131,15 @@ class Predictor:
         """
         scheduled = self.model.current()
         manifest = scheduled.classifier.manifest
-        images = read_tensor(data, shape, manifest.input_size)
+        images = read_tensor(data, shape, scheduled.classifier.input_spec.shape)
+        image_pixels = math.prod(manifest.input_size)
         answers: list[ImageAnswer] = []
         # Queue only a few images at a time: an image of another request then waits for a few of
         # them, not for all.
         step = MAX_BATCH * self._threads
         for start in range(0, len(images), step):
             part = [
-                Decoded(ModelInput(image, image.size)) for image in images[start : start + step]
+                Decoded(ModelInput(image, image_pixels)) for image in images[start : start + step]
             ]
             answers += await asyncio.gather(*(self._classify(scheduled, each) for each in part))
         return BatchAnswer(manifest, answers)
@@ -160,9 +162,7 @@ class Predictor:
         async with limit:
             started = time.perf_counter()
             try:
-                decoded = await self._decoder.decode(
-                    upload, scheduled.classifier.manifest.input_size
-                )
+                decoded = await self._decoder.decode(upload, scheduled.classifier.input_spec)
             except ImageError as error:
                 return error
             finally:

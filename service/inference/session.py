@@ -10,6 +10,7 @@ import onnxruntime
 
 from service.bundle import Manifest
 from service.errors import BundleError, DeviceError
+from service.imaging.model_input import InputSpec
 from service.settings import Device
 
 log = logging.getLogger(__name__)
@@ -43,14 +44,16 @@ def open_session(model: bytes, device: Device) -> onnxruntime.InferenceSession:
     return _create_session(model, [CPU])
 
 
-def check_session(session: onnxruntime.InferenceSession, manifest: Manifest) -> None:
-    """Compare the inputs and outputs of ``session`` with ``manifest``.
+def check_session(
+    session: onnxruntime.InferenceSession, manifest: Manifest, input_spec: InputSpec
+) -> None:
+    """Compare the inputs and outputs of ``session`` with ``manifest`` and ``input_spec``.
 
     Raises:
         BundleError: They differ.
     """
     inputs = {each.name: (each.type, each.shape[1:]) for each in session.get_inputs()}
-    expected = {"image": ("tensor(uint8)", [*manifest.input_size])}
+    expected = {"image": ("tensor(uint8)", [*input_spec.shape])}
     if inputs != expected:
         raise BundleError(f"model.onnx has the inputs {inputs} but the manifest needs {expected}")
     outputs = {each.name: (each.type, each.shape[1:]) for each in session.get_outputs()}

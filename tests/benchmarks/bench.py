@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.bundle import read_bundle
-from service.imaging.model_input import read_image
+from service.imaging.model_input import InputSpec, read_image
 from service.machine.sizing import count_workers
 from service.settings import Settings
 from tests import golden
@@ -40,6 +40,7 @@ from tests.service.images import encode
 BUNDLE = ROOT / "models" / "convnet-tf1" / "1"
 DEFAULT = Settings().model
 SIZE = (28, 28)
+GREY = InputSpec("item-on-black", SIZE)
 BOUNDARY = "bench"
 CONNECTIONS = (1, 16, 64)
 PHOTO_WIDTHS = (400, 1600, 4000)  # and 800, the width of all other photos
@@ -271,7 +272,7 @@ class Bench:
             return lambda: self.session.run(["probabilities"], {"image": self.images[:size]})
 
         def decode(upload: bytes) -> Callable[[], object]:
-            return lambda: read_image(upload, SIZE, 10**8)
+            return lambda: read_image(upload, GREY, 10**8)
 
         def squash() -> object:
             return np.asarray(Image.open(BytesIO(jpeg)).convert("L").resize(SIZE))

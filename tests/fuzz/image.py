@@ -15,16 +15,17 @@ with atheris.instrument_imports():
 
     Image.init()  # else the module of a format is loaded with the first file, uninstrumented
     from service.errors import ImageError
-    from service.imaging.model_input import read_image
+    from service.imaging.model_input import InputSpec, read_image
 
 SIZE = (28, 28)
+GREY = InputSpec("item-on-black", SIZE)
 MAX_PIXELS = 1_000_000
 
 
 def decode(data: bytes) -> None:
     """Decode ``data`` as an image."""
     try:
-        image = read_image(data, SIZE, MAX_PIXELS).image
+        image = read_image(data, GREY, MAX_PIXELS).image
     except ImageError:
         return
     assert image.shape == SIZE

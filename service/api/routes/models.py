@@ -5,7 +5,6 @@ from fastapi import APIRouter, Request, Response
 from service.api.openapi import problem_responses, text_response
 from service.api.schemas import InputFormat, ModelDetails, Models
 from service.errors import NotReadyError, UnknownModelError
-from service.imaging.model_input import PREPROCESSING
 from service.inference.classifier import Classifier
 from service.inference.live_model import LiveModel
 
@@ -15,13 +14,14 @@ router = APIRouter(prefix="/models")
 @router.get("", summary="The models that are served", responses=problem_responses(400, 401, 503))
 async def list_models(request: Request) -> Models:
     """List the model that is served, with its classes, input and metrics."""
-    manifest = _serving(request).manifest
-    height, width = manifest.input_size
+    classifier = _serving(request)
+    manifest, spec = classifier.manifest, classifier.input_spec
+    height, width = spec.size
     details = ModelDetails(
         name=manifest.name,
         version=manifest.version,
         class_names=list(manifest.class_names),
-        input=InputFormat(height=height, width=width, preprocessing=PREPROCESSING),
+        input=InputFormat(height=height, width=width, preprocessing=spec.preprocessing),
         metrics=manifest.metrics,
     )
     return Models(models=[details])

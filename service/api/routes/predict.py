@@ -60,12 +60,13 @@ def name_model(manifest: Manifest) -> Model:
 
 def explain(source: ModelInput) -> Explanation:
     """Describe the image that the model saw, and how it was made from the upload."""
+    placed = source.placed
     return Explanation(
         image=b64encode(source.to_png()).decode(),
-        polarity="negated" if source.negated else "kept",
-        mirrored=source.mirrored,
-        background=source.background_hex,
-        item_box=source.item_box,
-        mask_quality=source.item.quality if source.item else None,
-        warnings=list(source.item.warnings) if source.item else [],
+        polarity="negated" if placed and placed.negated else "kept",
+        mirrored=bool(placed and placed.mirrored),
+        background=placed.background_hex if placed else None,
+        item_box=placed.box if placed else None,
+        mask_quality=placed.item.quality if placed else None,
+        warnings=list(placed.item.warnings) if placed else [],
     )

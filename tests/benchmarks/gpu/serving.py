@@ -12,7 +12,7 @@ from collections.abc import Callable
 import httpx2
 import numpy as np
 
-from service.imaging import read_image
+from service.imaging import InputSpec, read_image
 from service.machine.sizing import count_workers
 from service.settings import Device, Settings
 from tests import golden
@@ -69,8 +69,10 @@ def measure_ceilings() -> Report:
     png, jpeg = encode(golden.images()[0]), photo(golden.images()[0], np.random.default_rng(0))
     return {
         "HTTP alone, answers per second": http,
-        "PNG decoded": spread(lambda: read_image(png, (28, 28), 10**8)),
-        "JPEG decoded": spread(lambda: read_image(jpeg, (28, 28), 10**8)),
+        "PNG decoded": spread(lambda: read_image(png, InputSpec("item-on-black", (28, 28)), 10**8)),
+        "JPEG decoded": spread(
+            lambda: read_image(jpeg, InputSpec("item-on-black", (28, 28)), 10**8)
+        ),
     }
 
 

@@ -84,7 +84,7 @@ def test_model_without_its_distance_output_is_rejected(tmp_path: Path) -> None:
 
 
 def test_other_preprocessing_is_rejected(tmp_path: Path) -> None:
-    """A bundle for an unknown preprocessing is rejected. The error names both preprocessings."""
+    """A bundle for an unknown preprocessing is rejected. The error names all known ones."""
     folder = write_linear_bundle(tmp_path / "m", preprocessing="another").folder
-    with pytest.raises(BundleError, match=r"'another' but this service has 'item-on-black'"):
+    with pytest.raises(BundleError, match=r"'another'; this release knows item-on-black, letterb"):
         load_classifier(Settings(model=folder))

@@ -1,4 +1,4 @@
-"""From the bytes of an image to the model's input."""
+"""The rule ``item-on-black``: what a grey model sees of photos."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
-from service.imaging import read_image
+from service.imaging import InputSpec, ModelInput, read_image
 from tests.service.images import encode, fault
 
 SIZE = (28, 28)
+GREY = InputSpec("item-on-black", SIZE)
 MAX_PIXELS = 1_000_000
 ITEMS = sorted((Path(__file__).parents[2] / "data" / "fashion-mnist-sample").glob("*.png"))
 
@@ -30,7 +31,7 @@ def test_grey_image_of_the_models_size_is_taken_pixel_for_pixel(pixels: np.ndarr
         encode(Image.fromarray(pixels.astype(np.uint16) * 257)),
     )
     for data in files:
-        np.testing.assert_array_equal(read_image(data, SIZE, MAX_PIXELS).image, pixels)
+        np.testing.assert_array_equal(read_image(data, GREY, MAX_PIXELS).image, pixels)
 
 
 @given(
@@ -42,7 +43,7 @@ def test_any_image_becomes_an_input_of_the_models_size(
     pixels: np.ndarray, size: tuple[int, int]
 ) -> None:
     """For any shapes of image and model, the result is uint8 of the model's shape."""
-    image = read_image(encode(pixels), size, MAX_PIXELS).image
+    image = read_image(encode(pixels), InputSpec("item-on-black", size), MAX_PIXELS).image
     assert image.shape == size
     assert image.dtype == np.uint8
 
@@ -60,7 +61,7 @@ def test_large_jpeg_gives_the_same_input_as_its_pixels(height: int, width: int) 
     )
     jpeg = encode(boot, "JPEG", quality=95)
     whole = encode(Image.open(BytesIO(jpeg)), "PNG")
-    reduced, full = (read_image(data, SIZE, 10_000_000) for data in (jpeg, whole))
+    reduced, full = (read_image(data, GREY, 10_000_000) for data in (jpeg, whole))
     np.testing.assert_allclose(reduced.image.astype(int), full.image, atol=51)
     assert abs(reduced.image.astype(int) - full.image).mean() < 2
     assert reduced.source_pixels == full.source_pixels == height * width
@@ -71,9 +72,10 @@ def test_large_jpeg_gives_the_same_input_as_its_pixels(height: int, width: int) 
 )
 def test_item_comes_out_bright_on_black(background: int, item: int) -> None:
     """An item is negated unless it is lighter than a dark background, and fills the black input."""
-    photo = read_image(encode(disc(item, background)), SIZE, MAX_PIXELS)
-    assert photo.negated == (background > 40)
-    assert photo.image[14, 14] == (255 - item if photo.negated else item)
+    photo = read_image(encode(disc(item, background)), GREY, MAX_PIXELS)
+    assert photo.placed is not None
+    assert photo.placed.negated == (background > 40)
+    assert photo.image[14, 14] == (255 - item if photo.placed.negated else item)
     assert photo.image[0, 0] == photo.image[-1, -1] == 0
     assert photo.image[14].min() > photo.image[14, 14] / 8
     assert photo.image[:, 14].min() > photo.image[14, 14] / 8
@@ -94,9 +96,9 @@ def test_photo_shows_the_item_that_it_was_made_of(background: str) -> None:
     """
     items = [np.asarray(Image.open(path)) for path in ITEMS]
     seen = [
-        read_image(encode(photograph(item, background), "JPEG"), SIZE, MAX_PIXELS) for item in items
+        read_image(encode(photograph(item, background), "JPEG"), GREY, MAX_PIXELS) for item in items
     ]
-    assert all(photo.negated for photo in seen)
+    assert all(photo.placed and photo.placed.negated for photo in seen)
     apart = np.array(
         [
             [
@@ -120,25 +122,31 @@ def test_mirrored_photo_is_seen_the_same(background: str) -> None:
     One of the two is mirrored for that. A boot points to the left, as in the data set.
     """
     photos = [photograph(np.asarray(Image.open(path)), background) for path in ITEMS]
-    seen = [read_image(encode(photo), SIZE, MAX_PIXELS) for photo in photos]
-    mirrored = [read_image(encode(ImageOps.mirror(photo)), SIZE, MAX_PIXELS) for photo in photos]
+    seen = [read_image(encode(photo), GREY, MAX_PIXELS) for photo in photos]
+    mirrored = [read_image(encode(ImageOps.mirror(photo)), GREY, MAX_PIXELS) for photo in photos]
     apart = [
         abs(one.image.astype(int) - other.image).mean()
         for one, other in zip(seen, mirrored, strict=True)
     ]
     assert np.mean(np.array(apart) < 8) >= 0.9
     assert (
-        np.mean([one.mirrored != other.mirrored for one, other in zip(seen, mirrored, strict=True)])
+        np.mean([is_mirrored(a) != is_mirrored(b) for a, b in zip(seen, mirrored, strict=True)])
         >= 0.8
     )
     boot = Image.open(BytesIO(fault("photo.png")))
     assert [
-        read_image(encode(image), SIZE, MAX_PIXELS).mirrored
+        is_mirrored(read_image(encode(image), GREY, MAX_PIXELS))
         for image in (boot, ImageOps.mirror(boot))
     ] == [
         False,
         True,
     ]
+
+
+def is_mirrored(seen: ModelInput) -> bool:
+    """Whether the item was mirrored."""
+    assert seen.placed is not None
+    return seen.placed.mirrored
 
 
 @given(
@@ -173,7 +181,7 @@ def distance(
     size = round(photo.width * scale), round(photo.height * scale)
     other = ImageOps.expand(photo.resize(size, Image.Resampling.BICUBIC), border_pixels, background)
     first, second = (
-        read_image(data, SIZE, 10_000_000).image.astype(int)
+        read_image(data, GREY, 10_000_000).image.astype(int)
         for data in (encode(photo), encode(other, "JPEG", quality=quality))
     )
     return float(abs(first - second).mean())
@@ -186,7 +194,7 @@ def test_frame_is_not_the_background(frame: str) -> None:
     for path in ITEMS:
         photo = photograph(np.asarray(Image.open(path)), "#a0b0a0")
         plain, framed = (
-            read_image(encode(image), SIZE, MAX_PIXELS).image.astype(int)
+            read_image(encode(image), GREY, MAX_PIXELS).image.astype(int)
             for image in (photo, ImageOps.expand(photo, 20, frame))
         )
         apart.append(abs(plain - framed).mean())
@@ -210,7 +218,7 @@ def test_proportions_are_kept(height: int, width: int) -> None:
     """A bright picture keeps its proportions, and is centred on black."""
     photo = np.zeros((height, width), np.uint8)
     photo[height // 4 : height - height // 4, width // 4 : width - width // 4] = 255
-    filled = read_image(encode(photo), SIZE, MAX_PIXELS).image > 64
+    filled = read_image(encode(photo), GREY, MAX_PIXELS).image > 64
     rows, columns = filled.any(axis=1).sum(), filled.any(axis=0).sum()
     if height == width:
         assert rows == columns
