@@ -106,6 +106,10 @@ def _run(
     explain: Annotated[
         bool, Option("--explain", help="Add the image as the model saw it, and warnings.")
     ] = False,
+    model: Annotated[
+        str | None,
+        Option(help="Name of the model that answers. Without it, the service chooses one."),
+    ] = None,
     labels_from_folders: Annotated[
         bool,
         Option(
@@ -120,7 +124,9 @@ def _run(
     """
     images = find_images(paths)
     kept = read_kept_rows(output, images, resume=resume, overwrite=overwrite)
-    client = AsyncClient(url, api_key, timeout_s=timeout, retries=retries, explain=explain)
+    client = AsyncClient(
+        url, api_key, timeout_s=timeout, retries=retries, explain=explain, model=model
+    )
     summary = Summary(labels_from_folders)
     for row in kept:
         summary.add(row)
