@@ -123,7 +123,7 @@ sys.addaudithook(lambda event, _: event == "socket.bind" and signal.raise_signal
 """
     run_at_start(code, tmp_path, monkeypatch)
     process = start(
-        port=free_port(), model=linear_folder, workers=workers, device="cpu", grace_seconds=0.1
+        port=free_port(), models=linear_folder, workers=workers, device="cpu", grace_seconds=0.1
     )
     try:
         _, stderr = process.communicate(timeout=30)
@@ -168,6 +168,6 @@ def test_cuda_without_a_gpu_does_not_start() -> None:
 def test_another_classifier_is_served_without_touching_the_code(tmp_path: Path) -> None:
     """To serve a bundle with other classes and another image size, one setting is enough."""
     folder = write_linear_bundle(tmp_path / "linear").folder
-    with serving(model=folder, device="cpu") as running:
+    with serving(models=folder, device="cpu") as running:
         body = running.predict(fault("photo.png")).json()
         assert set(body["probabilities"]) == {"left", "middle", "right"}

@@ -1,7 +1,7 @@
 """``POST /predict``: classify one uploaded image."""
 
 from base64 import b64encode
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
@@ -9,7 +9,6 @@ from service.api.openapi import FILE, problem_responses, upload_body
 from service.api.schemas import Explanation, Model, Prediction, PredictionQuery
 from service.api.upload_route import UploadRoute
 from service.api.uploads import read_upload
-from service.bundle import Manifest
 from service.imaging.model_input import ModelInput
 from service.inference.predictor import ImageAnswer, Predictor
 from service.telemetry.record import Record
@@ -31,31 +30,26 @@ async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) 
     record: Record = request.state.record
     upload = await read_upload(request)
     record.upload_bytes = len(upload)
-    answer = await predictor.predict(upload)
+    answer = await predictor.predict(upload, query.model)
     record.answers.append(answer)
-    return Prediction(
-        model=name_model(answer.classification.manifest), **prediction_fields(answer, query)
-    )
+    return describe(answer, query)
 
 
-def prediction_fields(answer: ImageAnswer, query: PredictionQuery) -> dict[str, Any]:
-    """Return the fields of ``ImagePrediction`` that ``query`` asks for."""
+def describe(answer: ImageAnswer, query: PredictionQuery) -> Prediction:
+    """Return what ``query`` asks for about one image."""
     classification = answer.classification
-    return {
-        "class_id": classification.class_id,
-        "class_name": classification.class_name,
-        "probability": classification.probability,
-        "probabilities": classification.by_name(query.top_k),
-        "distance": classification.distance,
-        "in_distribution": classification.in_distribution,
-        "prediction_set": classification.prediction_set(query.coverage),
-        "explanation": explain(answer.source) if query.explain else None,
-    }
-
-
-def name_model(manifest: Manifest) -> Model:
-    """Return the name and the version of a model."""
-    return Model(name=manifest.name, version=manifest.version)
+    manifest = classification.manifest
+    return Prediction(
+        class_id=classification.class_id,
+        class_name=classification.class_name,
+        probability=classification.probability,
+        probabilities=classification.by_name(query.top_k),
+        distance=classification.distance,
+        in_distribution=classification.in_distribution,
+        prediction_set=classification.prediction_set(query.coverage),
+        explanation=explain(answer.source) if query.explain else None,
+        model=Model(name=manifest.name, version=manifest.version),
+    )
 
 
 def explain(source: ModelInput) -> Explanation:
