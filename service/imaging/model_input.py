@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.imaging.files import read_picture
+from service.imaging.heat_map import draw_heat_map
 from service.imaging.item_on_black import ITEM_ON_BLACK, REDUCED_SCALE, PlacedItem, place_item
 from service.imaging.letterbox import LETTERBOX, letterbox
 
@@ -50,9 +51,11 @@ class ModelInput:
 
     def to_png(self) -> bytes:
         """Encode the image that the model sees."""
-        buffer = BytesIO()
-        Image.fromarray(self.image).save(buffer, "PNG")
-        return buffer.getvalue()
+        return _encode(Image.fromarray(self.image))
+
+    def to_heat_map_png(self, activation: NDArray[np.float32]) -> bytes:
+        """Draw an activation map over the RGB image that the model sees; see ``draw_heat_map``."""
+        return _encode(draw_heat_map(self.image, activation))
 
 
 def read_image(data: bytes, spec: InputSpec, max_pixels: int) -> ModelInput:
@@ -68,3 +71,10 @@ def read_image(data: bytes, spec: InputSpec, max_pixels: int) -> ModelInput:
     picture = read_picture(data, max_pixels, REDUCED_SCALE * max(spec.size))
     image, placed = place_item(picture.image, spec.size)
     return ModelInput(image, picture.source_pixels, placed)
+
+
+def _encode(image: Image.Image) -> bytes:
+    buffer = BytesIO()
+    # Of a photo of 160 x 160 pixels, level 6 takes three times as long for 7 % fewer bytes.
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

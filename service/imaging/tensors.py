@@ -25,8 +25,9 @@ def read_tensor(data: bytes, shape: str | None, image_shape: tuple[int, ...]) ->
         UnreadableTensorError: ``data`` is neither of them, has another type or shape, or holds more
             than ``MAX_BATCH_IMAGES`` images.
     """
-    start, sizes = (0, _parse(shape)) if shape is not None else _read_header(data)
-    wanted = f"uint8 [N, {', '.join(map(str, image_shape))}] with N of at least 1"
+    model_shape = ",".join(map(str, image_shape))
+    start, sizes = (0, _parse(shape, model_shape)) if shape is not None else _read_header(data)
+    wanted = f"uint8 [N,{model_shape}] with N of at least 1"
     if sizes[1:] != image_shape or type(sizes[0]) is not int or sizes[0] < 1:
         raise UnreadableTensorError(f"the tensor's shape is {list(sizes)}; send {wanted}")
     if sizes[0] > MAX_BATCH_IMAGES:
@@ -40,11 +41,12 @@ def read_tensor(data: bytes, shape: str | None, image_shape: tuple[int, ...]) ->
     return np.frombuffer(data, np.uint8, offset=start).reshape(sizes)
 
 
-def _parse(shape: str) -> tuple[int, ...]:
+def _parse(shape: str, model_shape: str) -> tuple[int, ...]:
     numbers = shape.split(",") if len(shape) <= MAX_SHAPE_CHARACTERS else []
     if not all(number.strip().isdecimal() for number in numbers) or not numbers:
         raise UnreadableTensorError(
-            f"the shape {shape[:MAX_SHAPE_CHARACTERS]!r} is not a list of numbers; send N,28,28"
+            f"the shape {shape[:MAX_SHAPE_CHARACTERS]!r} is not a list of numbers; "
+            f"send N,{model_shape}"
         )
     return tuple(int(number) for number in numbers)
 

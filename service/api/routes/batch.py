@@ -1,6 +1,5 @@
 """``POST /predict/batch``: many images in one request, each with its own answer or failure."""
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -22,7 +21,7 @@ SHAPE = {
     "name": "X-Shape",
     "in": "header",
     "schema": {"type": "string"},
-    "description": "Shape of the tensor, if the body is only its pixels: N,height,width.",
+    "description": "Shape of the tensor, if the body is only its pixels, such as N,28,28.",
 }
 
 
@@ -39,9 +38,10 @@ async def predict_batch(
     """Classify up to 1024 images.
 
     Send a form with file parts named ``file``, or a tensor as ``application/octet-stream``. The
-    tensor is uint8 ``[N, height, width]`` and has the model's input size; the model uses its images
-    unchanged. Send a file that ``numpy.save`` wrote, or send the pixels alone, with their shape in
-    the header ``X-Shape``.
+    tensor has the model's input size and is uint8: ``[N, height, width]`` for a grey model, and
+    ``[N, height, width, 3]`` in RGB for a photo model. The model uses its images unchanged. Send a
+    file that ``numpy.save`` wrote, or send the pixels alone, with their shape in the header
+    ``X-Shape``.
     """
     predictor: Predictor = request.app.state.predictor
     record: Record = request.state.record
@@ -56,16 +56,13 @@ async def predict_batch(
     record.failures += batch.failures
     predictions: list[ImagePrediction | Failure] = []
     for index, item in enumerate(batch.items):
-        predictions.append(_describe(index, item, query, request.scope))
-        if query.explain:
-            # 1,000 explanations take a large part of a second; other requests run in between.
-            await asyncio.sleep(0)
+        predictions.append(await _describe(index, item, query, request.scope))
     return BatchPrediction(model=name_model(batch.manifest), predictions=predictions)
 
 
-def _describe(
+async def _describe(
     index: int, item: ImageAnswer | ImageError, query: PredictionQuery, scope: Scope
 ) -> ImagePrediction | Failure:
     if isinstance(item, ImageAnswer):
-        return ImagePrediction(**prediction_fields(item, query))
+        return ImagePrediction(**await prediction_fields(item, query))
     return Failure(index=index, problem=problem_body(scope, item))
