@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from service.imaging import item_on_black, letterbox
 from service.imaging.files import read_picture
 from service.imaging.heat_map import draw_heat_map
-from service.imaging.item_on_black import ITEM_ON_BLACK, REDUCED_SCALE, PlacedItem, place_item
-from service.imaging.letterbox import LETTERBOX, letterbox
+from service.imaging.item_on_black import ITEM_ON_BLACK, PlacedItem, place_item
+from service.imaging.letterbox import LETTERBOX, fit_into_box
 
 SUPERSEDED = {"fit-pad": ITEM_ON_BLACK}
 """Rules of older models, and the rules that replace them (docs/decisions/0004-find-the-item.md)."""
@@ -66,9 +67,9 @@ def read_image(data: bytes, spec: InputSpec, max_pixels: int) -> ModelInput:
         UnreadableImageError: The bytes are not an image of an accepted format, or are damaged.
     """
     if spec.preprocessing == LETTERBOX:
-        picture = read_picture(data, max_pixels, max(spec.size))
-        return ModelInput(letterbox(picture.image, spec.size), picture.source_pixels)
-    picture = read_picture(data, max_pixels, REDUCED_SCALE * max(spec.size))
+        picture = read_picture(data, max_pixels, round(letterbox.REDUCED_SCALE * max(spec.size)))
+        return ModelInput(fit_into_box(picture.image, spec.size), picture.source_pixels)
+    picture = read_picture(data, max_pixels, item_on_black.REDUCED_SCALE * max(spec.size))
     image, placed = place_item(picture.image, spec.size)
     return ModelInput(image, picture.source_pixels, placed)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from service.imaging import InputSpec, read_image
-from service.imaging.letterbox import BAR_GREY, letterbox
+from service.imaging.letterbox import BAR_GREY, fit_into_box
 from tests.service.images import encode
 
 SIZE = (96, 128)
@@ -30,7 +30,7 @@ def test_photo_is_as_large_as_fits_and_keeps_its_proportions(
 
     The photo is never larger than the input. Its colour is unchanged.
     """
-    boxed = letterbox(Image.new("RGB", (width, height), RED), size)
+    boxed = fit_into_box(Image.new("RGB", (width, height), RED), size)
     assert boxed.shape == (*size, 3)
     assert boxed.dtype == np.uint8
     is_photo = (boxed == RED).all(axis=2)
@@ -58,7 +58,7 @@ def test_photo_is_upright(file_format: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     seen = read_image(encode(stored, file_format, exif=exif), PHOTO, MAX_PIXELS).image
-    expected = letterbox(upright, SIZE)
+    expected = fit_into_box(upright, SIZE)
     assert abs(seen.astype(int) - expected).mean() < 1
 
 
@@ -87,7 +87,7 @@ def test_large_jpeg_looks_like_its_pixels(width: int, height: int) -> None:
     photo = Image.fromarray(blocks).resize((width, height), Image.Resampling.BICUBIC)
     jpeg = encode(photo, "JPEG", quality=95)
     seen = read_image(jpeg, PHOTO, MAX_PIXELS).image.astype(int)
-    expected = letterbox(photo, SIZE)
+    expected = fit_into_box(photo, SIZE)
     assert seen.shape == expected.shape
     assert abs(seen - expected).mean() < 2
 
