@@ -22,7 +22,7 @@ class PredictionQuery(Schema):
     top_k: Annotated[int | None, Field(ge=1)] = None
     """Return only the k most likely classes, most likely first."""
     explain: bool = False
-    """Add `explanation`: the image as the model saw it."""
+    """Add `explanation`: the image as the model saw it, and where a photo model looked."""
     coverage: Annotated[float | None, Field(gt=0, lt=1)] = None
     """Add `prediction_set`, which contains the right class with at least this probability."""
     model: str | None = None
@@ -37,16 +37,22 @@ class Model(Schema):
 
 
 class Explanation(Schema):
-    """The image as the model saw it, and how it was made from the upload.
+    """The image as the model saw it, and how it was made or where the model looked.
 
-    `background`, `item_box` and `mask_quality` are absent if the image was used unchanged.
+    `heat_map` is only for photo models, the fields after it only for grey models. `background`,
+    `item_box` and `mask_quality` are also absent if the image was used unchanged.
     """
 
     image: str
-    """The image as the model saw it: a grey PNG of the model's input size, in base64."""
-    polarity: Literal["negated", "kept"]
+    """The image as the model saw it: a PNG of the model's input size, in base64."""
+    heat_map: str | None = None
+    """Where the model saw signs of the answered class: `image` coloured from blue to yellow.
+
+    A PNG in base64. Absent if the model has no output `activations`.
+    """
+    polarity: Literal["negated", "kept"] | None = None
     """`negated` if dark and light were swapped: the model expects a bright item on black."""
-    mirrored: bool
+    mirrored: bool | None = None
     """Whether the item was mirrored, because its left half was brighter than its right half."""
     background: str | None = None
     """Colour of the background of the upload, as #rrggbb."""
@@ -54,7 +60,7 @@ class Explanation(Schema):
     """Left, top, right and bottom of the item, as fractions of the upright image's size."""
     mask_quality: float | None = None
     """How clearly the colours separate item and background, 0 to 1. At 0 no item was found."""
-    warnings: list[Literal["no item", "cut off", "cluttered", "worn"]]
+    warnings: list[Literal["no item", "cut off", "cluttered", "worn"]] | None = None
     """Reasons to doubt the answer."""
 
 

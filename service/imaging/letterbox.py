@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 LETTERBOX = "letterbox"
+# Large images are first averaged down to at least this times the model's size. On 40 detailed
+# photos at six sizes, the error of the input is then 0.3 levels (median; 95th percentile 6.5). At
+# 1.0 times it is 1.9 (11), at 2.0 times 0.0 (3.8), but an 800 x 600 JPEG takes 1.6 times as long.
+REDUCED_SCALE = 1.5
 BAR_GREY = 127  # the models' normalisation maps this value to about 0
 
 
-def letterbox(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+def fit_into_box(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Turn an upright ``image`` into uint8 ``[height, width, 3]`` of ``size`` (height, width).
 
     The image keeps its proportions, is as large as fits, and is centred; small images are

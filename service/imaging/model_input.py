@@ -15,15 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from service.imaging import item_on_black, letterbox
 from service.imaging.files import Picture, read_picture
-from service.imaging.item_on_black import (
-    ITEM_ON_BLACK,
-    REDUCED_SCALE,
-    PlacedItem,
-    is_grey,
-    place_item,
-)
-from service.imaging.letterbox import LETTERBOX, letterbox
+from service.imaging.heat_map import draw_heat_map
+from service.imaging.item_on_black import ITEM_ON_BLACK, PlacedItem, is_grey, place_item
+from service.imaging.letterbox import LETTERBOX, fit_into_box
 
 SUPERSEDED = {"fit-pad": ITEM_ON_BLACK}
 """Rules of older models, and the rules that replace them (docs/decisions/0004-find-the-item.md)."""
@@ -65,9 +61,11 @@ class ModelInput:
 
     def to_png(self) -> bytes:
         """Encode the image that the model sees."""
-        buffer = BytesIO()
-        Image.fromarray(self.image).save(buffer, "PNG")
-        return buffer.getvalue()
+        return _encode(Image.fromarray(self.image))
+
+    def to_heat_map_png(self, activation: NDArray[np.float32]) -> bytes:
+        """Draw an activation map over the RGB image that the model sees; see ``draw_heat_map``."""
+        return _encode(draw_heat_map(self.image, activation))
 
 
 def read_image(
@@ -82,14 +80,14 @@ def read_image(
         ImageTooLargeError: The header declares more than ``max_pixels``. Nothing was decoded.
         UnreadableImageError: The bytes are not an image of an accepted format, or are damaged.
     """
-    scale = REDUCED_SCALE if spec.is_grey else 1
-    sides = [scale * max(spec.size), *(max(each.size) for each in exact)]
+    scale = item_on_black.REDUCED_SCALE if spec.is_grey else letterbox.REDUCED_SCALE
+    sides = [round(scale * max(spec.size)), *(max(each.size) for each in exact)]
     picture = read_picture(data, max_pixels, max(sides))
     spec = next((each for each in exact if _is_exactly(picture, each.size)), spec)
     if spec.is_grey:
         image, placed = place_item(picture.image, spec.size)
         return ModelInput(image, spec, picture.source_pixels, placed)
-    return ModelInput(letterbox(picture.image, spec.size), spec, picture.source_pixels)
+    return ModelInput(fit_into_box(picture.image, spec.size), spec, picture.source_pixels)
 
 
 def _is_exactly(picture: Picture, size: tuple[int, int]) -> bool:
@@ -97,3 +95,10 @@ def _is_exactly(picture: Picture, size: tuple[int, int]) -> bool:
     image = picture.image
     was_reduced = picture.source_pixels != math.prod(size)
     return (image.height, image.width) == size and not was_reduced and is_grey(image)
+
+
+def _encode(image: Image.Image) -> bytes:
+    buffer = BytesIO()
+    # Of a photo of 160 x 160 pixels, level 6 takes three times as long for 7 % fewer bytes.
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

@@ -28,9 +28,9 @@ def read_tensor(
         UnreadableTensorError: ``data`` is neither of them, has another type or shape, or holds more
             than ``MAX_BATCH_IMAGES`` images.
     """
-    start, sizes = (0, _parse(shape)) if shape is not None else _read_header(data)
-    shapes = " or ".join(f"[N, {', '.join(map(str, each))}]" for each in image_shapes)
-    wanted = f"uint8 {shapes} with N of at least 1"
+    shapes = [",".join(map(str, each)) for each in image_shapes]
+    start, sizes = (0, _parse(shape, shapes[0])) if shape is not None else _read_header(data)
+    wanted = f"uint8 {' or '.join(f'[N,{each}]' for each in shapes)} with N of at least 1"
     if sizes[1:] not in image_shapes or type(sizes[0]) is not int or sizes[0] < 1:
         raise UnreadableTensorError(f"the tensor's shape is {list(sizes)}; send {wanted}")
     if sizes[0] > MAX_BATCH_IMAGES:
@@ -44,11 +44,12 @@ def read_tensor(
     return np.frombuffer(data, np.uint8, offset=start).reshape(sizes)
 
 
-def _parse(shape: str) -> tuple[int, ...]:
+def _parse(shape: str, model_shape: str) -> tuple[int, ...]:
     numbers = shape.split(",") if len(shape) <= MAX_SHAPE_CHARACTERS else []
     if not all(number.strip().isdecimal() for number in numbers) or not numbers:
         raise UnreadableTensorError(
-            f"the shape {shape[:MAX_SHAPE_CHARACTERS]!r} is not a list of numbers; send N,28,28"
+            f"the shape {shape[:MAX_SHAPE_CHARACTERS]!r} is not a list of numbers; "
+            f"send N,{model_shape}"
         )
     return tuple(int(number) for number in numbers)
 

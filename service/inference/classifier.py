@@ -14,7 +14,7 @@ from service.bundle import Bundle, newest_version, read_bundle, self_test_image
 from service.errors import BundleError, InferenceError
 from service.imaging.model_input import PREPROCESSINGS, SUPERSEDED, InputSpec
 from service.inference.classification import Classification
-from service.inference.session import CUDA, check_session, open_session
+from service.inference.session import CUDA, check_session, choose_outputs, open_session
 from service.settings import Device
 
 SELF_TEST_TOLERANCE = 0.01  # answers differ less between working devices, more on a broken one
@@ -40,21 +40,24 @@ class Classifier:
         self.input_spec = InputSpec(
             SUPERSEDED.get(preprocessing, preprocessing), bundle.manifest.input_size
         )
-        has_distance = bundle.manifest.distance_threshold is not None
-        self._outputs = ["probabilities", "distance"] if has_distance else ["probabilities"]
         self._session = open_session(bundle.model, device)
         self.providers = tuple(self._session.get_providers())
         self.device: Literal["cuda", "cpu"] = "cuda" if CUDA in self.providers else "cpu"
         check_session(self._session, bundle.manifest, self.input_spec)
+        self._outputs = choose_outputs(self._session, bundle.manifest)
         self.self_test()
         self.seconds_per_image = min(self._time_one_image() for _ in range(3))
 
     def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
         """Classify ``images``, each uint8 of ``input_spec.shape``, in one batch."""
-        outputs = self._session.run(self._outputs, {"image": np.stack(images)})
-        class_ids = outputs[0].argmax(axis=1)  # the first one if several are equal
-        probabilities, *distances = (output.tolist() for output in outputs)
-        rows = zip(probabilities, class_ids.tolist(), *distances, strict=True)
+        arrays = self._session.run(self._outputs, {"image": np.stack(images)})
+        outputs = dict(zip(self._outputs, arrays, strict=True))
+        probabilities = outputs["probabilities"]
+        class_ids = probabilities.argmax(axis=1).tolist()  # the first one if several are equal
+        none = [None] * len(images)
+        distances = outputs["distance"].tolist() if "distance" in outputs else none
+        activations = outputs.get("activations", none)
+        rows = zip(probabilities.tolist(), class_ids, distances, activations, strict=True)
         return [Classification(self.manifest, *row) for row in rows]
 
     def self_test(self) -> None:

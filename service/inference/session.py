@@ -55,7 +55,10 @@ def check_session(
     inputs = {each.name: (each.type, each.shape[1:]) for each in session.get_inputs()}
     expected = {"image": ("tensor(uint8)", [*input_spec.shape])}
     if inputs != expected:
-        raise BundleError(f"model.onnx has the inputs {inputs} but the manifest needs {expected}")
+        raise BundleError(
+            f"model.onnx has the inputs {inputs} but the manifest, with the preprocessing "
+            f"{input_spec.preprocessing}, needs {expected}"
+        )
     outputs = {each.name: (each.type, each.shape[1:]) for each in session.get_outputs()}
     classes = len(manifest.class_names)
     if outputs.get("probabilities") != ("tensor(float)", [classes]):
@@ -69,6 +72,23 @@ def check_session(
             f"model.onnx has the outputs {outputs} but the manifest has a threshold for the "
             "output distance"
         )
+    kind, shape = outputs.get("activations", ("tensor(float)", [classes, None, None]))
+    if kind != "tensor(float)" or shape[:1] != [classes] or len(shape) != 3:
+        raise BundleError(
+            f"model.onnx has the output activations {kind} {shape} but the manifest lists "
+            f"{classes} classes; it must be tensor(float) [{classes}, height, width]"
+        )
+
+
+def choose_outputs(session: onnxruntime.InferenceSession, manifest: Manifest) -> list[str]:
+    """Return the names of the outputs that the service uses, ``probabilities`` first."""
+    outputs = ["probabilities"]
+    if manifest.distance_threshold is not None:
+        outputs.append("distance")
+    # ONNX Runtime computes every output of a model, so fetching one more takes microseconds.
+    if any(each.name == "activations" for each in session.get_outputs()):
+        outputs.append("activations")
+    return outputs
 
 
 def _create_session(model: bytes, providers: list[str]) -> onnxruntime.InferenceSession:

@@ -23,6 +23,14 @@ def linear(linear_folder: Path) -> Iterator[TestClient]:
 
 
 @pytest.fixture(scope="session")
+def colours(photo_folder: Path) -> Iterator[TestClient]:
+    """Client of an application that serves the bundle of photos. The model is loaded."""
+    with TestClient(create_app(Settings(models=(photo_folder,), device="cpu"))) as client:
+        wait_until_ready(client)
+        yield client
+
+
+@pytest.fixture(scope="session")
 def shipped() -> Iterator[TestClient]:
     """Client of an application that serves the shipped model on the CPU. The model is loaded."""
     with TestClient(create_app(Settings(device="cpu"))) as client:

@@ -1,6 +1,5 @@
 """``POST /predict/batch``: many images in one request, each with its own answer or failure."""
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -20,8 +19,7 @@ SHAPE = {
     "name": "X-Shape",
     "in": "header",
     "schema": {"type": "string"},
-    "description": "Shape of the tensor, if the body is only its pixels: N,height,width or "
-    "N,height,width,3.",
+    "description": "Shape of the tensor, if the body is only its pixels, such as N,28,28.",
 }
 
 
@@ -38,9 +36,10 @@ async def predict_batch(
     """Classify up to 1024 images.
 
     Send a form with file parts named ``file``, or a tensor as ``application/octet-stream``. The
-    tensor is uint8 ``[N, height, width]``, or ``[N, height, width, 3]`` in RGB. The first model
-    with this input size answers, and uses the images unchanged. Send a file that ``numpy.save``
-    wrote, or send the pixels alone, with their shape in the header ``X-Shape``.
+    tensor has a model's input size and is uint8: ``[N, height, width]`` for a grey model, and
+    ``[N, height, width, 3]`` in RGB for a photo model. The first model with this input answers, and
+    uses the images unchanged. Send a file that ``numpy.save`` wrote, or send the pixels alone, with
+    their shape in the header ``X-Shape``.
     """
     predictor: Predictor = request.app.state.predictor
     record: Record = request.state.record
@@ -57,11 +56,8 @@ async def predict_batch(
     predictions: list[Prediction | Failure] = []
     for index, item in enumerate(batch.items):
         if isinstance(item, ImageAnswer):
-            predictions.append(describe(item, query))
+            predictions.append(await describe(item, query))
         else:
             problem = problem_body(request.scope, item)
             predictions.append(Failure(index=index, problem=problem))
-        if query.explain:
-            # 1,000 explanations take a large part of a second; other requests run in between.
-            await asyncio.sleep(0)
     return BatchPrediction(predictions=predictions)

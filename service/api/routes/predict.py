@@ -1,5 +1,6 @@
 """``POST /predict``: classify one uploaded image."""
 
+import asyncio
 from base64 import b64encode
 from typing import Annotated
 
@@ -9,7 +10,6 @@ from service.api.openapi import FILE, problem_responses, upload_body
 from service.api.schemas import Explanation, Model, Prediction, PredictionQuery
 from service.api.upload_route import UploadRoute
 from service.api.uploads import read_upload
-from service.imaging.model_input import ModelInput
 from service.inference.predictor import ImageAnswer, Predictor
 from service.telemetry.record import Record
 
@@ -32,10 +32,10 @@ async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) 
     record.upload_bytes = len(upload)
     answer = await predictor.predict(upload, query.model)
     record.answers.append(answer)
-    return describe(answer, query)
+    return await describe(answer, query)
 
 
-def describe(answer: ImageAnswer, query: PredictionQuery) -> Prediction:
+async def describe(answer: ImageAnswer, query: PredictionQuery) -> Prediction:
     """Return what ``query`` asks for about one image."""
     classification = answer.classification
     manifest = classification.manifest
@@ -47,16 +47,25 @@ def describe(answer: ImageAnswer, query: PredictionQuery) -> Prediction:
         distance=classification.distance,
         in_distribution=classification.in_distribution,
         prediction_set=classification.prediction_set(query.coverage),
-        explanation=explain(answer.source) if query.explain else None,
+        # Encoding two pictures takes milliseconds: the event loop answers other requests meanwhile.
+        explanation=await asyncio.to_thread(explain, answer) if query.explain else None,
         model=Model(name=manifest.name, version=manifest.version),
     )
 
 
-def explain(source: ModelInput) -> Explanation:
-    """Describe the image that the model saw, and how it was made from the upload."""
+def explain(answer: ImageAnswer) -> Explanation:
+    """Show the image that the model saw, and how it was made or where the model looked."""
+    source = answer.source
+    image = b64encode(source.to_png()).decode()
+    if source.image.ndim == 3:
+        activations = answer.classification.activations
+        if activations is None:
+            return Explanation(image=image)
+        heat_map = source.to_heat_map_png(activations[answer.classification.class_id])
+        return Explanation(image=image, heat_map=b64encode(heat_map).decode())
     placed = source.placed
     return Explanation(
-        image=b64encode(source.to_png()).decode(),
+        image=image,
         polarity="negated" if placed and placed.negated else "kept",
         mirrored=bool(placed and placed.mirrored),
         background=placed.background_hex if placed else None,
