@@ -12,6 +12,7 @@ from PIL.ExifTags import Base
 from service.errors import ImageTooLargeError, UnreadableImageError
 from service.imaging.heif import name_heif, screen_heif
 from service.imaging.screening import screen
+from service.imaging.transparency import choose_background
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF")
 """What every browser shows, by Pillow's names. With pillow-heif, ``HEIF`` is read as well."""
@@ -55,7 +56,9 @@ class Picture:
 
 
 def read_picture(data: bytes, max_pixels: int, shortest: int | None = None) -> Picture:
-    """Read the first frame of an image file: upright, and flattened over white.
+    """Read the first frame of an image file: upright, and without transparency.
+
+    Transparent parts become white, or dark grey if the visible part is nearly white.
 
     With ``shortest``, a large picture is averaged down until its shorter edge is between
     ``shortest`` and twice ``shortest``, which takes less time and memory.
@@ -214,4 +217,5 @@ def _flatten(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image if image.mode == "L" else image.convert("RGB")
     rgba = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    background = Image.new("RGBA", rgba.size, choose_background(rgba))
+    return Image.alpha_composite(background, rgba).convert("RGB")

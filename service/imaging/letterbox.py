@@ -26,7 +26,7 @@ def fit_into_box(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]
     height, width = size
     scale = min(width / image.width, height / image.height)
     inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    fitted = image.convert("RGB").resize(inner, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    fitted = image.resize(inner, Image.Resampling.BILINEAR, reducing_gap=2.0).convert("RGB")
     boxed = np.full((height, width, 3), BAR_GREY, np.uint8)
     top, left = (height - inner[1]) // 2, (width - inner[0]) // 2
     boxed[top : top + inner[1], left : left + inner[0]] = np.asarray(fitted)
