@@ -21,7 +21,7 @@ from service.bundle import MODEL_FILE
 from service.server.assignment import METRICS_VARIABLE, Assignment
 from tests.e2e.server import ROOT, Server, free_port, serving, set_at_start, start
 from tests.e2e.test_limits import SLOW_IMAGE, metric, wait_until
-from tests.service.bundles import write_linear_bundle
+from tests.service.bundles import write_linear_bundle, write_photo_bundle
 from tests.service.images import encode, noise
 
 IMAGE = encode(noise(20, 30))
@@ -189,6 +189,71 @@ def test_new_version_is_swapped_in_without_a_failed_request(tmp_path: Path, work
             for client in clients:
                 client.result()
         assert set(statuses) == {200}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_swap_of_one_model_leaves_the_other_alone(tmp_path: Path, workers: int) -> None:
+    """Under load, a new version of the photo model takes over; no request of either model fails."""
+    write_linear_bundle(tmp_path / "linear" / "1")
+    write_photo_bundle(tmp_path / "colours" / "1")
+    models = f"{tmp_path / 'linear'},{tmp_path / 'colours'}"
+    uploads = [IMAGE, encode(noise(90, 90))]
+    answers: list[tuple[bytes, dict[str, str]]] = []
+    with serving(
+        models=models, workers=workers, device="cpu", check_interval_seconds=0.2
+    ) as server:
+        stop = False
+
+        def send_uploads() -> None:
+            while not stop:
+                for upload in uploads:
+                    response = server.predict(upload)
+                    assert response.status_code == 200, response.text
+                    answers.append((upload, response.json()["model"]))
+
+        with ThreadPoolExecutor(3) as threads:
+            clients = [threads.submit(send_uploads) for _ in range(3)]
+            new = write_photo_bundle(tmp_path / "new", version="2").folder
+            shutil.move(new, tmp_path / "colours" / "2")
+            labels = 'device="cpu",name="colours",provider="CPUExecutionProvider"'
+            info = f'service_model_info{{{labels},version="2"}}'
+            wait_until(lambda: metric(server, info) == 1)
+            wait_until(lambda: server.read_log().count("colours version 2 serves") == workers)
+            answers.clear()
+            wait_until(lambda: len(answers) > 20)
+            stop = True
+            for client in clients:
+                client.result()
+        assert server.read_log().count("model linear version 1 serves") == workers
+        health = server.get("/health").json()
+        assert [model["version"] for model in health["models"]] == ["1", "2"]
+    grey, photos = ([m for u, m in answers if u == upload] for upload in uploads)
+    assert {model["version"] for model in grey} == {"1"}
+    assert {model["name"] for model in grey} == {"linear"}
+    assert {model["version"] for model in photos} == {"2"}
+
+
+def test_hangup_reloads_every_model(tmp_path: Path) -> None:
+    """On SIGHUP, every worker reads the folders of all models again."""
+    for write, name in ((write_linear_bundle, "linear"), (write_photo_bundle, "colours")):
+        write(tmp_path / name, version="1")
+    models = f"{tmp_path / 'linear'},{tmp_path / 'colours'}"
+    with serving(models=models, workers=2, device="cpu") as server:
+        for write, name in ((write_linear_bundle, "linear"), (write_photo_bundle, "colours")):
+            shutil.rmtree(tmp_path / name)
+            write(tmp_path / name, version="1.1")
+        os.kill(server.process.pid, signal.SIGHUP)
+        wait_until(lambda: server.read_log().count("linear version 1.1 serves") == 2)
+        wait_until(lambda: server.read_log().count("colours version 1.1 serves") == 2)
+
+
+def test_former_name_of_the_setting_is_explained() -> None:
+    """SERVICE_MODEL is not ignored: one line says what to set instead, and the exit code is 2."""
+    process = start(model="models/resnet-8/3")
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert stderr.count("\n") == 1
+    assert "set SERVICE_MODELS=models/resnet-8/3" in stderr
 
 
 def reported_models(server: Server) -> dict[str, int]:
