@@ -34,9 +34,9 @@ def several(photo_folder: Path) -> Iterator[TestClient]:
         yield client
 
 
-def who(client: TestClient, upload: bytes, **query: object) -> str:
+def who(client: TestClient, upload: bytes, **query: str) -> str:
     """Upload an image; return the name of the model that answers."""
-    response = post(client, upload, **query)
+    response = post(client, upload, "image/png", **query)
     assert response.status_code == 200, response.text
     name: str = response.json()["model"]["name"]
     return name

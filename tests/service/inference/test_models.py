@@ -131,8 +131,7 @@ def test_model_that_fails_does_not_touch_the_other(
         broken.set()
         failing = asyncio.create_task(versions(models))
         await asyncio.to_thread(loading.wait, 30)
-        assert models.status == "failed"
-        assert [model.status for model in models] == ["ready", "failed"]
+        assert [models.status, *(model.status for model in models)] == ["failed", "ready", "failed"]
         with pytest.raises(NotReadyError, match="colours is failed"):
             models.route()
         route = models.route("linear")

@@ -102,6 +102,25 @@ def test_corrupt_bundle_cannot_run(tmp_path: Path) -> None:
     assert found["limits"].startswith("ok")
 
 
+def test_every_model_is_checked(linear_folder: Path, photo_folder: Path) -> None:
+    """Each model has a line for its bundle and one for its session."""
+    page, can_run = doctor(Settings(models=(linear_folder, photo_folder), device="cpu"))
+    assert can_run
+    assert "linear version 1, 3 classes" in page
+    assert "colours version 1, 3 classes" in page
+    assert "linear: self-test passed" in page
+    assert "colours: self-test passed" in page
+
+
+def test_two_models_of_one_name_cannot_run(tmp_path: Path, linear_folder: Path) -> None:
+    """Two models of the same name fail the check; the line names both folders."""
+    other = write_linear_bundle(tmp_path / "other", version="2").folder
+    page, can_run = doctor(Settings(models=(linear_folder, other), device="cpu"))
+    assert not can_run
+    assert f"{linear_folder} and {other} both hold a model called linear" in page
+    assert "remove one of the folders from SERVICE_MODELS" in page
+
+
 def test_two_packages_of_onnxruntime_are_found(tmp_path: Path, linear_folder: Path) -> None:
     """Two packages that install the module onnxruntime are a failure; the remedy is a command."""
     write_machine(
