@@ -54,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
         prog="python -m service", description="Classify clothing images over HTTP."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("serve", help="serve the model in the folder SERVICE_MODEL")
+    commands.add_parser("serve", help="serve the models in the folders SERVICE_MODELS")
     commands.add_parser(
         "health",
         help="print the running service's health and exit with 0 if the service is ready; "

@@ -116,11 +116,13 @@ def check_name(name: str) -> None:
         )
 
 
-def self_test_image(size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Draw a striped disc, uint8 ``[height, width]``, with the given ``size`` (height, width)."""
-    rows, columns = np.indices(size)
-    disc = np.hypot(rows / size[0] - 0.5, columns / size[1] - 0.5) < 0.4
-    return np.where(disc, 55 + (rows * 40 + columns * 9) % 200, 0).astype(np.uint8)
+def self_test_image(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Draw a grey striped disc, uint8 ``[height, width]`` or ``[height, width, channels]``."""
+    height, width, *channels = shape
+    rows, columns = np.indices((height, width))
+    disc = np.hypot(rows / height - 0.5, columns / width - 0.5) < 0.4
+    image = np.where(disc, 55 + (rows * 40 + columns * 9) % 200, 0).astype(np.uint8)
+    return np.stack([image] * channels[0], axis=-1) if channels else image
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,13 @@ RootPath = Annotated[
 # Pillow warns about an image with more pixels than this, and rejects more than twice as many.
 PILLOW_MAX_PIXELS = 89_478_485
 
+MODELS = Path(__file__).parents[1] / "models"
+
+
+def _reject_renamed(value: str | None) -> None:
+    if value:
+        raise ValueError(f"this setting is now SERVICE_MODELS; set SERVICE_MODELS={value}")
+
 
 class Settings(BaseSettings):
     """Every setting of the service.
@@ -73,13 +80,18 @@ class Settings(BaseSettings):
             "request or keep it. Unset: no path."
         ),
     ] = ""
-    model: Annotated[
-        Path,
+    models: Annotated[
+        tuple[Path, ...],
+        *Listed,
         Field(
-            description="Folder of a model bundle (`models/NAME/VERSION`), or of its versions "
-            "(`models/NAME`): the newest version is served."
+            min_length=1,
+            description="Folders of model bundles (`models/NAME/VERSION`), or of their versions "
+            "(`models/NAME`): the newest version is served. Separated by commas. Of models that "
+            "take the same kind of image, the first one answers.",
         ),
-    ] = Path(__file__).parents[1] / "models" / "resnet-8-photos" / "1"
+    ] = (MODELS / "resnet-8-photos", MODELS / "resnet-8")
+    # The former name of `models`. Without this field, pydantic would ignore the variable.
+    model: Annotated[None, BeforeValidator(_reject_renamed)] = None
     device: Annotated[
         Device,
         Field(

@@ -22,9 +22,11 @@ class PredictionQuery(Schema):
     top_k: Annotated[int | None, Field(ge=1)] = None
     """Return only the k most likely classes, most likely first."""
     explain: bool = False
-    """Add `explanation`: the image as the model saw it."""
+    """Add `explanation`: the image as the model saw it, and where a photo model looked."""
     coverage: Annotated[float | None, Field(gt=0, lt=1)] = None
     """Add `prediction_set`, which contains the right class with at least this probability."""
+    model: str | None = None
+    """Name of the model that answers. If it is absent, the image decides."""
 
 
 class Model(Schema):
@@ -35,16 +37,22 @@ class Model(Schema):
 
 
 class Explanation(Schema):
-    """The image as the model saw it, and how it was made from the upload.
+    """The image as the model saw it, and how it was made or where the model looked.
 
-    `background`, `item_box` and `mask_quality` are absent if the image was used unchanged.
+    `heat_map` is only for photo models, the fields after it only for grey models. `background`,
+    `item_box` and `mask_quality` are also absent if the image was used unchanged.
     """
 
     image: str
-    """The image as the model saw it: a grey PNG of the model's input size, in base64."""
-    polarity: Literal["negated", "kept"]
+    """The image as the model saw it: a PNG of the model's input size, in base64."""
+    heat_map: str | None = None
+    """Where the model saw signs of the answered class: `image` coloured from blue to yellow.
+
+    A PNG in base64. Absent if the model has no output `activations`.
+    """
+    polarity: Literal["negated", "kept"] | None = None
     """`negated` if dark and light were swapped: the model expects a bright item on black."""
-    mirrored: bool
+    mirrored: bool | None = None
     """Whether the item was mirrored, because its left half was brighter than its right half."""
     background: str | None = None
     """Colour of the background of the upload, as #rrggbb."""
@@ -52,12 +60,24 @@ class Explanation(Schema):
     """Left, top, right and bottom of the item, as fractions of the upright image's size."""
     mask_quality: float | None = None
     """How clearly the colours separate item and background, 0 to 1. At 0 no item was found."""
-    warnings: list[Literal["no item", "cut off", "cluttered", "worn"]]
+    warnings: list[Literal["no item", "cut off", "cluttered", "worn"]] | None = None
     """Reasons to doubt the answer."""
 
 
-class ImagePrediction(Schema):
+class Prediction(Schema):
     """The answer for one image. The probabilities of all classes sum to 1."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "class_id": 9,
+                "class_name": "Ankle boot",
+                "probability": 0.997,
+                "probabilities": {"Ankle boot": 0.997, "Sneaker": 0.003},
+                "model": {"name": "resnet-8-photos", "version": "1"},
+            }
+        }
+    )
 
     class_id: int
     """Index of the most likely class."""
@@ -78,24 +98,8 @@ class ImagePrediction(Schema):
     """Whether `distance` is small enough for an image of the model's classes."""
     prediction_set: list[str] | None = None
     """Only with `coverage`. Most likely class first; empty if no class is likely enough."""
-
-
-class Prediction(ImagePrediction):
-    """The answer to an upload of one image."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "class_id": 9,
-                "class_name": "Ankle boot",
-                "probability": 0.997,
-                "probabilities": {"Ankle boot": 0.997, "Sneaker": 0.003},
-                "model": {"name": "resnet-8-photos", "version": "1"},
-            }
-        }
-    )
-
     model: Model
+    """The model that answered."""
 
 
 class Problem(Schema):
@@ -122,8 +126,7 @@ class Failure(Schema):
 class BatchPrediction(Schema):
     """The answer to a batch: a prediction or a failure for each image, in the order sent."""
 
-    model: Model
-    predictions: list[ImagePrediction | Failure]
+    predictions: list[Prediction | Failure]
 
 
 class InputFormat(Schema):
@@ -153,16 +156,27 @@ class Models(Schema):
     models: list[ModelDetails]
 
 
-class Health(Schema):
-    """Whether the service accepts uploads, and what it runs on."""
+class ModelHealth(Schema):
+    """Whether a model is ready, and what it runs on."""
 
+    name: str
+    """Name of the model; of its folder until the model is loaded."""
+    version: str | None = None
+    """Null while the model is not loaded."""
     status: Literal["starting", "ready", "draining", "failed"]
-    model: Model | None = None
-    """Null while no model is loaded."""
     device: Literal["cuda", "cpu"] | None = None
-    """Where inference runs; null while no model is loaded."""
+    """Where inference runs; null while the model is not loaded."""
     providers: list[str]
     """ONNX Runtime's execution providers, as the session reports them."""
+
+
+class Health(Schema):
+    """Whether the service accepts uploads, and what its models run on."""
+
+    status: Literal["starting", "ready", "draining", "failed"]
+    """`ready` if every model is ready."""
+    models: list[ModelHealth]
+    """In the order of `SERVICE_MODELS`."""
     uptime_seconds: float
     """Seconds since this process started."""
 

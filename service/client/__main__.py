@@ -121,6 +121,10 @@ def _run(
     explain: Annotated[
         bool, Option("--explain", help="Add the image as the model saw it, and warnings.")
     ] = False,
+    model: Annotated[
+        str | None,
+        Option(help="Name of the model that answers. Without it, the service chooses one."),
+    ] = None,
     labels_from_folders: Annotated[
         bool,
         Option(
@@ -145,7 +149,9 @@ def _run(
     found = find_images(paths)
     images = found.images
     kept = read_kept_rows(output, images, resume=resume, overwrite=overwrite)
-    client = AsyncClient(url, api_key, timeout_s=timeout, retries=retries, explain=explain)
+    client = AsyncClient(
+        url, api_key, timeout_s=timeout, retries=retries, explain=explain, model=model
+    )
     summary = Summary(labels_from_folders)
     kept = [row.labelled() for row in kept] if labels_from_folders else kept
     for row in kept:

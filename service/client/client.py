@@ -63,6 +63,7 @@ class _Caller:
     retries: int = 5
     backoff_s: float = 0.5
     explain: bool = False
+    model: str | None = None
 
     def _connection(
         self, transport: type[httpx2.HTTPTransport] | type[httpx2.AsyncHTTPTransport]
@@ -85,8 +86,13 @@ class _Caller:
             # The wait for a free connection has no limit: the server does not cause it.
             "timeout": httpx2.Timeout(self.timeout_s, pool=None),
             "transport": way,
-            "params": {"explain": "true"} if self.explain else {},
+            "params": self._query,
         }
+
+    @property
+    def _query(self) -> dict[str, str]:
+        explain = {"explain": "true"} if self.explain else {}
+        return explain if self.model is None else explain | {"model": self.model}
 
     @property
     def _retry_policy(self) -> dict[str, Any]:
@@ -121,7 +127,8 @@ class Client(_Caller):
     ``retries`` times after a failed connection, a timeout, or a 429, 502, 503 or 504. It waits as
     long as Retry-After asks, and gives up if Retry-After is more than five minutes. Without
     Retry-After it waits ``backoff_s`` seconds, doubled at each retry, plus jitter, but at most 30
-    seconds. ``explain=True`` asks for ``Prediction.explanation``: what the model saw.
+    seconds. ``explain=True`` asks for ``Prediction.explanation``: what the model saw. ``model`` is
+    the name of the model that answers; without it, the service chooses one for each image.
 
     Raises:
         UsageError: The URL, the API key or a proxy that the environment names cannot be used.

@@ -16,6 +16,7 @@ from service.imaging.heif import screen_heif
 from service.imaging.jpeg import CUT_OFF, strip_jpeg
 from service.imaging.png import drop_checksum, strip_png
 from service.imaging.stripped import Stripped
+from service.imaging.transparency import choose_background
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF")
 """What every browser shows, by Pillow's names. With pillow-heif, ``HEIF`` is read as well."""
@@ -43,7 +44,9 @@ class Picture:
 
 
 def read_picture(data: bytes, max_pixels: int, shortest: int | None = None) -> Picture:
-    """Read the first frame of an image file: upright, and flattened over white.
+    """Read the first frame of an image file: upright, and without transparency.
+
+    Transparent parts become white, or dark grey if the visible part is nearly white.
 
     With ``shortest``, a large picture is averaged down until its shorter edge is between
     ``shortest`` and twice ``shortest``, which takes less time and memory.
@@ -222,4 +225,5 @@ def _flatten(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image if image.mode == "L" else image.convert("RGB")
     rgba = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    background = Image.new("RGBA", rgba.size, choose_background(rgba))
+    return Image.alpha_composite(background, rgba).convert("RGB")

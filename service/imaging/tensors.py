@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
@@ -15,19 +16,22 @@ MAX_BATCH_IMAGES = 1024  # of a request, because later requests wait for all of 
 MAX_SHAPE_CHARACTERS = 50
 
 
-def read_tensor(data: bytes, shape: str | None, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return the images in ``data``, uint8 ``[N, height, width]``, for a model's ``size``.
+def read_tensor(
+    data: bytes, shape: str | None, image_shapes: Sequence[tuple[int, ...]]
+) -> NDArray[np.uint8]:
+    """Return the images in ``data``: uint8 ``[N, ...]``, each of one of ``image_shapes``.
 
-    ``data`` is a file in NumPy's format (.npy). With a ``shape`` "N,height,width" it is the pixels
-    alone.
+    ``data`` is a file in NumPy's format (.npy). With a ``shape``, such as "N,height,width", it is
+    the pixels alone.
 
     Raises:
         UnreadableTensorError: ``data`` is neither of them, has another type or shape, or holds more
             than ``MAX_BATCH_IMAGES`` images.
     """
-    start, sizes = (0, _parse(shape)) if shape is not None else _read_header(data)
-    wanted = f"uint8 [N, {size[0]}, {size[1]}] with N of at least 1"
-    if len(sizes) != 3 or sizes[1:] != size or type(sizes[0]) is not int or sizes[0] < 1:
+    shapes = [",".join(map(str, each)) for each in image_shapes]
+    start, sizes = (0, _parse(shape, shapes[0])) if shape is not None else _read_header(data)
+    wanted = f"uint8 {' or '.join(f'[N,{each}]' for each in shapes)} with N of at least 1"
+    if sizes[1:] not in image_shapes or type(sizes[0]) is not int or sizes[0] < 1:
         raise UnreadableTensorError(f"the tensor's shape is {list(sizes)}; send {wanted}")
     if sizes[0] > MAX_BATCH_IMAGES:
         raise UnreadableTensorError(
@@ -40,11 +44,12 @@ def read_tensor(data: bytes, shape: str | None, size: tuple[int, int]) -> NDArra
     return np.frombuffer(data, np.uint8, offset=start).reshape(sizes)
 
 
-def _parse(shape: str) -> tuple[int, ...]:
+def _parse(shape: str, model_shape: str) -> tuple[int, ...]:
     numbers = shape.split(",") if len(shape) <= MAX_SHAPE_CHARACTERS else []
     if not all(number.strip().isdecimal() for number in numbers) or not numbers:
         raise UnreadableTensorError(
-            f"the shape {shape[:MAX_SHAPE_CHARACTERS]!r} is not a list of numbers; send N,28,28"
+            f"the shape {shape[:MAX_SHAPE_CHARACTERS]!r} is not a list of numbers; "
+            f"send N,{model_shape}"
         )
     return tuple(int(number) for number in numbers)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.bundle import Manifest
 from service.errors import InvalidParameterError
 
@@ -15,16 +18,19 @@ class Classification:
 
     ``probabilities`` has the order of the manifest's ``class_names``. ``class_id`` is the index of
     the most likely class. ``distance`` is a score: a lower value is closer to the classes, and it
-    can be negative. It is None if the model has no such output.
+    can be negative. ``activations``, float32 ``[classes, height, width]``, say where in the image
+    the model saw signs of each class. Both are None if the model has no such output.
     """
 
     # Python numbers, not NumPy arrays: many NumPy calls release the GIL, and the event loop
-    # would then wait for the other threads before it gets the GIL back.
+    # would then wait for the other threads before it gets the GIL back. The activations are an
+    # array: only ``explain`` reads them, and a view of an array keeps the GIL.
 
     manifest: Manifest
     probabilities: Sequence[float]
     class_id: int
     distance: float | None = None
+    activations: NDArray[np.float32] | None = None
 
     @property
     def in_distribution(self) -> bool | None:
@@ -56,7 +62,8 @@ class Classification:
             return dict(pairs)
         if not 1 <= top_k <= len(pairs):
             raise InvalidParameterError(
-                f"top_k={top_k}: the model has {len(pairs)} classes; send 1 to {len(pairs)}"
+                f"top_k={top_k}: the model {self.manifest.name} has {len(pairs)} classes; "
+                f"send 1 to {len(pairs)}"
             )
         return dict(sorted(pairs, key=lambda pair: -pair[1])[:top_k])
 
@@ -80,7 +87,8 @@ class Classification:
         low, high = sets.coverages[0], sets.coverages[-1]
         if not low <= coverage <= high:
             raise InvalidParameterError(
-                f"coverage={coverage:g} is outside this model's range ({low:g} to {high:g})"
+                f"coverage={coverage:g} is outside the range of the model {self.manifest.name} "
+                f"({low:g} to {high:g})"
             )
         row = next(row for row, calibrated in enumerate(sets.coverages) if calibrated >= coverage)
         minima = dict(zip(self.manifest.class_names, sets.minimum_probabilities[row], strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 
 from service.bundle import Bundle, newest_version, read_bundle, self_test_image
 from service.errors import BundleError, InferenceError
-from service.imaging.model_input import PREPROCESSING, SUPERSEDED
+from service.imaging.model_input import PREPROCESSINGS, SUPERSEDED, InputSpec
 from service.inference.classification import Classification
-from service.inference.session import CUDA, check_session, open_session
-from service.settings import Device, Settings
+from service.inference.session import CUDA, check_session, choose_outputs, open_session
+from service.settings import Device
 
 SELF_TEST_TOLERANCE = 0.01  # answers differ less between working devices, more on a broken one
 
@@ -35,21 +36,28 @@ class Classifier:
         """
         self.manifest = bundle.manifest
         self.card = bundle.card
-        has_distance = bundle.manifest.distance_threshold is not None
-        self._outputs = ["probabilities", "distance"] if has_distance else ["probabilities"]
+        preprocessing = bundle.manifest.preprocessing
+        self.input_spec = InputSpec(
+            SUPERSEDED.get(preprocessing, preprocessing), bundle.manifest.input_size
+        )
         self._session = open_session(bundle.model, device)
         self.providers = tuple(self._session.get_providers())
         self.device: Literal["cuda", "cpu"] = "cuda" if CUDA in self.providers else "cpu"
-        check_session(self._session, bundle.manifest)
+        check_session(self._session, bundle.manifest, self.input_spec)
+        self._outputs = choose_outputs(self._session, bundle.manifest)
         self.self_test()
         self.seconds_per_image = min(self._time_one_image() for _ in range(3))
 
     def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
-        """Classify ``images``, each uint8 ``[height, width]``, in one batch."""
-        outputs = self._session.run(self._outputs, {"image": np.stack(images)})
-        class_ids = outputs[0].argmax(axis=1)  # the first one if several are equal
-        probabilities, *distances = (output.tolist() for output in outputs)
-        rows = zip(probabilities, class_ids.tolist(), *distances, strict=True)
+        """Classify ``images``, each uint8 of ``input_spec.shape``, in one batch."""
+        arrays = self._session.run(self._outputs, {"image": np.stack(images)})
+        outputs = dict(zip(self._outputs, arrays, strict=True))
+        probabilities = outputs["probabilities"]
+        class_ids = probabilities.argmax(axis=1).tolist()  # the first one if several are equal
+        none = [None] * len(images)
+        distances = outputs["distance"].tolist() if "distance" in outputs else none
+        activations = outputs.get("activations", none)
+        rows = zip(probabilities.tolist(), class_ids, distances, activations, strict=True)
         return [Classification(self.manifest, *row) for row in rows]
 
     def self_test(self) -> None:
@@ -59,7 +67,7 @@ class Classifier:
             InferenceError: The session fails, or the answers differ by more than
                 ``SELF_TEST_TOLERANCE``.
         """
-        image = self_test_image(self.manifest.input_size)
+        image = self_test_image(self.input_spec.shape)
         try:
             answer = np.array(self.classify([image])[0].probabilities)
         except Exception as error:  # ONNX Runtime's exceptions have no narrower base class
@@ -72,23 +80,24 @@ class Classifier:
             )
 
     def _time_one_image(self) -> float:
-        image = self_test_image(self.manifest.input_size)
+        image = self_test_image(self.input_spec.shape)
         started = time.perf_counter()
         self.classify([image])
         return time.perf_counter() - started
 
 
-def load_classifier(settings: Settings) -> Classifier:
-    """Load the newest version of the model in the folder ``settings.model``.
+def load_classifier(folder: Path, device: Device) -> Classifier:
+    """Load the newest version of the model in ``folder``.
 
     Raises:
         BundleError, DeviceError, InferenceError: See ``Classifier``.
         BundleError: This service does not have the preprocessing that the bundle needs.
     """
-    bundle = read_bundle(newest_version(settings.model))
-    if bundle.manifest.preprocessing not in {PREPROCESSING, *SUPERSEDED}:
+    bundle = read_bundle(newest_version(folder))
+    if bundle.manifest.preprocessing not in PREPROCESSINGS:
         raise BundleError(
-            f"{bundle.folder} needs the preprocessing {bundle.manifest.preprocessing!r} but this "
-            f"service has {PREPROCESSING!r}; serve it with the release that exported it"
+            f"{bundle.folder} needs the preprocessing {bundle.manifest.preprocessing!r}; this "
+            f"release knows {', '.join(PREPROCESSINGS)}; serve the model with the release that "
+            "exported it"
         )
-    return Classifier(bundle, settings.device)
+    return Classifier(bundle, device)

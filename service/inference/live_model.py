@@ -1,4 +1,4 @@
-"""The model that serves: load it, test it, swap in newer versions, recover from failures."""
+"""A model that serves: load it, test it, swap in newer versions, recover from failures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -20,7 +19,6 @@ from service.inference.batching import Batched
 from service.inference.classification import Classification
 from service.inference.classifier import Classifier
 from service.inference.scheduling import ScheduledClassifier
-from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -32,29 +30,33 @@ SELF_TEST_TIMEOUT_SECONDS = 30  # a device that hangs raises no error
 class LiveModel:
     """Keeps one model in service: swaps in newer versions and replaces a classifier that fails.
 
-    ``load`` returns a classifier of the newest version. It is called at the start, for each newer
-    version, and once after each failed self-test. ``give_up`` calls ``on_failure``.
+    ``folder`` is a bundle, or holds the versions of one. ``load`` returns a classifier of the
+    newest version. It is called at the start, for each newer version, and once after each failed
+    self-test. ``schedule`` puts a classifier behind a batcher. ``on_failure`` is called if no
+    classifier can be loaded.
     """
 
     def __init__(
         self,
-        settings: Settings,
+        folder: Path,
         load: Callable[[], Classifier],
+        schedule: Callable[[Classifier], ScheduledClassifier],
         on_failure: Callable[[], None] = lambda: None,
         *,
-        threads: int,
+        check_interval_seconds: float,
     ) -> None:
-        self._settings = settings
+        self.name = _name_folder(folder)
+        self.folder = folder
         self._load = load
+        self._schedule = schedule
         self._on_failure = on_failure
+        self._check_interval_seconds = check_interval_seconds
         self._draining = False
         self._failed = False
         self._serving: ScheduledClassifier | None = None
         self._last_success = 0.0
         self._swap_lock = asyncio.Lock()
         self._recoveries: set[asyncio.Task[None]] = set()  # asyncio keeps only weak references
-        self._threads = threads
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="infer")
 
     @property
     def status(self) -> Status:
@@ -82,15 +84,13 @@ class LiveModel:
             NotReadyError: No classifier serves.
         """
         if self._serving is None:
-            raise NotReadyError(
-                f"the service is {self.status} and takes no uploads now; try again later"
-            )
+            raise NotReadyError(f"the model {self.name} is {self.status}; try again later")
         return self._serving
 
     async def classify(
         self, scheduled: ScheduledClassifier, image: NDArray[np.uint8]
     ) -> Batched[Classification]:
-        """Classify ``image``, uint8 ``[height, width]``, with a classifier that ``current`` gave.
+        """Classify ``image``, a model input, with a classifier that ``current`` gave.
 
         Raises:
             InferenceError: The classifier failed on this image. Before this error is raised, the
@@ -125,8 +125,9 @@ class LiveModel:
                 classifier = await asyncio.to_thread(self._load)
             except Exception as error:  # whatever the error is, the current version can still serve
                 log.error(
-                    "the new model is rejected, the current model keeps serving; "
+                    "model %s: the new version is rejected, the current version keeps serving; "
                     "the new one is tried again when its files change: %s",
+                    self.name,
                     error,
                 )
                 return False
@@ -145,7 +146,11 @@ class LiveModel:
                 async with asyncio.timeout(SELF_TEST_TIMEOUT_SECONDS):
                     await asyncio.to_thread(classifier.self_test)
             except (ServiceError, TimeoutError) as error:
-                log.error("the self-test failed, the model is loaded again: %r", error)
+                log.error(
+                    "model %s: the self-test failed, the model is loaded again: %r",
+                    self.name,
+                    error,
+                )
                 self._serving = None
                 self._failed = True
                 await self._replace()
@@ -159,8 +164,8 @@ class LiveModel:
         files have changed: it may have been copied meanwhile. A classifier that has answered
         nothing since the last check runs its self-test.
         """
-        interval = self._settings.check_interval_seconds
-        newest = self._settings.model
+        interval = self._check_interval_seconds
+        newest = self.folder
         with suppress(BundleError):  # start() has logged it
             newest = newest_version(newest)
         rejected_files = None
@@ -178,34 +183,33 @@ class LiveModel:
         """Set the status to ``draining``. Requests in flight are still answered."""
         self._draining = True
 
-    def give_up(self, reason: object, exc_info: Exception | None = None) -> None:
-        """Log ``reason``, set the status to ``failed`` and call ``on_failure``."""
-        log.critical("%s", reason, exc_info=exc_info)
-        self._failed = True
-        self._on_failure()
-
-    def close(self) -> None:
-        """Let the threads stop after their current batch, without waiting for them."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
     def _find_newest(self, seen: Path) -> Path:
         try:
-            return newest_version(self._settings.model)
+            return newest_version(self.folder)
         except BundleError as error:
-            log.error("the current model keeps serving: %s", error)
+            log.error("model %s: the current version keeps serving: %s", self.name, error)
             return seen
 
     async def _replace(self) -> None:
         try:
             classifier = await asyncio.to_thread(self._load)
         except Exception as error:
-            self.give_up(error, exc_info=None if isinstance(error, ServiceError) else error)
+            traceback = None if isinstance(error, ServiceError) else error
+            log.critical("%s", error, exc_info=traceback)
+            self._failed = True
+            self._on_failure()
         else:
             self._swap(classifier)
 
     def _swap(self, classifier: Classifier) -> None:
-        self._serving = ScheduledClassifier(classifier, self._pool, self._threads)
+        self._serving = self._schedule(classifier)
         self._failed = False
         self._last_success = time.monotonic()
-        name, version = classifier.manifest.name, classifier.manifest.version
-        log.info("model %s version %s serves on %s", name, version, classifier.device)
+        self.name = classifier.manifest.name
+        version = classifier.manifest.version
+        log.info("model %s version %s serves on %s", self.name, version, classifier.device)
+
+
+def _name_folder(folder: Path) -> str:
+    """Return the name of the model in ``folder``, ``NAME`` or ``NAME/VERSION``, until it loads."""
+    return folder.parent.name if folder.name[:1].isdecimal() else folder.name

@@ -10,6 +10,7 @@ import onnxruntime
 
 from service.bundle import Manifest
 from service.errors import BundleError, DeviceError
+from service.imaging.model_input import InputSpec
 from service.settings import Device
 
 log = logging.getLogger(__name__)
@@ -43,16 +44,21 @@ def open_session(model: bytes, device: Device) -> onnxruntime.InferenceSession:
     return _create_session(model, [CPU])
 
 
-def check_session(session: onnxruntime.InferenceSession, manifest: Manifest) -> None:
-    """Compare the inputs and outputs of ``session`` with ``manifest``.
+def check_session(
+    session: onnxruntime.InferenceSession, manifest: Manifest, input_spec: InputSpec
+) -> None:
+    """Compare the inputs and outputs of ``session`` with ``manifest`` and ``input_spec``.
 
     Raises:
         BundleError: They differ.
     """
     inputs = {each.name: (each.type, each.shape[1:]) for each in session.get_inputs()}
-    expected = {"image": ("tensor(uint8)", [*manifest.input_size])}
+    expected = {"image": ("tensor(uint8)", [*input_spec.shape])}
     if inputs != expected:
-        raise BundleError(f"model.onnx has the inputs {inputs} but the manifest needs {expected}")
+        raise BundleError(
+            f"model.onnx has the inputs {inputs} but the manifest, with the preprocessing "
+            f"{input_spec.preprocessing}, needs {expected}"
+        )
     outputs = {each.name: (each.type, each.shape[1:]) for each in session.get_outputs()}
     classes = len(manifest.class_names)
     if outputs.get("probabilities") != ("tensor(float)", [classes]):
@@ -66,6 +72,23 @@ def check_session(session: onnxruntime.InferenceSession, manifest: Manifest) -> 
             f"model.onnx has the outputs {outputs} but the manifest has a threshold for the "
             "output distance"
         )
+    kind, shape = outputs.get("activations", ("tensor(float)", [classes, None, None]))
+    if kind != "tensor(float)" or shape[:1] != [classes] or len(shape) != 3:
+        raise BundleError(
+            f"model.onnx has the output activations {kind} {shape} but the manifest lists "
+            f"{classes} classes; it must be tensor(float) [{classes}, height, width]"
+        )
+
+
+def choose_outputs(session: onnxruntime.InferenceSession, manifest: Manifest) -> list[str]:
+    """Return the names of the outputs that the service uses, ``probabilities`` first."""
+    outputs = ["probabilities"]
+    if manifest.distance_threshold is not None:
+        outputs.append("distance")
+    # ONNX Runtime computes every output of a model, so fetching one more takes microseconds.
+    if any(each.name == "activations" for each in session.get_outputs()):
+        outputs.append("activations")
+    return outputs
 
 
 def _create_session(model: bytes, providers: list[str]) -> onnxruntime.InferenceSession:

@@ -45,11 +45,14 @@ def describe_invalid(name: str, value: object, reason: str) -> str:
 
 def find_unknown(environment: Mapping[str, str] = os.environ) -> Iterator[str]:
     """Yield a sentence for each variable ``SERVICE_...`` that is not a setting."""
-    known = [f"{PREFIX}{name}".upper() for name in Settings.model_fields]
+    fields = Settings.model_fields
+    known = [f"{PREFIX}{name}".upper() for name in fields]
+    # A setting without a description is a former name: setting it is an error.
+    current = [f"{PREFIX}{name}".upper() for name, field in fields.items() if field.description]
     for given, value in sorted(environment.items()):
         name = given.upper()  # the settings ignore case
         if name.startswith(PREFIX) and name not in known and not is_link(name, value):
-            nearest = difflib.get_close_matches(name, known, n=1)
+            nearest = difflib.get_close_matches(name, current, n=1)
             advice = f"did you mean {nearest[0]}?" if nearest else "docs/settings.md lists them"
             yield f"{given} is not a setting and has no effect; {advice}"
 

@@ -70,9 +70,9 @@ class _Server(uvicorn.Server):
         app = create_app(
             settings,
             on_failure=self._fail,
-            # A replacement that accepted connections before its model is loaded would reject
+            # A replacement that accepted connections before its models are loaded would reject
             # uploads that the other workers can answer.
-            starts_with_model=assignment is not None and assignment.is_replacement,
+            starts_with_models=assignment is not None and assignment.is_replacement,
             threads=assignment.threads if assignment else None,
             metrics_folder=assignment.metrics_folder if assignment else None,
         )
@@ -96,11 +96,11 @@ class _Server(uvicorn.Server):
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to serve; reload the model on SIGHUP, and stop when the supervisor is gone."""
+        """Start to serve; reload the models on SIGHUP, and stop when the supervisor is gone."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(
             signal.SIGHUP,
-            lambda: asyncio.run_coroutine_threadsafe(self.predictor.model.reload(), loop),
+            lambda: asyncio.run_coroutine_threadsafe(self.predictor.models.reload(), loop),
         )
         if self._is_supervised:
             loop.add_reader(sys.stdin, self._stop_with_supervisor)
@@ -112,8 +112,8 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; a second signal, or Ctrl-C, skips the grace period."""
-        is_draining = self.predictor.model.status == "draining"
-        self.predictor.model.drain()
+        is_draining = self.predictor.models.status == "draining"
+        self.predictor.models.drain()
         if sig == signal.SIGTERM and not is_draining:
             threading.Timer(self._grace_seconds, super().handle_exit, (sig, frame)).start()
         else:

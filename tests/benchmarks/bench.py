@@ -28,8 +28,8 @@ import uvloop
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.bundle import read_bundle
-from service.imaging.model_input import read_image
+from service.bundle import newest_version, read_bundle
+from service.imaging.model_input import InputSpec, read_image
 from service.machine.sizing import count_workers
 from service.settings import Settings
 from tests import golden
@@ -38,8 +38,9 @@ from tests.e2e.server import ROOT, Server, free_port, serving
 from tests.service.images import encode
 
 BUNDLE = ROOT / "models" / "convnet-tf1" / "1"
-DEFAULT = Settings().model
+DEFAULT = newest_version(Settings().models[0])
 SIZE = (28, 28)
+GREY = InputSpec("item-on-black", SIZE)
 BOUNDARY = "bench"
 CONNECTIONS = (1, 16, 64)
 PHOTO_WIDTHS = (400, 1600, 4000)  # and 800, the width of all other photos
@@ -271,7 +272,7 @@ class Bench:
             return lambda: self.session.run(["probabilities"], {"image": self.images[:size]})
 
         def decode(upload: bytes) -> Callable[[], object]:
-            return lambda: read_image(upload, SIZE, 10**8)
+            return lambda: read_image(upload, GREY, 10**8)
 
         def squash() -> object:
             return np.asarray(Image.open(BytesIO(jpeg)).convert("L").resize(SIZE))
@@ -387,7 +388,7 @@ def resident_mib(command: list[str]) -> float:
     return size
 
 
-SERVED = {"device": "cpu", "model": BUNDLE, "workers": count_workers(Settings(device="cpu"))}
+SERVED = {"device": "cpu", "models": BUNDLE, "workers": count_workers(Settings(device="cpu"))}
 
 
 async def measure(seconds: float) -> dict[str, str]:
@@ -406,7 +407,7 @@ async def measure(seconds: float) -> dict[str, str]:
         profile = [await bench.profile(work, requests) for work, requests in works.items()]
         batches = bench.batches()
         ceilings = bench.ceilings()
-        with serving(**SERVED | {"model": DEFAULT}) as default:
+        with serving(**SERVED | {"models": DEFAULT}) as default:
             bench.port = port_of(default)
             work, requests = f"28x28 PNG, `{DEFAULT.parent.name}`", png_requests(DEFAULT)
             cells += [await bench.compare(work, requests, count) for count in CONNECTIONS]

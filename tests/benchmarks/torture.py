@@ -29,7 +29,7 @@ import numpy as np
 import psutil
 from PIL import Image, PngImagePlugin
 
-from service.bundle import MODEL_FILE, read_bundle, write_bundle
+from service.bundle import MODEL_FILE, newest_version, read_bundle, write_bundle
 from service.server.protocol import HEAD_TIMEOUT_SECONDS
 from service.settings import Settings
 from tests.benchmarks.load import (
@@ -47,7 +47,7 @@ from tests.benchmarks.pace import port_of
 from tests.e2e.server import Server, serving
 from tests.service.images import encode, fault, noise
 
-BUNDLE = Settings().model  # the model that gave the golden set's answers
+BUNDLE = newest_version(Settings().models[0])  # the model that gave the golden set's answers
 UPLOADS_IN_FLIGHT = 16
 USERS = 2 * UPLOADS_IN_FLIGHT
 UPLOAD_TIMEOUT_SECONDS = 2
@@ -371,7 +371,7 @@ async def swap(rounds: int, uploads: list[Upload], *, corrupt: bool) -> Row:
     with TemporaryDirectory() as temporary:
         folder, staging = Path(temporary) / "models", Path(temporary) / "staging"
         _publish(staging, folder, "0")
-        with serving(device="cpu", model=folder, check_interval_seconds=0.2) as server:
+        with serving(device="cpu", models=folder, check_interval_seconds=0.2) as server:
             async with Load(port_of(server), uploads, USERS // 4).running() as tally:
                 for version in map(str, range(1, rounds + 1)):
                     _publish(staging, folder, version, corrupt=corrupt)

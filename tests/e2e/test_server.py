@@ -126,7 +126,7 @@ sys.addaudithook(lambda event, _: event == "socket.bind" and signal.raise_signal
 """
     run_at_start(code, tmp_path, monkeypatch)
     process = start(
-        port=free_port(), model=linear_folder, workers=workers, device="cpu", grace_seconds=0.1
+        port=free_port(), models=linear_folder, workers=workers, device="cpu", grace_seconds=0.1
     )
     try:
         _, stderr = process.communicate(timeout=30)
@@ -171,7 +171,7 @@ def test_cuda_without_a_gpu_does_not_start() -> None:
 def test_another_classifier_is_served_without_touching_the_code(tmp_path: Path) -> None:
     """To serve a bundle with other classes and another image size, one setting is enough."""
     folder = write_linear_bundle(tmp_path / "linear").folder
-    with serving(model=folder, device="cpu") as running:
+    with serving(models=folder, device="cpu") as running:
         body = running.predict(fault("photo.png")).json()
         assert set(body["probabilities"]) == {"left", "middle", "right"}
 
@@ -188,7 +188,7 @@ def start_and_read(**settings: object) -> tuple[int, list[str]]:
 def test_model_path_that_is_no_folder_gives_a_reason(name: str, tmp_path: Path) -> None:
     """The path of a file, or a path that does not exist, ends the service with one reason."""
     bundle = write_linear_bundle(tmp_path / "1").folder
-    code, log = start_and_read(model=bundle / name, workers=1)
+    code, log = start_and_read(models=bundle / name, workers=1)
     assert code == 1
     assert len([line for line in log if name in line]) == 1
 

@@ -1,4 +1,4 @@
-"""Fuzz target: within seconds, any bytes become an input of the model's size or an ImageError.
+"""Fuzz target: within seconds, any bytes become inputs of both kinds of model, or an ImageError.
 
 ``make fuzz`` runs it; libFuzzer's manual lists the arguments.
 """
@@ -15,19 +15,20 @@ with atheris.instrument_imports():
 
     Image.init()  # else the module of a format is loaded with the first file, uninstrumented
     from service.errors import ImageError
-    from service.imaging.model_input import read_image
+    from service.imaging.model_input import InputSpec, read_image
 
-SIZE = (28, 28)
+GREY, PHOTO = InputSpec("item-on-black", (28, 28)), InputSpec("letterbox", (160, 160))
 MAX_PIXELS = 1_000_000
 
 
 def decode(data: bytes) -> None:
     """Decode ``data`` as an image."""
-    try:
-        image = read_image(data, SIZE, MAX_PIXELS).image
-    except ImageError:
-        return
-    assert image.shape == SIZE
+    for spec in (GREY, PHOTO):
+        try:
+            image = read_image(data, spec, MAX_PIXELS).image
+        except ImageError:
+            return
+        assert image.shape == spec.shape
 
 
 if __name__ == "__main__":

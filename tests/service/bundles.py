@@ -1,4 +1,4 @@
-"""Small real bundles for tests: ONNX graphs with random weights from a fixed seed."""
+"""Small real bundles for tests: a linear model of grey images, and a model of photos."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from service.bundle import CARD_FILE, MODEL_FILE, Bundle, Manifest, self_test_image, write_bundle
+
+PHOTO_SIZE = (24, 32)
+PHOTO_CELL_PIXELS = 8
 
 
 def linear_model(
@@ -50,10 +53,7 @@ def linear_model(
         outputs,
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.checker.check_model(model, full_check=True)
-    serialized: bytes = model.SerializeToString()
-    return serialized
+    return _serialize(graph)
 
 
 def linear_answer(image: NDArray[np.uint8], classes: int) -> NDArray[np.float32]:
@@ -93,3 +93,88 @@ def write_linear_bundle(folder: Path, *, model: bytes | None = None, **manifest:
         Manifest(**fields),
         {MODEL_FILE: model or linear_model(3, 20, 30), CARD_FILE: b"# linear\n"},
     )
+
+
+def photo_model(height: int, width: int, *, with_activations: bool = True) -> bytes:
+    """Serialize an ONNX model that says which colour a photo has most of: red, green or blue.
+
+    The input is uint8 ``[N, height, width, 3]``. The activations are ten times the mean of each
+    colour, 0 to 1, in squares of ``PHOTO_CELL_PIXELS``. Their means are the logits. ``distance``
+    is the mean of all colours.
+    """
+    cell = [PHOTO_CELL_PIXELS] * 2
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Mul", ["planes", "scale"], ["scaled"]),
+        helper.make_node(
+            "AveragePool", ["scaled"], ["activations"], kernel_shape=cell, strides=cell
+        ),
+        helper.make_node("ReduceMean", ["activations", "pixels"], ["logits"], keepdims=0),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        helper.make_node("ReduceMean", ["logits", "columns"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "tenth"], ["distance"]),
+    ]
+    map_shape: list[str | int] = [
+        "batch",
+        3,
+        height // PHOTO_CELL_PIXELS,
+        width // PHOTO_CELL_PIXELS,
+    ]
+    shapes: dict[str, list[str | int]] = {
+        "probabilities": ["batch", 3],
+        "distance": ["batch"],
+        "activations": map_shape,
+    }
+    constants = {
+        "scale": np.float32(10 / 255),
+        "tenth": np.float32(0.1),
+        "pixels": np.array([2, 3]),
+        "columns": np.array([1]),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "colours",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", height, width, 3])],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in shapes.items()
+            if with_activations or name != "activations"
+        ],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return _serialize(graph)
+
+
+def photo_answer(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Compute with NumPy what ``photo_model`` answers to one image: float32 ``[3]``."""
+    exponentials = np.exp(10 * image.mean(axis=(0, 1)) / 255)
+    return np.asarray(exponentials / exponentials.sum(), np.float32)
+
+
+def write_photo_bundle(folder: Path, *, model: bytes | None = None, **manifest: Any) -> Bundle:
+    """Write a bundle of ``photo_model`` for 24 x 32 photos (height x width) to ``folder``.
+
+    ``manifest`` overrides fields of the manifest.
+    """
+    fields: dict[str, Any] = {
+        "name": "colours",
+        "version": "1",
+        "input_size": PHOTO_SIZE,
+        "preprocessing": "letterbox",
+        "class_names": ("red", "green", "blue"),
+        "opset": 18,
+        "self_test": tuple(photo_answer(self_test_image((*PHOTO_SIZE, 3))).tolist()),
+        "distance_threshold": 0.8,
+        "data_sha256": "0" * 64,
+        "git_commit": "none",
+    } | manifest
+    contents = {MODEL_FILE: model or photo_model(*PHOTO_SIZE), CARD_FILE: b"# colours\n"}
+    return write_bundle(folder, Manifest(**fields), contents)
+
+
+def _serialize(graph: onnx.GraphProto) -> bytes:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    serialized: bytes = model.SerializeToString()
+    return serialized

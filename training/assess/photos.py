@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.bundle import Bundle
-from service.imaging import ModelInput, read_image, read_picture
+from service.imaging import InputSpec, ModelInput, read_image, read_picture
 from training.data.photos.synthetic import BACKGROUNDS, make_photos
 from training.data.photos.table import Photo, read_photos
 from training.data.samples import Images, Samples
@@ -140,7 +140,8 @@ def _look_at(files: Sequence[bytes], bundle: Bundle, classify: Classify) -> Seen
 
 
 def _see(file: bytes, bundle: Bundle) -> ModelInput:
-    return read_image(file, bundle.manifest.input_size, MAX_PIXELS)
+    spec = InputSpec(bundle.manifest.preprocessing, bundle.manifest.input_size)
+    return read_image(file, spec, MAX_PIXELS)
 
 
 def _stack(inputs: Sequence[ModelInput]) -> Images:
@@ -254,7 +255,7 @@ def _rows_of_bag_answers(kinds: Kinds, bag_answers: Hits) -> list[Row]:
 
 
 def _rows_of_acceptance(kinds: Kinds, seen: Seen) -> list[Row]:
-    has_no_warning = [not (found.item and found.item.warnings) for found in seen.inputs]
+    has_no_warning = [not (found.placed and found.placed.item.warnings) for found in seen.inputs]
     accepted = (seen.known & has_no_warning, None)
     known, measure = kinds.known, "accepted without a warning"
     return [
@@ -277,7 +278,7 @@ def _rows_of_made_photos(validation: Samples, bundle: Bundle, classify: Classify
         if background == "white":
             mirrored = (seen.mirrored == labels, None)
             rows.append(_row(f"{name}, mirrored", "still correct", correct, mirrored))
-            wrong = np.array([not found.negated for found in seen.inputs])
+            wrong = np.array([not (found.placed and found.placed.negated) for found in seen.inputs])
             everything = np.ones_like(wrong)
             rows.append(_limit(name, "wrong polarity", everything, (wrong, None), 0.0))
     return rows
@@ -313,7 +314,7 @@ def _draw_photos(
     for number in chosen:
         true = "/".join(names[class_id] for class_id in photos[number].classes) or "none"
         found = seen.inputs[number]
-        warnings = ", ".join(found.item.warnings) if found.item else ""
+        warnings = ", ".join(found.placed.item.warnings) if found.placed else ""
         caption = f"{true}\nas {names[seen.answers[number]]}\n{warnings}"
         pairs.append((_open(files[number]), found.image, caption))
     sheet.parent.mkdir(parents=True, exist_ok=True)

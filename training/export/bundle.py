@@ -15,7 +15,7 @@ from service.bundle import (
     self_test_image,
     write_bundle,
 )
-from service.imaging import PREPROCESSING
+from service.imaging import ITEM_ON_BLACK
 from training.assess.calibration import Calibration, load_calibrated, load_calibration
 from training.assess.card import render_card
 from training.data.samples import Source
@@ -66,7 +66,7 @@ def describe(
         version=version,
         files={MODEL_FILE: "0" * 64},
         input_size=config.input_size,
-        preprocessing=PREPROCESSING,
+        preprocessing=ITEM_ON_BLACK,
         class_names=config.class_names,
         opset=OPSET,
         self_test=tuple(predict(model, self_test_image(config.input_size)[None])[0].tolist()),

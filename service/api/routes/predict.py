@@ -1,7 +1,8 @@
 """``POST /predict``: classify one uploaded image."""
 
+import asyncio
 from base64 import b64encode
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
@@ -9,8 +10,6 @@ from service.api.openapi import FILE, problem_responses, upload_body
 from service.api.schemas import Explanation, Model, Prediction, PredictionQuery
 from service.api.upload_route import UploadRoute
 from service.api.uploads import read_upload
-from service.bundle import Manifest
-from service.imaging.model_input import ModelInput
 from service.inference.predictor import ImageAnswer, Predictor
 from service.telemetry.record import Record
 
@@ -31,41 +30,46 @@ async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) 
     record: Record = request.state.record
     upload = await read_upload(request)
     record.upload_bytes = len(upload)
-    answer = await predictor.predict(upload)
+    answer = await predictor.predict(upload, query.model)
     record.answers.append(answer)
+    return await describe(answer, query)
+
+
+async def describe(answer: ImageAnswer, query: PredictionQuery) -> Prediction:
+    """Return what ``query`` asks for about one image."""
+    classification = answer.classification
+    manifest = classification.manifest
     return Prediction(
-        model=name_model(answer.classification.manifest), **prediction_fields(answer, query)
+        class_id=classification.class_id,
+        class_name=classification.class_name,
+        probability=classification.probability,
+        probabilities=classification.by_name(query.top_k),
+        distance=classification.distance,
+        in_distribution=classification.in_distribution,
+        prediction_set=classification.prediction_set(query.coverage),
+        # Encoding two pictures takes milliseconds: the event loop answers other requests meanwhile.
+        explanation=await asyncio.to_thread(explain, answer) if query.explain else None,
+        model=Model(name=manifest.name, version=manifest.version),
     )
 
 
-def prediction_fields(answer: ImageAnswer, query: PredictionQuery) -> dict[str, Any]:
-    """Return the fields of ``ImagePrediction`` that ``query`` asks for."""
-    classification = answer.classification
-    return {
-        "class_id": classification.class_id,
-        "class_name": classification.class_name,
-        "probability": classification.probability,
-        "probabilities": classification.by_name(query.top_k),
-        "distance": classification.distance,
-        "in_distribution": classification.in_distribution,
-        "prediction_set": classification.prediction_set(query.coverage),
-        "explanation": explain(answer.source) if query.explain else None,
-    }
-
-
-def name_model(manifest: Manifest) -> Model:
-    """Return the name and the version of a model."""
-    return Model(name=manifest.name, version=manifest.version)
-
-
-def explain(source: ModelInput) -> Explanation:
-    """Describe the image that the model saw, and how it was made from the upload."""
+def explain(answer: ImageAnswer) -> Explanation:
+    """Show the image that the model saw, and how it was made or where the model looked."""
+    source = answer.source
+    image = b64encode(source.to_png()).decode()
+    if source.image.ndim == 3:
+        activations = answer.classification.activations
+        if activations is None:
+            return Explanation(image=image)
+        heat_map = source.to_heat_map_png(activations[answer.classification.class_id])
+        return Explanation(image=image, heat_map=b64encode(heat_map).decode())
+    placed = source.placed
     return Explanation(
-        image=b64encode(source.to_png()).decode(),
-        polarity="negated" if source.negated else "kept",
-        mirrored=source.mirrored,
-        background=source.background_hex,
-        item_box=source.item_box,
-        mask_quality=source.item.quality if source.item else None,
-        warnings=list(source.item.warnings) if source.item else [],
+        image=image,
+        polarity="negated" if placed and placed.negated else "kept",
+        mirrored=bool(placed and placed.mirrored),
+        background=placed.background_hex if placed else None,
+        item_box=placed.box if placed else None,
+        mask_quality=placed.item.quality if placed else None,
+        warnings=list(placed.item.warnings) if placed else [],
     )

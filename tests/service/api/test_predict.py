@@ -63,7 +63,7 @@ def test_answer_has_the_probabilities_of_the_raw_pixels(linear: TestClient) -> N
 
 def test_golden_set_is_answered_as_by_keras(shipped: TestClient) -> None:
     """Every golden image, uploaded as PNG, gets the probabilities of the trained Keras network."""
-    names = shipped.app.state.predictor.model.classifier.manifest.class_names  # type: ignore[attr-defined]
+    names = shipped.app.state.predictor.models.classifiers[0].manifest.class_names  # type: ignore[attr-defined]
     for image, expected in zip(golden.images(), golden.probabilities(), strict=True):
         body = post(shipped, encode(image)).json()
         assert tuple(body["probabilities"]) == names

@@ -329,8 +329,10 @@ def test_missing_extra_is_named(way: tuple[str, str], tmp_path: Path) -> None:
 
 
 def test_real_service_answers(tmp_path: Path) -> None:
-    """The real service gives all fields for images, and an error for a text named .png."""
-    config = uvicorn.Config(create_app(Settings(device="cpu")), port=0, log_config=None)
+    """The named model gives all fields for images, and an error for a text named .png."""
+    models = ROOT / "models/resnet-8", ROOT / "models/resnet-8-tiny/2"
+    app = create_app(Settings(models=models, device="cpu"))
+    config = uvicorn.Config(app, port=0, log_config=None)
     service = uvicorn.Server(config)
     thread = threading.Thread(target=service.run)
     thread.start()
@@ -341,7 +343,7 @@ def test_real_service_answers(tmp_path: Path) -> None:
         (tmp_path / "text.png").write_text("no image")
         sample = ROOT / "tests/data/fashion-mnist-sample"
         output = tmp_path / "results.jsonl"
-        options = "--url", url, "--output", output, "--explain"
+        options = "--url", url, "--output", output, "--explain", "--model", "resnet-8-tiny"
         done = run(f"{sample}/000*.png", tmp_path / "text.png", *options)
     finally:
         service.should_exit = True
@@ -352,6 +354,7 @@ def test_real_service_answers(tmp_path: Path) -> None:
     assert rejected["error_title"]
     assert rejected["request_id"]
     assert len(rows) == 10
+    assert {row["model"] for row in rows.values()} == {"resnet-8-tiny/2"}
     sums = [sum(row["probabilities"].values()) for row in rows.values()]
     assert sums == pytest.approx([1] * 10, abs=1e-3)
     assert all(row["explanation"]["image"] for row in rows.values())

@@ -16,12 +16,13 @@ from PIL import Image, ImageOps
 from PIL.ExifTags import Base
 
 from service.errors import ImageError, ImageTooLargeError, UnreadableImageError
-from service.imaging import read_image, read_picture
+from service.imaging import InputSpec, read_image, read_picture
 from service.imaging.files import ORIENTATIONS
 from service.machine.sizing import BYTES_PER_PIXEL
 from tests.service.images import FAULTS, encode, fault, noise
 
 SIZE = (28, 28)
+GREY = InputSpec("item-on-black", SIZE)
 MAX_PIXELS = 1_000_000
 
 
@@ -92,7 +93,7 @@ def check_mutations(good: bytes, end: int | None = None) -> None:
         for position, value in changes:
             data[position] = value
         try:
-            image = read_image(bytes(data[:end] + tail), SIZE, MAX_PIXELS).image
+            image = read_image(bytes(data[:end] + tail), GREY, MAX_PIXELS).image
         except ImageError:
             return
         assert image.shape == SIZE
@@ -104,7 +105,7 @@ def check_mutations(good: bytes, end: int | None = None) -> None:
 def test_bytes_that_are_not_an_image_are_rejected(data: bytes) -> None:
     """Arbitrary bytes are unreadable."""
     with pytest.raises(UnreadableImageError):
-        read_image(data, SIZE, MAX_PIXELS)
+        read_image(data, GREY, MAX_PIXELS)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_format_that_is_not_read_is_named(data: bytes, what: str) -> None:
         UnreadableImageError,
         match=rf"the upload is {what}; send JPEG, PNG, WebP, AVIF, BMP",
     ):
-        read_image(data, SIZE, MAX_PIXELS)
+        read_image(data, GREY, MAX_PIXELS)
 
 
 READ_WITHOUT_PILLOW_HEIF = """
@@ -141,11 +142,11 @@ from pathlib import Path
 
 sys.modules["pillow_heif"] = None  # as if it were not installed
 from service.errors import UnreadableImageError
-from service.imaging import read_image
+from service.imaging import InputSpec, read_image
 
-read_image(Path(sys.argv[2]).read_bytes(), (28, 28), 1_000_000)
+read_image(Path(sys.argv[2]).read_bytes(), InputSpec("item-on-black", (28, 28)), 1_000_000)
 try:
-    read_image(Path(sys.argv[1]).read_bytes(), (28, 28), 1_000_000)
+    read_image(Path(sys.argv[1]).read_bytes(), InputSpec("item-on-black", (28, 28)), 1_000_000)
 except UnreadableImageError as error:
     print(error)
 """
@@ -164,10 +165,10 @@ def test_unusual_files_give_the_same_input_as_the_plain_photo() -> None:
 
     JPEG, AVIF and HEIC are lossy, and a palette has fewer colours.
     """
-    plain = read_image(fault("photo.png"), SIZE, MAX_PIXELS).image.astype(int)
+    plain = read_image(fault("photo.png"), GREY, MAX_PIXELS).image.astype(int)
     for name in ("grey-16-bit.png", "animated.gif"):
         np.testing.assert_array_equal(
-            read_image(fault(name), SIZE, MAX_PIXELS).image, plain, err_msg=name
+            read_image(fault(name), GREY, MAX_PIXELS).image, plain, err_msg=name
         )
     for name in (
         "palette-transparent.png",
@@ -182,21 +183,21 @@ def test_unusual_files_give_the_same_input_as_the_plain_photo() -> None:
         "rotated.heic",
         "tiles.heic",
     ):
-        seen = read_image(fault(name), SIZE, MAX_PIXELS).image
+        seen = read_image(fault(name), GREY, MAX_PIXELS).image
         np.testing.assert_allclose(seen, plain, atol=8, err_msg=name)
         assert abs(seen - plain).mean() < 0.5, name
 
 
 def test_pixels_are_counted_before_decoding() -> None:
     """The limit is exact, and holds for what the header declares, even if no pixel follows."""
-    assert read_image(encode(noise(100, 100)), SIZE, 10_000).image.shape == SIZE
+    assert read_image(encode(noise(100, 100)), GREY, 10_000).image.shape == SIZE
     with pytest.raises(ImageTooLargeError, match=r"100 x 101.*at most 10000"):
-        read_image(encode(noise(101, 100)), SIZE, 10_000)
+        read_image(encode(noise(101, 100)), GREY, 10_000)
     header_only = encode(noise(101, 100))[:50]
     with pytest.raises(ImageTooLargeError):
-        read_image(header_only, SIZE, 10_000)
+        read_image(header_only, GREY, 10_000)
     with pytest.raises(ImageTooLargeError):
-        read_image(fault("bomb-30000x30000.png"), SIZE, MAX_PIXELS)
+        read_image(fault("bomb-30000x30000.png"), GREY, MAX_PIXELS)
 
 
 @pytest.mark.parametrize(
@@ -211,16 +212,16 @@ def test_pixels_are_counted_before_decoding() -> None:
 def test_pixels_that_take_more_memory_count_more(file_format: str, mode: str, most: int) -> None:
     """Formats whose decoders take more memory a pixel are allowed fewer pixels."""
     image = Image.fromarray(noise(most // 100, 100)).convert(mode)
-    assert read_image(encode(image, file_format), SIZE, 20_000).image.shape == SIZE
+    assert read_image(encode(image, file_format), GREY, 20_000).image.shape == SIZE
     with pytest.raises(ImageTooLargeError, match=f"{file_format} image has .* pixels"):
-        read_image(encode(image.resize((100, most // 100 + 2)), file_format), SIZE, 20_000)
+        read_image(encode(image.resize((100, most // 100 + 2)), file_format), GREY, 20_000)
 
 
 READ_AND_TELL_PEAK = """
 import re, sys
 from pathlib import Path
 from PIL import Image
-from service.imaging import read_image
+from service.imaging import InputSpec, read_image
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
@@ -228,7 +229,7 @@ def peak():
 Image.init()
 data = Path(sys.argv[1]).read_bytes()
 before = peak()
-pixels = read_image(data, (28, 28), 150_000_000).source_pixels
+pixels = read_image(data, InputSpec("item-on-black", (28, 28)), 150_000_000).source_pixels
 print(1024 * (peak() - before) / pixels)
 """
 
@@ -265,7 +266,7 @@ def test_memory_of_a_pixel_is_within_its_weight(name: str, weight: int, tmp_path
 COUNT_THREADS = """
 import sys, threading, time
 from pathlib import Path
-from service.imaging import read_image
+from service.imaging import InputSpec, read_image
 
 tasks = Path("/proc/self/task")
 most = 0
@@ -276,13 +277,13 @@ def watch():
         most = max(most, len(list(tasks.iterdir())))
         time.sleep(0.0005)
 
-read_image(Path(sys.argv[1]).read_bytes(), (28, 28), 4_000_000)
+read_image(Path(sys.argv[1]).read_bytes(), InputSpec("item-on-black", (28, 28)), 4_000_000)
 is_done = False
 watcher = threading.Thread(target=watch)
 watcher.start()
 before = len(list(tasks.iterdir()))
 for _ in range(3):
-    read_image(Path(sys.argv[1]).read_bytes(), (28, 28), 50_000_000)
+    read_image(Path(sys.argv[1]).read_bytes(), InputSpec("item-on-black", (28, 28)), 50_000_000)
 is_done = True
 watcher.join()
 print(most - before)
@@ -306,14 +307,14 @@ def test_large_image_is_the_same_in_every_mode() -> None:
     rows, columns = np.mgrid[:1500, :1100]
     ellipse = ((rows - 700) / 500) ** 2 + ((columns - 500) / 300) ** 2
     grey = Image.fromarray(np.clip(255 * (1.5 - ellipse), 0, 255).astype(np.uint8))
-    expected = read_image(encode(grey), SIZE, 2_000_000).image
+    expected = read_image(encode(grey), GREY, 2_000_000).image
     assert expected.max() > 0
     for image in (
         *(grey.convert(mode) for mode in ("P", "RGB", "RGBA", "LA")),
         Image.fromarray(np.asarray(grey).astype(np.uint16) * 257),
     ):
         np.testing.assert_array_equal(
-            read_image(encode(image), SIZE, 2_000_000).image, expected, image.mode
+            read_image(encode(image), GREY, 2_000_000).image, expected, image.mode
         )
 
 
@@ -330,7 +331,10 @@ def test_rotated_photo_may_have_odd_exif(orientation: int) -> None:
     odd = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4)
     image = encode(pixels, "PNG", exif=odd)
     size = expected.shape
-    np.testing.assert_array_equal(read_image(image, (size[0], size[1]), MAX_PIXELS).image, expected)
+    np.testing.assert_array_equal(
+        read_image(image, InputSpec("item-on-black", (size[0], size[1])), MAX_PIXELS).image,
+        expected,
+    )
 
 
 def test_large_exif_turns_an_image() -> None:
@@ -339,7 +343,9 @@ def test_large_exif_turns_an_image() -> None:
     exif = Image.Exif()
     exif[Base.Orientation] = 6
     exif[Base.ImageDescription] = "x" * 70_000
-    turned = read_image(encode(pixels, exif=exif), (20, 28), MAX_PIXELS).image
+    turned = read_image(
+        encode(pixels, exif=exif), InputSpec("item-on-black", (20, 28)), MAX_PIXELS
+    ).image
     np.testing.assert_array_equal(turned, np.rot90(pixels, -1))
 
 
@@ -374,7 +380,7 @@ def test_damaged_exif_of_a_webp_never_matters(exif: bytes) -> None:
 def test_very_long_edges_are_rejected() -> None:
     """An image with an edge of more than 32,768 pixels is rejected by its header."""
     with pytest.raises(ImageTooLargeError, match="32768 a side"):
-        read_image(encode(Image.new("L", (40_000, 2))), SIZE, 10_000_000)
+        read_image(encode(Image.new("L", (40_000, 2))), GREY, 10_000_000)
 
 
 def test_invisible_colours_do_not_show() -> None:
@@ -383,8 +389,8 @@ def test_invisible_colours_do_not_show() -> None:
     visible[100:300, 100:300] = (200, 200, 200, 255)
     hidden = visible.copy()
     hidden[visible[..., 3] == 0] = (0, 255, 0, 0)
-    image = read_image(encode(Image.fromarray(visible)), SIZE, MAX_PIXELS).image
+    image = read_image(encode(Image.fromarray(visible)), GREY, MAX_PIXELS).image
     np.testing.assert_array_equal(
-        read_image(encode(Image.fromarray(hidden)), SIZE, MAX_PIXELS).image, image
+        read_image(encode(Image.fromarray(hidden)), GREY, MAX_PIXELS).image, image
     )
     assert image[14, 14] == 55

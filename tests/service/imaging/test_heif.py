@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from service.errors import ImageError, ImageTooLargeError, UnreadableImageError
-from service.imaging import read_image, read_picture
+from service.imaging import InputSpec, read_image, read_picture
 from service.imaging.bitstreams import check_hevc_header, read_av1_pixels
 from service.imaging.heif import name_heif, screen_heif
 from tests.service.images import encode, fault, noise
 
 SIZE = (28, 28)
+GREY = InputSpec("item-on-black", SIZE)
 MAX_PIXELS = 1_000_000
 CODECS = {"AVIF": (b"avif", b"av01", b"av1C"), "HEIF": (b"heic", b"hvc1", b"hvcC")}
 
@@ -119,7 +120,7 @@ def test_size_is_read_from_the_coded_picture() -> None:
     assert len(data) < 2000
     started = time.perf_counter()
     with pytest.raises(ImageTooLargeError, match="64000000 pixels; at most 12500000"):
-        read_image(data, SIZE, 50_000_000)
+        read_image(data, GREY, 50_000_000)
     assert time.perf_counter() - started < 0.1
 
 
@@ -128,7 +129,7 @@ def test_size_of_a_heic_is_what_it_declares() -> None:
     data = encode(Image.new("RGB", (2000, 2000)), "HEIF")
     declared, small = (b"ispe" + bytes(4) + struct.pack(">II", side, side) for side in (2000, 28))
     with pytest.raises(UnreadableImageError):
-        read_image(data.replace(declared, small), SIZE, 50_000_000)
+        read_image(data.replace(declared, small), GREY, 50_000_000)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_tiles_are_counted_as_often_as_they_are_shown(
     """A small canvas of many large tiles, which are all the same bytes, is rejected."""
     data = grid(file_format, coded(file_format, 512), tile=512, rows=rows, canvas=64)
     with pytest.raises(error):
-        read_image(data, SIZE, MAX_PIXELS)
+        read_image(data, GREY, MAX_PIXELS)
 
 
 @pytest.mark.parametrize("file_format", CODECS)
@@ -155,7 +156,7 @@ def test_picture_of_several_frames_is_rejected(file_format: str) -> None:
         content *= 50
     data = grid(file_format, (configuration, content), tile=128, rows=1, canvas=128)
     with pytest.raises(UnreadableImageError, match="50 frames"):
-        read_image(data, SIZE, MAX_PIXELS)
+        read_image(data, GREY, MAX_PIXELS)
 
 
 def test_frames_in_the_configuration_are_rejected() -> None:
@@ -169,7 +170,7 @@ def test_frames_in_the_configuration_are_rejected() -> None:
     changed = configuration[8:arrays] + count + configuration[arrays + 1 :] + hidden
     data = grid("HEIF", (box(b"hvcC", changed), content), tile=128, rows=1, canvas=128)
     with pytest.raises(UnreadableImageError):
-        read_image(data, SIZE, MAX_PIXELS)
+        read_image(data, GREY, MAX_PIXELS)
 
 
 def test_picture_of_other_pictures_is_not_read() -> None:
@@ -184,7 +185,7 @@ def test_picture_of_other_pictures_is_not_read() -> None:
     nested = full_box(b"iref", box(b"dimg", struct.pack(">HHH", 1, 1, 1)))
     for more in ({"iinf": overlay}, {"iref": nested}):
         with pytest.raises(UnreadableImageError):
-            read_image(grid("HEIF", picture, 128, 1, 128, **more), SIZE, MAX_PIXELS)
+            read_image(grid("HEIF", picture, 128, 1, 128, **more), GREY, MAX_PIXELS)
 
 
 @pytest.mark.parametrize("file_format", CODECS)
@@ -199,7 +200,7 @@ def test_long_tables_are_rejected(file_format: str) -> None:
     )
     for more in ({"iref": references}, {"iloc": locations}):
         with pytest.raises(UnreadableImageError):
-            read_image(grid(file_format, picture, 128, 1, 128, **more), SIZE, MAX_PIXELS)
+            read_image(grid(file_format, picture, 128, 1, 128, **more), GREY, MAX_PIXELS)
 
 
 def test_very_many_boxes_are_skipped() -> None:
@@ -209,8 +210,8 @@ def test_very_many_boxes_are_skipped() -> None:
     for _ in range(10_000):
         nested = box(b"free", nested)
     started = time.perf_counter()
-    assert read_image(data + box(b"free") * 100_000, SIZE, MAX_PIXELS).image.shape == SIZE
-    assert read_image(data + nested, SIZE, MAX_PIXELS).image.shape == SIZE
+    assert read_image(data + box(b"free") * 100_000, GREY, MAX_PIXELS).image.shape == SIZE
+    assert read_image(data + nested, GREY, MAX_PIXELS).image.shape == SIZE
     assert time.perf_counter() - started < 1
 
 
@@ -244,7 +245,7 @@ def test_cut_off_file_is_rejected(name: str) -> None:
     kind = "AVIF" if name.endswith("avif") else "HEIF"
     for length in range(32, len(data), 97):
         with pytest.raises(UnreadableImageError, match=f"the {kind} image of {length} bytes"):
-            read_image(data[:length], SIZE, MAX_PIXELS)
+            read_image(data[:length], GREY, MAX_PIXELS)
 
 
 # ---- what is hidden from the decoders ------------------------------------------------------------

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from service.errors import ImageTooLargeError, UnreadableImageError
-from service.imaging import read_image, read_picture
+from service.imaging import InputSpec, read_image, read_picture
 from service.imaging.jpeg import MAX_SCANS, strip_jpeg
 from tests.service.images import encode, noise
 
 SIZE = (28, 28)
+GREY = InputSpec("item-on-black", SIZE)
 MAX_PIXELS = 1_000_000
 PHOTO = encode(noise(64, 64), "JPEG")
 
@@ -45,11 +46,11 @@ def test_scans_are_counted_whatever_a_jpeg_is_called() -> None:
     picture.save(photo, "JPEG")
     picture.save(stereo, "MPO", save_all=True, append_images=[picture])
     for jpeg in (photo.getvalue(), stereo.getvalue()):
-        assert read_image(jpeg, SIZE, MAX_PIXELS).image.shape == SIZE
+        assert read_image(jpeg, GREY, MAX_PIXELS).image.shape == SIZE
         start = jpeg.index(b"\xff\xda")
         scan = jpeg[start : jpeg.index(b"\xff\xd9")]
         with pytest.raises(UnreadableImageError, match="scans"):
-            read_image(jpeg[:start] + scan * 101 + jpeg[start:], SIZE, MAX_PIXELS)
+            read_image(jpeg[:start] + scan * 101 + jpeg[start:], GREY, MAX_PIXELS)
 
 
 def test_progressive_jpeg_of_too_many_scans_is_rejected() -> None:
@@ -58,7 +59,7 @@ def test_progressive_jpeg_of_too_many_scans_is_rejected() -> None:
     start = jpeg.index(b"\xff\xda")
     end = jpeg.index(b"\xff", start + 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big"))
     with pytest.raises(UnreadableImageError, match="scans"):
-        read_image(jpeg[:start] + jpeg[start:end] * 2000 + jpeg[start:], SIZE, MAX_PIXELS)
+        read_image(jpeg[:start] + jpeg[start:end] * 2000 + jpeg[start:], GREY, MAX_PIXELS)
 
 
 def test_scans_outside_of_the_first_picture_do_not_count() -> None:
@@ -75,7 +76,7 @@ def test_bytes_after_a_jpeg_are_not_scans() -> None:
     film = np.random.default_rng(0).bytes(100_000).replace(b"\xff", b"\xff\xda")
     assert film.count(b"\xff\xda") > MAX_SCANS
     np.testing.assert_array_equal(
-        read_image(PHOTO + film, SIZE, MAX_PIXELS).image, read_image(PHOTO, SIZE, MAX_PIXELS).image
+        read_image(PHOTO + film, GREY, MAX_PIXELS).image, read_image(PHOTO, GREY, MAX_PIXELS).image
     )
 
 
@@ -93,7 +94,7 @@ def test_coding_that_browsers_do_not_show_is_named(frame: bytes, what: str) -> N
     """A JPEG of a rare coding is rejected, and the error says which coding."""
     assert PHOTO.count(b"\xff\xc0\0\x0b\x08") == 1
     with pytest.raises(UnreadableImageError, match=f"the JPEG image is .*{what}"):
-        read_image(PHOTO.replace(b"\xff\xc0\0\x0b\x08", frame), SIZE, MAX_PIXELS)
+        read_image(PHOTO.replace(b"\xff\xc0\0\x0b\x08", frame), GREY, MAX_PIXELS)
 
 
 # ---- segments that are not about pixels ----------------------------------------------------------

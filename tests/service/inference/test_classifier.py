@@ -11,8 +11,15 @@ import pytest
 from service.bundle import read_bundle
 from service.errors import BundleError, DeviceError, InferenceError
 from service.inference.classifier import Classifier, load_classifier
-from service.settings import Settings
-from tests.service.bundles import linear_answer, linear_model, write_linear_bundle
+from tests.service.bundles import (
+    PHOTO_SIZE,
+    linear_answer,
+    linear_model,
+    photo_answer,
+    photo_model,
+    write_linear_bundle,
+    write_photo_bundle,
+)
 from tests.service.images import noise
 
 
@@ -56,6 +63,53 @@ def test_model_that_contradicts_its_manifest_is_rejected(
         Classifier(bundle, "cpu")
 
 
+def test_photos_are_answered_in_order(photo_folder: Path) -> None:
+    """Each photo of a batch gets its own answer, distance and activations."""
+    random = np.random.default_rng(0)
+    photos = [
+        random.integers(0, brightest, (*PHOTO_SIZE, 3), np.uint8) for brightest in (9, 99, 256)
+    ]
+    for photo, answer in zip(
+        photos, Classifier(read_bundle(photo_folder), "cpu").classify(photos), strict=True
+    ):
+        np.testing.assert_allclose(answer.probabilities, photo_answer(photo), atol=1e-5)
+        assert answer.distance == pytest.approx(photo.mean() / 255, abs=1e-5)
+        assert answer.activations is not None
+        np.testing.assert_allclose(
+            answer.activations.mean(axis=(1, 2)), 10 * photo.mean(axis=(0, 1)) / 255, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("model", "manifest", "message"),
+    [
+        (linear_model(3, *PHOTO_SIZE), {}, r"\[24, 32\].*letterbox.*\[24, 32, 3\]"),
+        (None, {"preprocessing": "item-on-black"}, r"\[24, 32, 3\].*on-black.*\[24, 32\]"),
+        (photo_model(32, 24), {}, r"\[32, 24, 3\].*\[24, 32, 3\]"),
+        (photo_model(*PHOTO_SIZE), {"class_names": ("a", "b"), "self_test": (1, 0)}, "2 classes"),
+    ],
+)
+def test_photo_model_that_contradicts_its_manifest_is_rejected(
+    tmp_path: Path, model: bytes | None, manifest: dict[str, object], message: str
+) -> None:
+    """A photo model whose input or class count differs from its manifest is rejected.
+
+    The error names both values.
+    """
+    bundle = write_photo_bundle(tmp_path / "colours", model=model, **manifest)
+    with pytest.raises(BundleError, match=message):
+        Classifier(bundle, "cpu")
+
+
+def test_activations_of_another_shape_are_rejected(tmp_path: Path) -> None:
+    """The output ``activations`` needs a map for each class. The error names both shapes."""
+    model = onnx.load_from_string(linear_model(3, 20, 30, with_distance=True))
+    model.graph.output[1].name = model.graph.node[-1].output[0] = "activations"
+    bundle = write_linear_bundle(tmp_path / "linear", model=model.SerializeToString())
+    with pytest.raises(BundleError, match=r"\[\] .*3 classes.*\[3, height, width\]"):
+        Classifier(bundle, "cpu")
+
+
 def test_wrong_answer_to_the_self_test_is_rejected(tmp_path: Path) -> None:
     """A model whose self-test differs from the trained network's answer is rejected."""
     bundle = write_linear_bundle(tmp_path / "m", self_test=(0.8, 0.1, 0.1))
@@ -84,7 +138,7 @@ def test_model_without_its_distance_output_is_rejected(tmp_path: Path) -> None:
 
 
 def test_other_preprocessing_is_rejected(tmp_path: Path) -> None:
-    """A bundle for an unknown preprocessing is rejected. The error names both preprocessings."""
+    """A bundle for an unknown preprocessing is rejected. The error names all known ones."""
     folder = write_linear_bundle(tmp_path / "m", preprocessing="another").folder
-    with pytest.raises(BundleError, match=r"'another' but this service has 'item-on-black'"):
-        load_classifier(Settings(model=folder))
+    with pytest.raises(BundleError, match=r"'another'; this release knows item-on-black, letterb"):
+        load_classifier(folder, "cpu")

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,11 @@ import pytest
 from PIL import Image
 
 from service.errors import ImageTooLargeError, UnreadableImageError
-from service.imaging.model_input import read_image
+from service.imaging.model_input import InputSpec, read_image
 from service.inference.decoding import PATIENCE_SECONDS, SMALL_UPLOAD_BYTES, Decoded, Decoder
 from tests.service.images import encode, noise
 
-SIZE = (20, 30)
+GREY = InputSpec("item-on-black", (20, 30))
 MAX_PIXELS = 3000 * 3000
 SLOW = encode(noise(3000, 3000), "JPEG", quality=90, progressive=True)
 FAST = [encode(noise(100 + number, 150, number)) for number in range(9)]
@@ -40,7 +41,7 @@ def run(test: Callable[[Decoder], Coroutine[Any, Any, None]], threads: int = 1) 
 
 def start(decoder: Decoder, uploads: Sequence[bytes]) -> list[asyncio.Task[Decoded]]:
     """Start to decode ``uploads``, all at the same time."""
-    return [asyncio.create_task(decoder.decode(upload, SIZE)) for upload in uploads]
+    return [asyncio.create_task(decoder.decode(upload, GREY)) for upload in uploads]
 
 
 def test_failure_keeps_no_image() -> None:
@@ -71,10 +72,26 @@ def test_simultaneous_uploads_are_decoded_separately(threads: int) -> None:
         for decoded, upload in zip([first, *others], FAST, strict=True):
             assert isinstance(decoded, Decoded)
             np.testing.assert_array_equal(
-                decoded.source.image, read_image(upload, SIZE, MAX_PIXELS).image
+                decoded.source.image, read_image(upload, GREY, MAX_PIXELS).image
             )
 
     run(test, threads)
+
+
+def test_tiny_grey_upload_needs_no_thread_beside_a_photo_model() -> None:
+    """A grey upload of a grey model's size is decoded before other tasks run, unchanged."""
+    pixels = noise(28, 28)
+    photo, grey = InputSpec("letterbox", (160, 160)), InputSpec("item-on-black", (28, 28))
+
+    async def test(decoder: Decoder) -> None:
+        decoding = decoder.decode(encode(pixels), photo, [GREY, grey])
+        with pytest.raises(StopIteration) as end:
+            decoding.send(None)  # a decoding that waits for a thread would not end here
+        decoded: Decoded = end.value.value
+        assert decoded.source.spec == grey
+        np.testing.assert_array_equal(decoded.source.image, pixels)
+
+    run(test)
 
 
 def test_slow_image_does_not_delay_earlier_ones() -> None:
@@ -107,14 +124,14 @@ def test_cancelled_upload_is_not_decoded() -> None:
     """A cancelled upload leaves the queue, and no thread decodes it later."""
 
     async def test(decoder: Decoder) -> None:
-        slow = await decoder.decode(SLOW, SIZE)
+        slow = await decoder.decode(SLOW, GREY)
         tasks = start(decoder, [SLOW] * 6)
         await asyncio.sleep(slow.decode_seconds / 2)
         for task in tasks:
             task.cancel()
         await asyncio.sleep(0.001)
         assert decoder.depth == 0
-        assert (await decoder.decode(FAST[0], SIZE)).queue_seconds < 3 * slow.decode_seconds
+        assert (await decoder.decode(FAST[0], GREY)).queue_seconds < 3 * slow.decode_seconds
 
     run(test)
 
@@ -123,7 +140,8 @@ def test_unexpected_error_fails_one_upload_only() -> None:
     """An unexpected error, here due to an invalid size, reaches the caller of its upload only."""
 
     async def test(decoder: Decoder) -> None:
-        impossible = asyncio.create_task(decoder.decode(FAST[0], (20,)))  # type: ignore[arg-type]
+        size: Any = (20,)
+        impossible = asyncio.create_task(decoder.decode(FAST[0], replace(GREY, size=size)))
         answers = await asyncio.gather(
             impossible, *start(decoder, FAST[1:5]), return_exceptions=True
         )

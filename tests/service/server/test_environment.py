@@ -43,6 +43,7 @@ def test_settings_and_links_are_known() -> None:
         ("SERVICE_API_KEY_FILE", "SERVICE_API_KEYS_FILE"),
         ("service_upload_timeout", "SERVICE_UPLOAD_TIMEOUT_SECONDS"),
         ("SERVICE_MAX_UPLOAD_SIZE", "SERVICE_MAX_UPLOAD_BYTES"),
+        ("SERVICE_MODLE", "SERVICE_MODELS"),
     ],
 )
 def test_misspelt_variable_is_named_with_the_nearest(given: str, meant: str) -> None:

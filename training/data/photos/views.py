@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from service.errors import InvalidRequestError
-from service.imaging import read_image, read_picture
+from service.imaging import ITEM_ON_BLACK, InputSpec, read_image, read_picture
 from training.data.photos.synthetic import BACKGROUNDS, make_photos
 from training.data.photos.table import LABELS_FILE, Part, Photo, read_photos
 from training.data.samples import Images, Samples
@@ -107,7 +107,7 @@ def _target(folder: Path, photo: Photo, class_count: int) -> NDArray[np.float64]
 
 
 def _see(photo: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
-    return read_image(photo, size, MAX_PIXELS).image
+    return read_image(photo, InputSpec(ITEM_ON_BLACK, size), MAX_PIXELS).image
 
 
 def _open(path: Path) -> Image.Image:

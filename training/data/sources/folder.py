@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from service.errors import ServiceError
-from service.imaging import read_image
+from service.imaging import ITEM_ON_BLACK, InputSpec, read_image
 from training.data.samples import Images, Samples
 from training.errors import DataError
 
@@ -156,6 +156,6 @@ def _read_files(paths: list[Path], input_size: tuple[int, int]) -> Images:
 
 def _read_file(path: Path, input_size: tuple[int, int]) -> Images:
     try:
-        return read_image(path.read_bytes(), input_size, MAX_PIXELS).image
+        return read_image(path.read_bytes(), InputSpec(ITEM_ON_BLACK, input_size), MAX_PIXELS).image
     except (OSError, ServiceError) as error:
         raise DataError(f"{path} is not a readable image: {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.imaging import read_image
+from service.imaging import InputSpec, read_image
 from tests.training.fashion_mnist import sample
 from training.data.photos.synthetic import BACKGROUNDS, Background, make_photos
 
@@ -17,6 +17,7 @@ def test_photos_show_their_item(background: Background) -> None:
     photos = make_photos(images, background, seed=1)
     assert photos == make_photos(images, background, seed=1)
     assert all(photo.startswith(b"\xff\xd8") for photo in photos)
-    seen = np.stack([read_image(photo, (28, 28), 10**7).image for photo in photos]).astype(int)
+    grey = InputSpec("item-on-black", (28, 28))
+    seen = np.stack([read_image(photo, grey, 10**7).image for photo in photos]).astype(int)
     differences = abs(seen[:, None] - images[None]).mean(axis=(2, 3))
     assert (differences.argmin(axis=1) == np.arange(30)).mean() > 0.8
