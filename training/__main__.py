@@ -90,6 +90,9 @@ Teachers = Annotated[
 Photos = Annotated[
     Path | None, typer.Option(help="Photos with a labels.csv, for recipes that learn from photos.")
 ]
+Worn = Annotated[
+    Path | None, typer.Option(help="Photos of worn garments with masks and a labels.csv.")
+]
 Resume = Annotated[
     Path | None, typer.Option(help="An interrupted run to finish. Give its --data and --photos.")
 ]
@@ -111,12 +114,13 @@ def train(
     start_from: StartFrom = None,
     teacher: Teachers = None,
     photos: Photos = None,
+    worn: Worn = None,
     resume: Resume = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Train a network and write a run folder with weights, history and curves."""
     if resume is not None:
-        resume_run(resume, open_source(data, read_config(resume).input_size), photos)
+        resume_run(resume, open_source(data, read_config(resume).input_size), photos, worn)
         return
     find_architecture(architecture)
     recipe = recipe or next(iter(RECIPES[architecture]))
@@ -138,6 +142,7 @@ def train(
         start_from=start_from,
         teachers=teacher or (),
         photos=photos,
+        worn=worn,
     )
     train_run(
         config,
@@ -146,6 +151,7 @@ def train(
         start_from=start_from,
         weights=weights,
         photos=photos,
+        worn=worn,
         minutes=minutes,
     )
 

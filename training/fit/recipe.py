@@ -20,6 +20,24 @@ NAMED_IF_CHANGED = (
 
 
 @dataclass(frozen=True)
+class PhotoRecipe:
+    """The settings of a run that learns from photos instead of the data set alone.
+
+    A batch holds ``photos_per_batch`` labelled photos, ``worn_per_batch`` worn garments and
+    ``uploads_per_batch`` images of the data set, made into uploads. ``view_pixels``: height and
+    width in training. A network sees items larger at a higher resolution, and random crops enlarge
+    them too: so a network that trains at 128 pixels is best at about 160 (Touvron et al. 2019).
+    ``first_trained_block``: the blocks before this one keep their ImageNet weights.
+    """
+
+    photos_per_batch: int
+    worn_per_batch: int
+    uploads_per_batch: int
+    view_pixels: int
+    first_trained_block: int
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides a training run except the network, the data and the seed.
 
@@ -32,6 +50,7 @@ class Recipe:
     ``early_stopping_patience``: stop after this many epochs without a lower validation loss.
     ``photos_from``: the labelled photos that the run learns from, in addition to the data set.
     ``photos_per_batch``: the number of views of photos that are added to each batch.
+    ``photo``: set if the run learns from photos.
     ``continues``: start from the last checkpoint of another run, with the state of its optimizer.
     ``fine_tunes``: start from the final weights of another run, with a new optimizer.
     ``published``: the test accuracy that the recipe's source reports, None if it reports none.
@@ -55,6 +74,7 @@ class Recipe:
     split_seed: int = 13
     photos_from: Part = "none"
     photos_per_batch: int = 0
+    photo: PhotoRecipe | None = None
     continues: bool = False
     fine_tunes: bool = False
     published: float | None = None

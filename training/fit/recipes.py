@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from training.architectures import find_architecture
 from training.errors import TrainingError
-from training.fit.recipe import Recipe
+from training.fit.recipe import PhotoRecipe, Recipe
 
 
 def _series(plain: float, augmented: float) -> dict[str, Recipe]:
@@ -96,6 +96,25 @@ _HALF_OF_PHOTOS = replace(
 )
 _PHOTOS = replace(_HALF_OF_PHOTOS, photos_from="all", learning_rate=0.1, epochs=24, fine_tunes=True)
 
+_GARMENTS = Recipe(
+    "adamw",
+    5e-4,
+    "onecycle",
+    weight_decay=0.02,
+    batch_size=48,
+    epochs=15,
+    steps_per_epoch=200,
+    label_smoothing=0.1,
+    ema_momentum=0.995,
+    photo=PhotoRecipe(
+        photos_per_batch=22,
+        worn_per_batch=12,
+        uploads_per_batch=14,
+        view_pixels=128,
+        first_trained_block=5,
+    ),
+)
+
 RECIPES: Mapping[str, Mapping[str, Recipe]] = {
     "mlp-64-64": {"adam": Recipe(batch_size=32, epochs=5, published=0.8725)},
     "convnet-tf1": {
@@ -137,6 +156,7 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
         "distilled-40": replace(_DISTILLED, epochs=40),
         "mixed-views": _MIXED_VIEWS,
     },
+    "efficientnet-lite0": {"garments": _GARMENTS},
     "resnet-18": _TEACHERS,
     "wide-resnet-16-8": _TEACHERS,
 }

@@ -31,7 +31,7 @@ from training.architectures import find_architecture
 from training.data.photos.table import hash_photos
 from training.data.samples import Samples
 from training.errors import RunError
-from training.fit.recipe import Recipe
+from training.fit.recipe import PhotoRecipe, Recipe
 
 CONFIG_FILE = "config.json"
 HISTORY_FILE = "history.csv"
@@ -59,6 +59,7 @@ class Config:
     continued_from: str | None = None
     teachers: tuple[str, ...] = ()
     photos_sha256: str | None = None
+    worn_sha256: str | None = None
     made_by: dict[str, Any] = field(default_factory=dict)
 
     def build(self, precision: str = "float32") -> Any:
@@ -117,6 +118,8 @@ def read_config(folder: Path) -> Config:
     """
     try:
         values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        if photo := values["recipe"].get("photo"):
+            values["recipe"]["photo"] = PhotoRecipe(**photo)
         values["recipe"] = Recipe(**values["recipe"])
         values.setdefault("teachers", ())
         for name in ("class_names", "input_size", "teachers"):

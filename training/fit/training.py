@@ -15,13 +15,16 @@ import keras
 import numpy as np
 
 from training.architectures import find_architecture
-from training.data.photos.table import hash_photos
+from training.architectures.efficientnet_lite import freeze_before
+from training.data.photos.table import hash_files, hash_photos
 from training.data.photos.views import make_views
 from training.data.samples import Samples, Source
 from training.errors import RunError
 from training.fit.augmentation import find_augmentation
 from training.fit.batches import Batches
 from training.fit.distillation import make_loss
+from training.fit.photo_batches import PhotoBatches, PossibleClassesLoss, accuracy
+from training.fit.photo_training import make_photo_batches
 from training.fit.recipe import Recipe
 from training.fit.runs import (
     MODEL_FILE,
@@ -37,11 +40,13 @@ from training.fit.runs import (
 )
 from training.plots import plot_history
 
+SERVED_SIZE = (160, 160)  # of photos: see docs/decisions/0017-photos.md
+
 
 class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
     """Write history and checkpoint after each epoch, and stop early if the recipe says so."""
 
-    def __init__(self, folder: Path, batches: Batches, config: Config) -> None:
+    def __init__(self, folder: Path, batches: Batches | PhotoBatches, config: Config) -> None:
         super().__init__()
         self._folder = folder
         self._batches = batches
@@ -89,6 +94,7 @@ def plan(
     start_from: Path | None = None,
     teachers: Sequence[Path] = (),
     photos: Path | None = None,
+    worn: Path | None = None,
 ) -> Config:
     """Compose the configuration of a run on ``source``.
 
@@ -104,7 +110,8 @@ def plan(
     find_augmentation(recipe.augmentation)
     _check_needs(recipe_name, recipe, start_from, teachers, photos)
     samples = source.training()
-    model = find_architecture(architecture).build(samples.input_size, len(source.class_names))
+    found = find_architecture(architecture)
+    model = found.build(samples.input_size, len(source.class_names))
     earlier = 0
     if start_from is not None:
         earlier = read_config(start_from).earlier_epochs + len(read_history(start_from))
@@ -116,7 +123,7 @@ def plan(
         seed=seed,
         precision=precision,
         class_names=source.class_names,
-        input_size=samples.input_size,
+        input_size=SERVED_SIZE if found.is_for_photos else samples.input_size,
         parameters=model.count_params(),
         data_source=str(source),
         data_sha256=samples.sha256(),
@@ -124,6 +131,7 @@ def plan(
         continued_from=None if start_from is None else start_from.name,
         teachers=tuple(teacher.as_posix() for teacher in teachers),
         photos_sha256=None if photos is None else hash_photos(photos),
+        worn_sha256=None if worn is None else hash_files(worn),
         made_by=describe_making(),
     )
 
@@ -149,7 +157,7 @@ def _check_needs(
             "uses no teacher: leave --teacher out",
         ),
         (
-            recipe.photos_from != "none",
+            recipe.photos_from != "none" or recipe.photo is not None,
             photos is not None,
             "learns from photos: pass their folder with --photos",
             "learns from no photos: leave --photos out",
@@ -167,6 +175,7 @@ def train(
     start_from: Path | None = None,
     weights: Path | None = None,
     photos: Path | None = None,
+    worn: Path | None = None,
     minutes: float | None = None,
 ) -> None:
     """Train a new run in ``folder``: in one compiled step on JAX, else with Keras' fit.
@@ -208,7 +217,7 @@ def train(
         if not config.recipe.continues:
             _compile(model, config, samples)
         write_config(folder, config)
-        _fit(model, config, samples, folder, 0, photos)
+        _fit(model, config, samples, folder, 0, photos, worn)
     _finish(model, folder)
 
 
@@ -222,7 +231,9 @@ def _find_obstacle(config: Config) -> str | None:
     return find_obstacle(config)
 
 
-def resume(folder: Path, source: Source, photos: Path | None = None) -> None:
+def resume(
+    folder: Path, source: Source, photos: Path | None = None, worn: Path | None = None
+) -> None:
     """Finish an interrupted run from its last finished epoch.
 
     Raises:
@@ -241,13 +252,31 @@ def resume(folder: Path, source: Source, photos: Path | None = None) -> None:
             f"{folder} trained in one compiled step, which keeps no state to resume from: train "
             f"again, or copy {checkpoint} to {folder / MODEL_FILE} to use the weights so far"
         )
-    _fit(model, config, source.training(), folder, done, photos)
+    _fit(model, config, source.training(), folder, done, photos, worn)
     _finish(model, folder)
 
 
 def _fit(
-    model: Any, config: Config, samples: Samples, folder: Path, done: int, photos: Path | None
+    model: Any,
+    config: Config,
+    samples: Samples,
+    folder: Path,
+    done: int,
+    photos: Path | None,
+    worn: Path | None,
 ) -> None:
+    if config.recipe.photo is not None:
+        photo_batches, validation = make_photo_batches(config, photos, worn, samples)
+        model.fit(
+            photo_batches,
+            shuffle=False,
+            initial_epoch=done,
+            epochs=config.recipe.epochs,
+            validation_data=validation,
+            validation_batch_size=60,
+            callbacks=[Recorder(folder, photo_batches, config)],
+        )
+        return
     part, validation = config.split(samples)
     class_count = len(config.class_names)
     views = None
@@ -276,10 +305,19 @@ def _build(config: Config, weights: Path | None) -> Any:
     load_pretrained = find_architecture(config.architecture).load_pretrained
     if load_pretrained is not None:
         load_pretrained(model, weights)
+    if config.recipe.photo is not None:
+        freeze_before(model, config.recipe.photo.first_trained_block)
     return model
 
 
 def _compile(model: Any, config: Config, samples: Samples) -> None:
+    if config.recipe.photo is not None:
+        optimizer = config.recipe.make_optimizer(
+            (config.recipe.steps_per_epoch or 0) * config.recipe.epochs
+        )
+        loss = PossibleClassesLoss(config.recipe.label_smoothing)
+        model.compile(optimizer, loss, metrics=[accuracy], jit_compile=False)
+        return
     steps = len(Batches(config.split(samples)[0], config)) * config.recipe.epochs
     model.compile(
         config.recipe.make_optimizer(steps),

@@ -1,0 +1,117 @@
+"""What a photo network learns from: labelled photos, worn garments, and images of the data set.
+
+Every draw comes from a generator, so equal generators give equal pictures.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.data.photos.table import Photo, is_validation, read_photos
+from training.data.photos.uploads import make_upload
+from training.data.photos.varied import crop_bare, crop_item, paste_item
+from training.data.photos.worn import WornPhoto, read_worn
+from training.data.samples import Samples
+
+# Of the data set, shoes and bags are drawn more often: the photos hold few of them.
+WEIGHTS_OF_SAMPLES = {5: 2.0, 7: 2.0, 8: 2.0, 9: 2.0}
+SHARE_PASTED, SHARE_ON_PLAIN, SHARE_BARE, SHARE_AS_IT_IS = 0.25, 0.6, 0.1, 0.1
+
+Shares = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A picture and its possible classes, empty if it shows nothing of any class."""
+
+    picture: Image.Image
+    classes: tuple[int, ...]
+
+
+class Photos:
+    """Labelled photos to draw from."""
+
+    def __init__(self, folder: Path, photos: Sequence[Photo]) -> None:
+        self._folder, self._photos = folder, photos
+        self._shares = _balance([photo.classes for photo in photos])
+
+    def draw(self, generator: np.random.Generator) -> Labelled:
+        """Draw a photo."""
+        photo = self._photos[int(generator.choice(len(self._photos), p=self._shares))]
+        return Labelled(Image.open(self._folder / photo.file).convert("RGB"), photo.classes)
+
+
+class WornItems:
+    """Worn garments to draw from: as crops, or cut out and pasted on another background."""
+
+    def __init__(self, photos: Sequence[WornPhoto]) -> None:
+        self._photos = photos
+        self._items = [item for photo in photos for item in photo.items]
+        self._shares = _balance([item.classes for item in self._items])
+
+    def draw(self, generator: np.random.Generator) -> Labelled:
+        """Draw an item, or a part of a photo without any."""
+        bare = self._draw_bare(generator)
+        if bare is not None and generator.random() < SHARE_BARE:
+            return Labelled(bare, ())
+        item = self._items[int(generator.choice(len(self._items), p=self._shares))]
+        if item.small or generator.random() < SHARE_PASTED:
+            background = None if generator.random() < SHARE_ON_PLAIN else bare
+            return Labelled(paste_item(item, background, generator), item.classes)
+        return Labelled(crop_item(item, generator), item.classes)
+
+    def _draw_bare(self, generator: np.random.Generator) -> Image.Image | None:
+        return crop_bare(self._photos[int(generator.integers(len(self._photos)))], generator)
+
+
+class Uploads:
+    """Images of the data set to draw from, as they are or made into uploads."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+        weights = [WEIGHTS_OF_SAMPLES.get(label, 1.0) for label in samples.labels.tolist()]
+        self._shares = np.array(weights) / sum(weights)
+
+    def draw(self, generator: np.random.Generator) -> Labelled:
+        """Draw an image."""
+        number = int(generator.choice(len(self._samples), p=self._shares))
+        image, label = self._samples.images[number], int(self._samples.labels[number])
+        if generator.random() < SHARE_AS_IT_IS:
+            return Labelled(Image.fromarray(image).convert("RGB"), (label,))
+        return Labelled(make_upload(image, generator), (label,))
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The three kinds of pictures."""
+
+    photos: Photos
+    worn: WornItems
+    uploads: Uploads
+
+
+def open_collection(
+    photos: Path, worn: Path, samples: Samples, *, validation: bool = False
+) -> Collection:
+    """Open the photos for training, or those for validation, beside ``samples``.
+
+    Raises:
+        DataError: A table or a mask cannot be read.
+    """
+    chosen = [photo for photo in read_photos(photos) if is_validation(photo.file) == validation]
+    items = read_worn(worn, validation=validation)
+    return Collection(Photos(photos, chosen), WornItems(items), Uploads(samples))
+
+
+def _balance(classes: Sequence[tuple[int, ...]]) -> Shares:
+    """Return the picture's shares: a class with four times the pictures is drawn twice as often."""
+    counts = Counter(classes)
+    weights = np.array([counts[each] ** -0.5 for each in classes])
+    return weights / weights.sum()
