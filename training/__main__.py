@@ -22,7 +22,7 @@ from training.architectures import ARCHITECTURES, find_architecture
 from training.assess.calibration import calibrate as calibrate_run
 from training.assess.evaluation import evaluate as evaluate_run
 from training.assess.evaluation import evaluate_bundle
-from training.assess.photos_page import write_photos
+from training.assess.photo_report import Material, write_photos
 from training.assess.projection import largest_count
 from training.assess.projection import project as write_projection
 from training.assess.results import read_runs, render_results
@@ -298,21 +298,25 @@ def photos(
     folder: Annotated[
         Path, typer.Argument(help="Photos with a labels.csv (file, class_id, tier, source).")
     ],
-    model: Annotated[Path, typer.Option(help="The bundle to measure.")] = Path(
-        "models/resnet-8-photos/1"
-    ),
+    model: Annotated[Path, typer.Option(help="The bundle to measure.")] = Path("models/garments/1"),
+    reference: Annotated[
+        Path,
+        typer.Option(help="Pictures are made only from images that this bundle gets right."),
+    ] = Path("models/resnet-8/3"),
+    worn: Worn = None,
     data: Data = None,
     sheet: Annotated[
-        Path, typer.Option(help="The PNG file to write: photos, model inputs, answers.")
+        Path, typer.Option(help="The PNG file to write: photos, heat maps, answers.")
     ] = Path("evaluations/photos.png"),
     output: Annotated[
         Path, typer.Option(help="The page to write. Its figures are written beside it.")
-    ] = Path("docs/photos.md"),
+    ] = Path("evaluations/photos.md"),
 ) -> None:
-    """Measure a bundle on photos; render the page of all bundles measured so far."""
-    bundle = read_bundle(model)
-    source = open_source(data, bundle.manifest.input_size)
-    typer.echo(write_photos(bundle, folder, source, sheet, output))
+    """Measure a bundle on validation photos; render the page of all bundles measured so far."""
+    judge = read_bundle(reference)
+    source = open_source(data, judge.manifest.input_size)
+    material = Material(folder, worn, source, judge)
+    typer.echo(write_photos(read_bundle(model), material, sheet, output))
 
 
 @app.command()

@@ -23,15 +23,21 @@ FILTERS = (
 FIGURE_SIZE, FIGURE_BOX = (640, 480), (144, 53, 513, 422)  # Matplotlib's defaults for one image
 
 
-def make_product_photo(image: GreyImage, generator: np.random.Generator) -> Image.Image:
-    """Make a photo of the item: enlarged, coloured, textured, usually on white with a shadow."""
+def make_product_photo(
+    image: GreyImage, generator: np.random.Generator, *, on_white: bool = False
+) -> Image.Image:
+    """Make a photo of the item: enlarged, coloured, textured, often with a shadow.
+
+    The background is usually white or nearly white, and always white with ``on_white``.
+    """
     side = int(generator.integers(110, 300))
     grey = Image.fromarray(255 - image).resize((side, side), Image.Resampling.LANCZOS)
     sharp = grey.filter(ImageFilter.UnsharpMask(side / 60, int(generator.integers(50, 200)), 0))
     item = _colour(np.asarray(sharp, np.float32) / 255, generator)
     outline = _find_outline(image, side)
     top, bottom, left, right = (generator.uniform(0, 0.3, 4) * side).astype(int).tolist()
-    photo = Image.new("RGB", (side + left + right, side + top + bottom), _background(generator))
+    background = (255, 255, 255) if on_white else _background(generator)
+    photo = Image.new("RGB", (side + left + right, side + top + bottom), background)
     if generator.random() < 0.5:
         shadow = outline.filter(ImageFilter.GaussianBlur(side / 25))
         strength = generator.uniform(0.1, 0.5)
@@ -41,9 +47,15 @@ def make_product_photo(image: GreyImage, generator: np.random.Generator) -> Imag
     return photo
 
 
-def enlarge_image(image: GreyImage, generator: np.random.Generator) -> Image.Image:
-    """Enlarge an image of the data set as a viewer does: bright on black, or dark on white."""
-    side = int(np.exp(generator.uniform(np.log(28), np.log(300))))
+def enlarge_image(
+    image: GreyImage, generator: np.random.Generator, *, sides_pixels: tuple[int, int] = (28, 300)
+) -> Image.Image:
+    """Enlarge an image of the data set as a viewer does: bright on black, or dark on white.
+
+    The new side lies between the two ``sides_pixels``. Each doubling of the side is equally likely.
+    """
+    shortest, longest = np.log(sides_pixels)
+    side = int(np.exp(generator.uniform(shortest, longest)))
     chosen = FILTERS[int(generator.integers(len(FILTERS)))]
     shown = 255 - image if generator.random() < 0.5 else image
     return Image.fromarray(shown).resize((side, side), chosen).convert("RGB")
