@@ -77,7 +77,7 @@ def read_photos(folder: Path) -> list[Photo]:
             return [_to_photo(row) for row in csv.DictReader(file)]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except (KeyError, ValueError, AttributeError) as error:
+    except (KeyError, ValueError, AttributeError, csv.Error) as error:
         raise DataError(
             f"{path} is not a table of photos ({error!r}): "
             "it needs the columns file and class_id, and class ids that are numbers"
@@ -86,4 +86,6 @@ def read_photos(folder: Path) -> list[Photo]:
 
 def _to_photo(row: dict[str, str]) -> Photo:
     classes = tuple(int(class_id) for class_id in row["class_id"].split("|") if class_id)
+    if min(classes, default=0) < 0:
+        raise ValueError(f"class_id {row['class_id']} is negative")
     return Photo(row["file"], classes, row.get("tier", ""), row.get("source", ""))

@@ -60,7 +60,7 @@ class WornItem:
 
     def open(self) -> tuple[Image.Image, Image.Image]:
         """Read the photo in RGB, and the item's outline: 255 where the item is."""
-        mask = np.asarray(Image.open(self.mask_file)) == self.tag
+        mask = _read_mask(self.mask_file) == self.tag
         photo = Image.open(self.file).convert("RGB")
         return photo, Image.fromarray(mask.astype(np.uint8) * 255)
 
@@ -77,7 +77,7 @@ class WornPhoto:
 
     def find_bare(self) -> NDArray[np.bool_]:
         """Return where no garment is ``[H, W]``."""
-        return np.isin(np.asarray(Image.open(self.mask_file)), list(self.bare_tags))
+        return np.isin(_read_mask(self.mask_file), list(self.bare_tags))
 
 
 def read_worn(folder: Path, *, validation: bool) -> list[WornPhoto]:
@@ -92,10 +92,11 @@ def read_worn(folder: Path, *, validation: bool) -> list[WornPhoto]:
             rows = [row for row in csv.DictReader(file) if row["mask"]]
         chosen = [row for row in rows if is_validation(row["file"]) == validation]
         return [_read_photo(folder / row["file"], folder / row["mask"], tags) for row in chosen]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, LookupError, ValueError, AttributeError, csv.Error) as error:
         raise DataError(
-            f"{folder} is not a folder of worn garments ({error!r}): it needs {TAGS_FILE}, and "
-            f"{LABELS_FILE} with the columns file, mask and tags"
+            f"{folder} is not a folder of worn garments ({error!r}): it needs {TAGS_FILE} with a "
+            f"name on each line, {LABELS_FILE} with the columns file and mask, the photos, and "
+            "masks of the photos' size whose pixels are line numbers of the tags"
         ) from error
 
 
@@ -103,8 +104,18 @@ def _read_tags(path: Path) -> list[str]:
     return [line.split()[-1] for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def _read_mask(path: Path) -> NDArray[np.uint8]:
+    mask = np.asarray(Image.open(path))
+    if mask.ndim != 2:
+        raise ValueError(f"{path} has several values a pixel")
+    return mask
+
+
 def _read_photo(file: Path, mask_file: Path, tags: list[str]) -> WornPhoto:
-    mask = np.asarray(Image.open(mask_file))
+    mask = _read_mask(mask_file)
+    with Image.open(file) as photo:
+        if (photo.height, photo.width) != mask.shape:
+            raise ValueError(f"{mask_file} is not of the size of its photo")
     found = [_find_item(file, mask_file, mask, tag, tags[tag]) for tag in np.unique(mask).tolist()]
     bare = frozenset(number for number, name in enumerate(tags) if name in NO_GARMENT)
     return WornPhoto(file, mask_file, tuple(item for item in found if item), bare)
