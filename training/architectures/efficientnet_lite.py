@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import keras
 from keras import layers
 
 from training.architectures.torch_weights import read_torch_weights
@@ -65,6 +66,30 @@ def freeze_before(model: Any, block: int) -> None:
         if layer.name.startswith(f"blocks-{block}-"):
             return
         layer.trainable = False
+
+
+def split_outputs(model: Any, temperature: float) -> Any:
+    """Extend a model of logits ``[N, K + 1]``, of which the last means none of the classes.
+
+    The result has the outputs
+
+    - ``logits`` ``[N, K]``, divided by the temperature
+    - ``distance`` ``[N]``: the log-odds that the image shows none of the classes
+    - ``activations`` ``[N, K, H / 32, W / 32]``: where each class is seen (Zhou et al. 2016). The
+      mean over all places, plus the bias, is the class's logit before the temperature.
+    """
+    ops = keras.ops
+    classes, none = model.output[:, :-1], model.output[:, -1]
+    kernel, _ = model.layers[-2].get_weights()  # before the layer that casts logits to float32
+    see = layers.Conv2D(kernel.shape[1] - 1, 1, use_bias=False, name="activations")
+    activations = see(model.get_layer(FEATURES).output)
+    see.set_weights([kernel[None, None, :, :-1]])
+    outputs = {
+        "logits": classes / temperature,
+        "distance": none - ops.logsumexp(classes, axis=1),
+        "activations": ops.transpose(activations, (0, 3, 1, 2)),
+    }
+    return keras.Model(model.input, outputs)
 
 
 def _name(layer: Any) -> str:

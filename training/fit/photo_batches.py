@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from service.imaging.letterbox import fit_into_box
-from training.data.photos.collection import Collection, Labelled
+from training.data.photos.collection import (
+    Collection,
+    Labelled,
+    PhotoFolders,
+    open_collection,
+)
 from training.data.photos.varied import vary
+from training.data.samples import Samples
+from training.errors import RunError
 from training.fit.recipe import PhotoRecipe
+from training.fit.runs import Config
 
 Targets = NDArray[np.float32]
 PhotoBatch = tuple[NDArray[np.float32], Targets]
+
+
+# The pictures on which the validation loss is measured after each epoch.
+VALIDATION_PHOTOS, VALIDATION_WORN, VALIDATION_UPLOADS = 300, 240, 300
 
 
 class PhotoBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
@@ -24,12 +34,7 @@ class PhotoBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no 
     """
 
     def __init__(
-        self,
-        collection: Collection,
-        recipe: PhotoRecipe,
-        class_count: int,
-        steps: int,
-        seed: int,
+        self, collection: Collection, recipe: PhotoRecipe, class_count: int, seed: int
     ) -> None:
         super().__init__(workers=1, max_queue_size=6)  # a thread draws while the network learns
         self._sources = (
@@ -38,7 +43,7 @@ class PhotoBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no 
             (recipe.uploads_per_batch, collection.uploads),
         )
         self._size = (recipe.view_pixels, recipe.view_pixels)
-        self._class_count, self._steps, self._seed = class_count, steps, seed
+        self._class_count, self._steps, self._seed = class_count, recipe.steps_per_epoch, seed
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -59,31 +64,38 @@ def encode_targets(drawn: list[Labelled], class_count: int) -> Targets:
     return targets
 
 
-@keras.saving.register_keras_serializable("training")
-class PossibleClassesLoss(keras.losses.Loss):  # type: ignore[misc] # Keras has no types
-    """The negative log-likelihood of "one of the possible classes", with label smoothing.
+def make_photo_batches(
+    config: Config, folders: PhotoFolders, samples: Samples
+) -> tuple[PhotoBatches, PhotoBatch]:
+    """Open the photos of a run: the batches of training, and one large batch of validation.
 
-    With one possible class it is cross-entropy. With several, the network may choose among them
-    (Jin and Ghahramani 2002), where equal targets would teach it to hesitate.
+    Raises:
+        DataError: The photos cannot be read.
+        RunError: The recipe does not learn from photos.
     """
-
-    def __init__(self, smoothing: float = 0.0, name: str = "possible", **options: Any) -> None:
-        super().__init__(name=name, **options)
-        self.smoothing = smoothing
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Compute the loss ``[N]`` of logits ``y_pred`` ``[N, classes + 1]``."""
-        logs = keras.ops.log_softmax(y_pred)
-        possible = keras.ops.logsumexp(logs + keras.ops.log(y_true + 1e-9), axis=1)
-        return -(1 - self.smoothing) * possible - self.smoothing * keras.ops.mean(logs, axis=1)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the settings of this loss that a checkpoint stores."""
-        return {**super().get_config(), "smoothing": self.smoothing}
+    recipe = config.recipe.photo
+    if recipe is None:
+        raise RunError(f"recipe {config.recipe_name} does not learn from photos")
+    part, validation = config.split(samples)
+    training = open_collection(folders, part)
+    kept_back = open_collection(folders, validation, validation=True)
+    class_count = len(config.class_names)
+    batches = PhotoBatches(training, recipe, class_count, config.seed)
+    return batches, draw_validation(kept_back, recipe.view_pixels, class_count)
 
 
-@keras.saving.register_keras_serializable("training")
-def accuracy(y_true: Any, y_pred: Any) -> Any:
-    """Return 1 where the most likely class is possible, else 0: ``[N]``."""
-    best = keras.ops.argmax(y_pred, axis=1)
-    return keras.ops.take_along_axis(y_true, best[:, None], axis=1)[:, 0]
+def draw_validation(collection: Collection, side_pixels: int, class_count: int) -> PhotoBatch:
+    """Draw pictures of validation, always the same ones, and do not vary them."""
+    generator = np.random.default_rng(0)
+    drawn = [
+        source.draw(generator)
+        for count, source in (
+            (VALIDATION_PHOTOS, collection.photos),
+            (VALIDATION_WORN, collection.worn),
+            (VALIDATION_UPLOADS, collection.uploads),
+        )
+        for _ in range(count)
+    ]
+    size = (side_pixels, side_pixels)
+    images = np.stack([fit_into_box(each.picture, size) for each in drawn])
+    return images.astype(np.float32), encode_targets(drawn, class_count)

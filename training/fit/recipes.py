@@ -84,18 +84,6 @@ _TEACHERS = {"fmix": _TEACHER, "mixup": replace(_TEACHER, augmentation="mixup")}
 # "A good teacher is patient and consistent" (Beyer et al. 2022): student and teacher see the same
 # mixed views for many epochs.
 _MIXED_VIEWS = replace(_TEACHER, distillation_temperature=1.0, epochs=300)
-# The first recipe leaves half of the photos out, so that this half can measure the network. The
-# second recipe fine-tunes the network on all photos.
-_HALF_OF_PHOTOS = replace(
-    _RESNET,
-    epochs=30,
-    label_smoothing=0.0,
-    distillation_temperature=1.0,
-    photos_from="half",
-    photos_per_batch=64,
-)
-_PHOTOS = replace(_HALF_OF_PHOTOS, photos_from="all", learning_rate=0.1, epochs=24, fine_tunes=True)
-
 _GARMENTS = Recipe(
     "adamw",
     5e-4,
@@ -103,14 +91,15 @@ _GARMENTS = Recipe(
     weight_decay=0.02,
     batch_size=48,
     epochs=15,
-    steps_per_epoch=200,
     label_smoothing=0.1,
     ema_momentum=0.995,
     photo=PhotoRecipe(
+        steps_per_epoch=200,
         photos_per_batch=22,
         worn_per_batch=12,
         uploads_per_batch=14,
         view_pixels=128,
+        input_pixels=160,
         first_trained_block=5,
     ),
 )
@@ -147,8 +136,6 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
         "mixed-views": _MIXED_VIEWS,
         "robust": _ROBUST,
         "photographic": _PHOTOGRAPHIC,
-        "half-of-photos": _HALF_OF_PHOTOS,
-        "photos": _PHOTOS,
     },
     "resnet-8-tiny": {
         "cutout": _RESNET,

@@ -5,8 +5,9 @@ Every draw comes from a generator, so equal generators give equal pictures.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,22 @@ Shares = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class PhotoFolders:
+    """The folders that a photo network learns from: labelled photos, and worn garments."""
+
+    photos: Path
+    worn: Path
+
+    def hash(self) -> str:
+        """Hash the names and the contents of all files in both folders."""
+        digest = hashlib.sha256()
+        for folder in (self.photos, self.worn):
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
 class Labelled:
     """A picture and its possible classes, empty if it shows nothing of any class."""
 
@@ -42,9 +59,14 @@ class Photos:
         self._folder, self._photos = folder, photos
         self._shares = _balance([photo.classes for photo in photos])
 
+    def __iter__(self) -> Iterator[Labelled]:
+        return map(self._open, self._photos)
+
     def draw(self, generator: np.random.Generator) -> Labelled:
         """Draw a photo."""
-        photo = self._photos[int(generator.choice(len(self._photos), p=self._shares))]
+        return self._open(self._photos[int(generator.choice(len(self._photos), p=self._shares))])
+
+    def _open(self, photo: Photo) -> Labelled:
         return Labelled(Image.open(self._folder / photo.file).convert("RGB"), photo.classes)
 
 
@@ -55,6 +77,12 @@ class WornItems:
         self._photos = photos
         self._items = [item for photo in photos for item in photo.items]
         self._shares = _balance([item.classes for item in self._items])
+
+    def __iter__(self) -> Iterator[Labelled]:
+        for item in self._items:
+            if not item.small:
+                photo, _ = item.open()
+                yield Labelled(photo.crop(item.box), item.classes)
 
     def draw(self, generator: np.random.Generator) -> Labelled:
         """Draw an item, or a part of a photo without any."""
@@ -87,6 +115,11 @@ class Uploads:
             return Labelled(Image.fromarray(image).convert("RGB"), (label,))
         return Labelled(make_upload(image, generator), (label,))
 
+    def draw_many(self, count: int) -> Iterator[Labelled]:
+        """Draw ``count`` images, the same ones each time."""
+        generator = np.random.default_rng(0)
+        return (self.draw(generator) for _ in range(count))
+
 
 @dataclass(frozen=True)
 class Collection:
@@ -98,20 +131,23 @@ class Collection:
 
 
 def open_collection(
-    photos: Path, worn: Path, samples: Samples, *, validation: bool = False
+    folders: PhotoFolders, samples: Samples, *, validation: bool = False
 ) -> Collection:
     """Open the photos for training, or those for validation, beside ``samples``.
 
     Raises:
         DataError: A table or a mask cannot be read.
     """
-    chosen = [photo for photo in read_photos(photos) if is_validation(photo.file) == validation]
-    items = read_worn(worn, validation=validation)
-    return Collection(Photos(photos, chosen), WornItems(items), Uploads(samples))
+    chosen = [
+        photo for photo in read_photos(folders.photos) if is_validation(photo.file) == validation
+    ]
+    items = read_worn(folders.worn, validation=validation)
+    return Collection(Photos(folders.photos, chosen), WornItems(items), Uploads(samples))
 
 
 def _balance(classes: Sequence[tuple[int, ...]]) -> Shares:
     """Return the picture's shares: a class with four times the pictures is drawn twice as often."""
     counts = Counter(classes)
-    weights = np.array([counts[each] ** -0.5 for each in classes])
-    return weights / weights.sum()
+    weights = np.sqrt([1 / counts[each] for each in classes])
+    shares: Shares = weights / weights.sum()
+    return shares

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,29 +37,6 @@ class Photo:
 def is_validation(file: str) -> bool:
     """Return whether a photo is kept back: a tenth of each folder, chosen by the file's name."""
     return zlib.crc32(file.encode()) % 10 == 0
-
-
-def hash_photos(folder: Path) -> str:
-    """Hash the table, and the photos in the order of the table.
-
-    Raises:
-        DataError: The table or a photo cannot be read.
-    """
-    digest = hashlib.sha256()
-    for name in [LABELS_FILE, *(photo.file for photo in read_photos(folder))]:
-        try:
-            digest.update((folder / name).read_bytes())
-        except OSError as error:
-            raise DataError(f"{folder / name} cannot be read: {error.strerror}") from error
-    return digest.hexdigest()
-
-
-def hash_files(folder: Path) -> str:
-    """Hash the names and the contents of all files in a folder."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 def read_photos(folder: Path) -> list[Photo]:

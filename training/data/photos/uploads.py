@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -94,7 +95,7 @@ def make_upload(image: GreyImage, generator: np.random.Generator) -> Image.Image
     return make(image, generator)
 
 
-def _colour(grey: NDArray[np.float32], generator: np.random.Generator) -> Image.Image:
+def _colour(grey: NDArray[np.floating[Any]], generator: np.random.Generator) -> Image.Image:
     """Tint a grey image ``[H, W]`` in 0..1, and give it a texture."""
     height, width = grey.shape
     tint = generator.uniform(0, 0.6, 3) if generator.random() < 0.7 else np.zeros(3)
