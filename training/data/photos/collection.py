@@ -15,11 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.data.photos.table import Photo, is_validation, read_photos
+from service.errors import InvalidRequestError
+from service.imaging import read_picture
+from training.data.photos.table import LABELS_FILE, Photo, is_validation, read_photos
 from training.data.photos.uploads import make_upload
 from training.data.photos.varied import crop_bare, crop_item, paste_item
 from training.data.photos.worn import WornPhoto, read_worn
 from training.data.samples import Samples
+from training.data.sources.folder import MAX_PIXELS
+from training.errors import DataError
 
 # Of the data set, shoes and bags are drawn more often: the photos hold few of them.
 WEIGHTS_OF_SAMPLES = {5: 2.0, 7: 2.0, 8: 2.0, 9: 2.0}
@@ -67,7 +71,12 @@ class Photos:
         return self._open(self._photos[int(generator.choice(len(self._photos), p=self._shares))])
 
     def _open(self, photo: Photo) -> Labelled:
-        return Labelled(Image.open(self._folder / photo.file).convert("RGB"), photo.classes)
+        path = self._folder / photo.file
+        try:
+            upright = read_picture(path.read_bytes(), MAX_PIXELS).image
+        except (OSError, InvalidRequestError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        return Labelled(upright.convert("RGB"), photo.classes)
 
 
 class WornItems:
@@ -136,13 +145,36 @@ def open_collection(
     """Open the photos for training, or those for validation, beside ``samples``.
 
     Raises:
-        DataError: A table or a mask cannot be read.
+        DataError: A table or a mask cannot be read, a class is not one of the samples' classes, or
+            a folder has no photo for this part.
     """
     chosen = [
         photo for photo in read_photos(folders.photos) if is_validation(photo.file) == validation
     ]
-    items = read_worn(folders.worn, validation=validation)
-    return Collection(Photos(folders.photos, chosen), WornItems(items), Uploads(samples))
+    worn = read_worn(folders.worn, validation=validation)
+    items = [item for photo in worn for item in photo.items]
+    for folder, found in ((folders.photos, chosen), (folders.worn, items)):
+        _check_part(folder, len(found), validation)
+    _check_classes(folders.photos, chosen, set(samples.labels.tolist()))
+    return Collection(Photos(folders.photos, chosen), WornItems(worn), Uploads(samples))
+
+
+def _check_part(folder: Path, count: int, validation: bool) -> None:
+    if not count:
+        raise DataError(
+            f"{folder} has no photo for {'validation' if validation else 'training'}: add photos; "
+            "a tenth of them, chosen by the file's name, is for validation"
+        )
+
+
+def _check_classes(folder: Path, photos: Sequence[Photo], known: set[int]) -> None:
+    for photo in photos:
+        unknown = set(photo.classes) - known
+        if unknown:
+            raise DataError(
+                f"{folder / LABELS_FILE}: class_id {min(unknown)} of {photo.file} is unknown; the "
+                f"data set has the classes {', '.join(map(str, sorted(known)))}"
+            )
 
 
 def _balance(classes: Sequence[tuple[int, ...]]) -> Shares:

@@ -6,14 +6,10 @@ import csv
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from training.errors import DataError
 
 LABELS_FILE = "labels.csv"
-
-Part = Literal["none", "half", "all"]
-"""Which labelled photos a network learns from. ``half`` is the development half."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +20,6 @@ class Photo:
     classes: tuple[int, ...]
     tier: str
     source: str
-
-    @property
-    def is_in_development_half(self) -> bool:
-        """Whether the photo belongs to the development half.
-
-        The rules that find the item (``service/imaging/item.py``) were chosen on this half.
-        """
-        return zlib.crc32(self.file.encode()) % 2 == 0
 
 
 def is_validation(file: str) -> bool:
