@@ -89,7 +89,7 @@ def test_worn_pictures_show_what_their_classes_say(folders: PhotoFolders) -> Non
             assert share_of_garment(each.picture) < 0.1
 
 
-def test_rare_classes_are_drawn_more_often(tmp_path: Path, folders: PhotoFolders) -> None:
+def test_rare_classes_are_drawn_more_often(folders: PhotoFolders) -> None:
     """A class with four times the photos is drawn twice as often."""
     names = choose_names(15, validation=False)
     for name in names:
