@@ -30,10 +30,12 @@ from training.architectures import ARCHITECTURES, find_architecture
 from training.assess.calibration import calibrate as calibrate_run
 from training.assess.evaluation import evaluate as evaluate_run
 from training.assess.evaluation import evaluate_bundle
-from training.assess.photos_page import write_photos
+from training.assess.photo_report import Material, write_photos
+from training.assess.photo_runs import calibrate_photo_run, evaluate_photo_run
 from training.assess.projection import largest_count
 from training.assess.projection import project as write_projection
 from training.assess.results import read_runs, render_results
+from training.data.photos.collection import PhotoFolders
 from training.data.sources import open_source
 from training.errors import TrainingError
 from training.export.golden import write_golden
@@ -98,8 +100,12 @@ Teachers = Annotated[
 Photos = Annotated[
     Path | None, typer.Option(help="Photos with a labels.csv, for recipes that learn from photos.")
 ]
+Worn = Annotated[
+    Path | None, typer.Option(help="Photos of worn garments with masks and a labels.csv.")
+]
 Resume = Annotated[
-    Path | None, typer.Option(help="An interrupted run to finish. Give its --data and --photos.")
+    Path | None,
+    typer.Option(help="An interrupted run to finish. Give its --data, --photos and --worn."),
 ]
 
 
@@ -119,12 +125,14 @@ def train(
     start_from: StartFrom = None,
     teacher: Teachers = None,
     photos: Photos = None,
+    worn: Worn = None,
     resume: Resume = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Train a network and write a run folder with weights, history and curves."""
+    folders = _join(photos, worn)
     if resume is not None:
-        resume_run(resume, open_source(data, read_config(resume).input_size), photos)
+        resume_run(resume, open_source(data, read_config(resume).input_size), folders)
         return
     find_architecture(architecture)
     recipe = recipe or next(iter(RECIPES[architecture]))
@@ -146,7 +154,7 @@ def train(
         precision=precision,
         start_from=start_from,
         teachers=teacher or (),
-        photos=photos,
+        photos=folders,
     )
     train_run(
         config,
@@ -154,7 +162,7 @@ def train(
         runs / name,
         start_from=start_from,
         weights=weights,
-        photos=photos,
+        photos=folders,
         minutes=minutes,
     )
 
@@ -179,13 +187,16 @@ def calibrate(
     augmentation: Annotated[
         str, typer.Option(help="Images changed by this augmentation count as known.")
     ] = "none",
-    photos: Annotated[
-        Path | None, typer.Option(help="The photos that the run learned from.")
-    ] = None,
+    photos: Photos = None,
+    worn: Worn = None,
 ) -> None:
     """Fit temperature, distance and prediction sets of a run, before it is evaluated."""
+    folders = _join(photos, worn)
     source = open_source(data, read_config(run).input_size)
-    calibration = calibrate_run(run, source, augmentation, photos)
+    if folders is None:
+        calibration = calibrate_run(run, source, augmentation)
+    else:
+        calibration = calibrate_photo_run(run, source, folders)
     typer.echo(
         f"{run}: temperature {calibration.temperature:.3f}, "
         f"distance threshold {calibration.threshold:.3f}"
@@ -199,19 +210,22 @@ def evaluate(
     ],
     data: Data = None,
     output: Annotated[Path | None, typer.Option(help="The folder for a bundle's figures.")] = None,
-    photos: Annotated[
-        Path | None, typer.Option(help="Photos with a labels.csv, some of them without a class.")
-    ] = None,
+    photos: Photos = None,
+    worn: Worn = None,
 ) -> None:
     """Measure a run (only once) or a bundle on the test set; write metrics.json and plots."""
     if (measured / MANIFEST_FILE).exists():
         manifest = read_bundle(measured).manifest
         output = output or Path("evaluations") / f"{manifest.name}-{manifest.version}"
         source = open_source(data, manifest.input_size)
-        metrics = evaluate_bundle(measured, source, output, photos)
+        metrics = evaluate_bundle(measured, source, output)
     else:
         source = open_source(data, read_config(measured).input_size)
-        metrics = evaluate_run(measured, source, photos)
+        folders = _join(photos, worn)
+        if folders is None:
+            metrics = evaluate_run(measured, source)
+        else:
+            metrics = evaluate_photo_run(measured, source, folders)
     test = metrics["test"]
     low, high = test["wilson_95"]
     typer.echo(
@@ -301,21 +315,25 @@ def photos(
     folder: Annotated[
         Path, typer.Argument(help="Photos with a labels.csv (file, class_id, tier, source).")
     ],
-    model: Annotated[Path, typer.Option(help="The bundle to measure.")] = Path(
-        "models/resnet-8-photos/1"
-    ),
+    model: Annotated[Path, typer.Option(help="The bundle to measure.")] = Path("models/garments/1"),
+    reference: Annotated[
+        Path,
+        typer.Option(help="Pictures are made only from images that this bundle gets right."),
+    ] = Path("models/resnet-8/3"),
+    worn: Worn = None,
     data: Data = None,
     sheet: Annotated[
-        Path, typer.Option(help="The PNG file to write: photos, model inputs, answers.")
+        Path, typer.Option(help="The PNG file to write: photos, heat maps, answers.")
     ] = Path("evaluations/photos.png"),
     output: Annotated[
         Path, typer.Option(help="The page to write. Its figures are written beside it.")
-    ] = Path("docs/photos.md"),
+    ] = Path("evaluations/photos.md"),
 ) -> None:
-    """Measure a bundle on photos; render the page of all bundles measured so far."""
-    bundle = read_bundle(model)
-    source = open_source(data, bundle.manifest.input_size)
-    typer.echo(write_photos(bundle, folder, source, sheet, output))
+    """Measure a bundle on validation photos; render the page of all bundles measured so far."""
+    judge = read_bundle(reference)
+    source = open_source(data, judge.manifest.input_size)
+    material = Material(folder, worn, source, judge)
+    typer.echo(write_photos(read_bundle(model), material, sheet, output))
 
 
 @app.command()
@@ -342,6 +360,14 @@ def variants(
     measured = dict(zip(names, figures, strict=True))
     output.write_text(render_variants(measured), encoding="utf-8")
     typer.echo(output)
+
+
+def _join(photos: Path | None, worn: Path | None) -> PhotoFolders | None:
+    if photos is None and worn is None:
+        return None
+    if photos is None or worn is None:
+        raise TrainingError("--photos and --worn are needed together: the run learns from both")
+    return PhotoFolders(photos, worn)
 
 
 def main() -> None:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.fashion_mnist import SampleSource, sample
+from tests.training.fashion_mnist import SampleSource
 from tests.training.making import make_config
 from training.assess.calibration import calibrate
 from training.assess.evaluation import evaluate
-from training.data.photos.synthetic import make_photos
 from training.fit.training import train
 
 # Keras 3.15 saves models with numpy.asarray, but TensorFlow 2.21's tensors do not support NumPy 2's
@@ -45,17 +44,4 @@ def calibrated_run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) ->
     )
     calibrate(folder, SampleSource())
     evaluate(folder, SampleSource())
-    return folder
-
-
-@pytest.fixture
-def shoe_photos(tmp_path: Path) -> Path:
-    """Folder of eleven photos of shoes without a labelled kind, and one photo of no class."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    boots = sample().images[sample().labels == 9][:12]
-    for number, photo in enumerate(make_photos(boots, "white", seed=3)):
-        (folder / f"{number}.jpg").write_bytes(photo)
-    lines = "".join(f"{number}.jpg,5|7|9\n" for number in range(11))
-    (folder / "labels.csv").write_text(f"file,class_id\n{lines}11.jpg,\n")
     return folder

@@ -1,6 +1,6 @@
 """The networks by name, and the input and output layers that they share.
 
-A network is a function (images in 0..1 ``[N, H, W, 1]``, number of classes) -> logits
+A network is a function (images in 0..1 ``[N, H, W, channels]``, number of classes) -> logits
 ``[N, classes]``. ``Architecture.build`` adds the scaling of pixels to 0..1, so every saved model
 and exported graph contains it.
 """
@@ -16,6 +16,7 @@ from typing import Any
 import keras
 
 from training.architectures.convnet import cnn_2x128, convnet_tf1
+from training.architectures.efficientnet_lite import efficientnet_lite0, load_lite0_weights
 from training.architectures.mlp import mlp_64_64
 from training.architectures.pre_activation import resnet_18, wide_resnet_16_8
 from training.architectures.resnet import resnet_8, resnet_8_tiny
@@ -33,17 +34,25 @@ from training.errors import TrainingError
 class Architecture:
     """A network, and its number of parameters for 28x28 images of ten classes.
 
-    ``load_pretrained`` puts weights from a file or a download into the frozen part of a new model.
+    ``load_pretrained`` puts weights from a file, a package or a download into a new model.
+    ``is_for_photos``: the network takes RGB photos of any size, and has one more output, for
+    pictures that show none of the classes.
     """
 
     network: Callable[[Any, int], Any]
     parameters: int
     load_pretrained: Callable[[Any, Path | None], None] | None = None
+    is_for_photos: bool = False
 
     def build(self, input_size: tuple[int, int], class_count: int) -> Any:
-        """Build the Keras model: pixels 0..255 ``[N, H, W, 1]`` -> logits float32 ``[N, K]``."""
-        image = keras.Input((*input_size, 1), name="image")
-        logits = self.network(keras.layers.Rescaling(1 / 255, name="scale")(image), class_count)
+        """Build the Keras model: pixels 0..255 ``[N, H, W, 1]`` -> logits float32 ``[N, K]``.
+
+        For photos it is RGB ``[N, H, W, 3]`` of any size -> ``[N, K + 1]``.
+        """
+        shape = (None, None, 3) if self.is_for_photos else (*input_size, 1)
+        image = keras.Input(shape, name="image")
+        scaled = keras.layers.Rescaling(1 / 255, name="scale")(image)
+        logits = self.network(scaled, class_count + self.is_for_photos)
         to_float32 = keras.layers.Activation("linear", dtype="float32", name="logits")
         return keras.Model(image, to_float32(logits))
 
@@ -63,6 +72,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "cnn-2x128": Architecture(cnn_2x128, 940_170),
     "resnet-8": Architecture(resnet_8, 586_666),
     "resnet-8-tiny": Architecture(resnet_8_tiny, 93_946),
+    "efficientnet-lite0": Architecture(efficientnet_lite0, 3_427_099, load_lite0_weights, True),
     "resnet-18": Architecture(resnet_18, 11_178_826),
     "wide-resnet-16-8": Architecture(wide_resnet_16_8, 10_968_282),
 }

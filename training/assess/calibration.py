@@ -18,8 +18,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from service.bundle import PredictionSets
+from training.architectures.efficientnet_lite import split_outputs
 from training.architectures.resnet import EARLIER_FEATURES
-from training.data.photos.views import make_views
 from training.data.samples import Images, Labels, Samples, Source
 from training.errors import RunError
 from training.fit.augmentation import find_augmentation
@@ -72,13 +72,14 @@ class Calibration:
     """The constants that calibration adds to a network of K classes.
 
     An image whose distance to the nearest class is above ``threshold`` counts as no class.
-    The distance was fitted to images changed by ``augmentation``. Class k is in the
+    The distance was fitted to images changed by ``augmentation``. A network for photos has an
+    output of its own for pictures of no class: its ``space`` is None. Class k is in the
     prediction set of coverage ``COVERAGES[i]`` if its probability is at least
     ``minimum_probabilities[i, k]``.
     """
 
     temperature: float
-    space: Space
+    space: Space | None
     threshold: float
     augmentation: str
     minimum_probabilities: NDArray[np.float64]
@@ -93,36 +94,29 @@ class Calibration:
         """Extend a Keras model of logits.
 
         The result maps pixels ``[N, H, W, 1]`` to logits divided by the temperature and to the
-        distance ``[N]`` to the nearest class.
+        distance ``[N]`` to the nearest class. For photos, see ``split_outputs``.
         """
+        if self.space is None:
+            return split_outputs(model, self.temperature)
         logits = keras.layers.Rescaling(1 / self.temperature, name="temperature")(model.output)
         distances = self.space.measure(_features(model))
         outputs = {"logits": logits, "distance": keras.ops.min(distances, axis=1)}
         return keras.Model(model.input, outputs)
 
 
-def calibrate(
-    run: Path, source: Source, augmentation: str = "none", photos: Path | None = None
-) -> Calibration:
+def calibrate(run: Path, source: Source, augmentation: str = "none") -> Calibration:
     """Fit the calibration of a finished run and write it into the run's folder.
 
     The distance is fitted to training images changed by ``augmentation``, so that images like those
-    that the network learned from count as known. If the network learned from ``photos``, the
-    distance is also fitted to views of them, about as many as training images. The temperature, the
-    prediction sets, the offsets and the threshold are fitted to validation images.
+    that the network learned from count as known. The temperature, the prediction sets, the offsets
+    and the threshold are fitted to validation images.
 
     Raises:
-        RunError: The run has not ended, was made with other data or photos, or was evaluated
-            already.
-        DataError: The photos cannot be read.
+        RunError: The run has not ended, was made with other data, learned from photos, or was
+            evaluated already.
     """
-    if (run / METRICS_FILE).exists():
-        raise RunError(
-            f"{run} was evaluated already, and calibration would make its figures false: "
-            "run calibrate before evaluate"
-        )
-    config = read_config(run)
-    config.check_photos(photos)
+    config = check_uncalibrated(run)
+    config.check_photos(None)
     model = load_model(run)
     training, validation = config.split(source.training())
     both = keras.Model(model.input, {"logits": model.output, "features": _features(model)})
@@ -132,12 +126,7 @@ def calibrate(
     learned, validated = (
         _predict(both, augment(part, augmentation))["features"] for part in (training, validation)
     )
-    labels = training.labels
-    if photos is not None:
-        features, photo_labels = _compute_photo_features(both, photos, training, config)
-        learned = np.concatenate([learned, features])
-        labels = np.concatenate([labels, photo_labels])
-    space = fit_offsets(fit_space(learned, labels), validated, validation.labels)
+    space = fit_offsets(fit_space(learned, training.labels), validated, validation.labels)
     distances = keras.ops.convert_to_numpy(space.measure(validated)).min(axis=1)
     calibration = Calibration(
         temperature=temperature,
@@ -146,28 +135,28 @@ def calibrate(
         augmentation=augmentation,
         minimum_probabilities=fit_prediction_sets(probabilities, validation.labels),
     )
-    _write(run / CALIBRATION_FILE, calibration)
+    write_calibration(run, calibration)
     return calibration
 
 
-def _compute_photo_features(
-    both: Any, photos: Path, training: Samples, config: Config
-) -> tuple[NDArray[np.float32], Labels]:
-    """Compute features and labels of views of photos, repeated to about as many as the samples.
+def check_uncalibrated(run: Path) -> Config:
+    """Read a run's configuration, and check that the run was not evaluated.
 
-    If a view has several possible classes, its label is the one that the network finds most likely.
+    Raises:
+        RunError: The run was evaluated already.
     """
-    part, class_count = config.recipe.photos_from, len(config.class_names)
-    views = make_views(photos, part, training, class_count, config.seed)
-    outputs = _predict(both, views.images)
-    labels = np.where(views.targets > 0, outputs["logits"], -np.inf).argmax(axis=1)
-    times = max(1, round(len(training) / len(labels)))
-    return np.tile(outputs["features"], (times, 1)), np.tile(labels, times)
+    if (run / METRICS_FILE).exists():
+        raise RunError(
+            f"{run} was evaluated already, and calibration would make its figures false: "
+            "run calibrate before evaluate"
+        )
+    return read_config(run)
 
 
-def _write(path: Path, calibration: Calibration) -> None:
+def write_calibration(run: Path, calibration: Calibration) -> None:
+    """Write the calibration into the folder of its run."""
     values = dataclasses.asdict(calibration)
-    np.savez(path, **values.pop("space"), **values)
+    np.savez(run / CALIBRATION_FILE, **(values.pop("space") or {}), **values)
 
 
 def load_calibration(run: Path) -> Calibration | None:
@@ -182,7 +171,8 @@ def load_calibration(run: Path) -> Calibration | None:
     try:
         with np.load(path) as values:
             found: dict[str, Any] = dict(values)
-        space = Space(**{field.name: found.pop(field.name) for field in dataclasses.fields(Space)})
+        names = [field.name for field in dataclasses.fields(Space)]
+        space = Space(**{name: found.pop(name) for name in names}) if names[0] in found else None
         scalars = {name: value.item() for name, value in found.items() if value.ndim == 0}
         return Calibration(space=space, **(found | scalars))
     except (ValueError, TypeError, KeyError) as error:

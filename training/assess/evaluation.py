@@ -23,11 +23,10 @@ from training.assess.calibration import load_calibrated, load_calibration
 from training.assess.corruptions import CORRUPTIONS, corrupt
 from training.assess.outliers import make_outliers
 from training.assess.uncertainty import measure_distances, measure_prediction_sets
-from training.data.photos.views import see_photos
 from training.data.samples import Images, Labels, Samples, Source
 from training.errors import RunError
 from training.fit.answers import Answers, Probabilities, answer, run_graph
-from training.fit.runs import METRICS_FILE, log_opening, read_config
+from training.fit.runs import METRICS_FILE, Config, log_opening, read_config
 from training.plots import plot_confusion, plot_reliability, plot_sheet
 
 CALIBRATION_BINS = 15
@@ -45,18 +44,15 @@ class Measured:
     prediction_sets: PredictionSets | None
 
 
-def evaluate(folder: Path, source: Source, photos: Path | None = None) -> dict[str, Any]:
+def evaluate(folder: Path, source: Source) -> dict[str, Any]:
     """Measure a finished run once; write ``metrics.json`` and plots into its folder.
-
-    ``photos`` is a folder of labelled photos, some of them of no class.
 
     Raises:
         RunError: The run was evaluated before, has not ended, or was made with other data.
-        DataError: The photos cannot be read.
     """
-    if (folder / METRICS_FILE).exists():
-        raise RunError(f"{folder} was evaluated already: the test set is opened once for each run")
-    config = read_config(folder)
+    config = check_unopened(folder)
+    if config.recipe.photo is not None:
+        raise RunError(f"{folder} learned from photos: pass their folders with --photos and --worn")
     model, calibration = load_calibrated(folder), load_calibration(folder)
     _, validation = config.split(source.training())
     measured = Measured(
@@ -66,18 +62,26 @@ def evaluate(folder: Path, source: Source, photos: Path | None = None) -> dict[s
         None if calibration is None else calibration.prediction_sets,
     )
     log_opening(folder, "evaluation")
-    return _measure_and_write(folder, measured, source.test(), validation, photos)
+    return _measure_and_write(folder, measured, source.test(), validation)
 
 
-def evaluate_bundle(
-    folder: Path, source: Source, output: Path, photos: Path | None = None
-) -> dict[str, Any]:
+def check_unopened(folder: Path) -> Config:
+    """Read a run's configuration, and check that the test set was not opened for the run.
+
+    Raises:
+        RunError: The run was evaluated before.
+    """
+    if (folder / METRICS_FILE).exists():
+        raise RunError(f"{folder} was evaluated already: the test set is opened once for each run")
+    return read_config(folder)
+
+
+def evaluate_bundle(folder: Path, source: Source, output: Path) -> dict[str, Any]:
     """Measure a published bundle on ONNX Runtime; write ``metrics.json`` and plots to ``output``.
 
     Raises:
         BundleError: The bundle is damaged.
         RunError: ``output`` holds measurements already, or the bundle was made with other data.
-        DataError: The photos cannot be read.
     """
     if (output / METRICS_FILE).exists():
         raise RunError(f"{output} holds measurements already: choose another --output")
@@ -98,11 +102,11 @@ def evaluate_bundle(
         manifest.prediction_sets,
     )
     output.mkdir(parents=True, exist_ok=True)
-    return _measure_and_write(output, measured, source.test(), validation, photos)
+    return _measure_and_write(output, measured, source.test(), validation)
 
 
 def _measure_and_write(
-    folder: Path, measured: Measured, test: Samples, validation: Samples, photos: Path | None
+    folder: Path, measured: Measured, test: Samples, validation: Samples
 ) -> dict[str, Any]:
     """Measure a model on the test set and on validation; write ``metrics.json`` and plots."""
     names, answers = measured.class_names, measured.answer(test.images)
@@ -119,7 +123,7 @@ def _measure_and_write(
         )
     if measured.distance_threshold is not None:
         metrics["distance"] = _measure_rejections(
-            measured, measured.distance_threshold, answers, test, photos
+            measured, measured.distance_threshold, answers, test
         )
     _plot(folder, metrics["test"], answers.probabilities, test, names)
     (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
@@ -143,18 +147,14 @@ def _measure_corruptions(measured: Measured, test: Samples) -> dict[str, float]:
 
 
 def _measure_rejections(
-    measured: Measured, threshold: float, answers: Answers, test: Samples, photos: Path | None
+    measured: Measured, threshold: float, answers: Answers, test: Samples
 ) -> dict[str, Any]:
-    """Measure which shares of test images, outliers and photos of known classes are rejected."""
-    kinds = make_outliers(test.images, photos, SEED)
+    """Measure which shares of test images and outliers are rejected."""
+    kinds = make_outliers(test.images, SEED)
     outliers = {kind: measured.answer(images).distances for kind, images in kinds.items()}
-    figures = measure_distances(
+    return measure_distances(
         answers.distances, test.labels, outliers, threshold, measured.class_names
     )
-    if photos is not None:
-        known = measured.answer(see_photos(photos, test.input_size, of_classes=True)).distances
-        figures["photos"] = {"count": len(known), "accepted": float((known <= threshold).mean())}
-    return figures
 
 
 def _plot(

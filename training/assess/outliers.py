@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from training.data.photos.views import see_photos
 from training.data.samples import Images
 
 
-def make_outliers(images: Images, photos: Path | None, seed: int) -> dict[str, Images]:
+def make_outliers(images: Images, seed: int) -> dict[str, Images]:
     """Make N outliers of each kind, where N is the number of ``images`` ``[N, H, W]``.
-
-    ``photos`` is a folder of labelled photos. All its photos of no class are one more kind.
 
     Returns:
         The outliers by the name of their kind.
-
-    Raises:
-        DataError: The folder of photos cannot be read.
     """
     generator = np.random.default_rng(seed)
     count, height, width = images.shape
-    kinds = {
+    return {
         "uniform noise": generator.integers(0, 256, images.shape, dtype=np.uint8),
         "rendered digits": render_digits(count, (height, width), generator),
         "inverted images": 255 - images,
     }
-    if photos is not None:
-        kinds["photos of other things"] = see_photos(photos, (height, width), of_classes=False)
-    return kinds
 
 
 def render_digits(count: int, size: tuple[int, int], generator: np.random.Generator) -> Images:

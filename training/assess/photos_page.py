@@ -1,149 +1,173 @@
-"""The page ``docs/photos.md``: how every bundle measured so far performs on photos."""
+"""The page on photos: how every bundle measured so far classifies what people upload."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from scipy.stats import binomtest
 
-from service.bundle import Bundle
-from training.assess.photos import (
-    HELD_OUT_HALF,
-    HOME,
-    MADE,
-    NO_CLASS,
-    SHOP,
-    WORN,
-    Row,
-    draw_made_photos,
-    measure_photos,
-)
-from training.data.photos.table import Part
-from training.data.samples import Samples, Source
+from service.bundle import Manifest
+from service.imaging import LETTERBOX
+from training.assess.photo_kinds import KINDS, Kind
+from training.assess.photos import Hits, Row
 
-MADE_PHOTOS = 500
-LEARNED_FROM = {
-    "none": "trained on Fashion-MNIST alone",
-    "half": "trained on Fashion-MNIST, on the development half of the labelled photos of its "
-    "classes, and on photos made from training images",
-    "all": "trained on Fashion-MNIST, on all labelled photos of its classes, and on photos made "
-    "from training images",
-}
+NOTHING = "–"
 
 
-def write_photos(bundle: Bundle, folder: Path, source: Source, sheet: Path, output: Path) -> str:
-    """Measure a bundle, write its figures into a folder beside ``output``, and write the page.
+@dataclass(frozen=True)
+class Figures:
+    """The figures of one bundle: ``name`` with version, and the rows by the name of their kind."""
 
-    Returns:
-        The page, which shows all bundles measured so far.
+    name: str
+    is_photo_model: bool
+    rows: dict[str, Row]
 
-    Raises:
-        DataError: The table of photos cannot be read.
-    """
-    recipe = bundle.manifest.training["recipe"]
-    _, validation = source.training().split(recipe["validation_fraction"], recipe["split_seed"])
-    part = Samples(validation.images[:MADE_PHOTOS], validation.labels[:MADE_PHOTOS])
-    beside = output.with_suffix("")
-    beside.mkdir(parents=True, exist_ok=True)
-    figures = measure_photos(bundle, folder, part, sheet)
-    name = f"{bundle.manifest.name}-{bundle.manifest.version}"
-    (beside / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    draw_made_photos(beside / f"{name}.png", part, bundle)
-    page = render_photos(beside)
-    output.write_text(page, encoding="utf-8")
-    return page
+
+def write_figures(path: Path, manifest: Manifest, rows: Sequence[Row]) -> None:
+    """Write the figures of a bundle as JSON, for ``render_photos``."""
+    figures = {
+        "name": f"{manifest.name}/{manifest.version}",
+        "preprocessing": manifest.preprocessing,
+        "rows": [asdict(row) for row in rows],
+    }
+    path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 def render_photos(folder: Path) -> str:
     """Render the page from the JSON files in ``folder``. The page must lie beside this folder."""
-    files = sorted(folder.glob("*.json"))
-    figures = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-    pictures = "\n".join(f"![{path.stem}]({folder.name}/{path.stem}.png)" for path in files)
-    models = "\n".join(
-        f"- `{_name(found)}`: augmentation `{found['augmentation']}`, "
-        f"{LEARNED_FROM[found['photos_from']]}."
-        for found in figures
-    )
+    paths = sorted(folder.glob("*.json"))
+    by_path = {path: _read(path) for path in paths}
+    found = sorted(by_path.values(), key=lambda figures: not figures.is_photo_model)
+    sheets = "\n".join(f"![{path.stem}]({folder.name}/{path.stem}.png)" for path in paths)
+    details = "\n\n".join(_detail(figures) for figures in found)
     return f"""# Photos
 
-Written by `python -m training photos`; do not edit. The figures are in `docs/photos/`.
+Written by `python -m training photos`; do not edit. The figures are in `{folder.name}/`.
 
-This page shows how well models classify {figures[0]["photos"]:,} labelled photos, most of them \
-of clothing, and photos
-made from Fashion-MNIST's validation images. The photos are prepared as in the service: the item is
-found, cut out and put on black (rule `item-on-black`, `docs/decisions/0004-find-the-item.md`). For
-comparison, a "squashed" column shows the same model on photos that are only converted to grey and
-resized, as by a client that skips this preparation.
+## How well does each model classify what people upload?
 
-{models}
+Each cell holds three shares in percent: answers with the correct class / with the correct group /
+accepted (`in_distribution` is true).
 
-{_table(figures)}
+{_summarize(found)}
 
-How to read the table:
+- Training saw none of these pictures: a tenth of each folder of photos is kept back for validation.
+  The threshold of a photo model accepts 97.5 % of the validation pictures of its classes, so
+  "accepted" is fitted to them.
+- "squashed" is the same model without the service's preparation: the picture is resized to the
+  model's input, and grey for a grey model.
+- The goals are meant for photo models.
+- The class counts only for pictures with one possible class. Nobody labelled the kind of the
+  "other shoes".
+- The groups are top (T-shirt/top, Pullover, Coat, Shirt), trouser, dress, shoe (Sandal, Sneaker,
+  Ankle boot) and bag.
+- "home" photos show one item, mostly on a plain background. "worn" items are cut out of photos of
+  people along the item's box.
+- "made" pictures come from validation images of Fashion-MNIST that the reference model
+  (`resnet-8/3`) classifies correctly as they are: photos on white with colour, texture and shadow;
+  images at 32 to 800 pixels, bright on black or dark on white; and figures with a colour map, with
+  axes or without.
+- Pictures of "no class" show nothing that the models know. The model should not accept them.
 
-- Brackets hold the 95 % Wilson interval.
-- A star marks a figure that is not a test: the model learned from some or all of these photos.
-- "home" photos come from the source `{HOME}`, and "shop" photos come from the source
-  `{SHOP}`. Photos "worn by a person" have the tier {WORN} in `labels.csv`.
-- The rules for finding the item were chosen on the development half of the photos and checked on
-  the held-out half.
-- "top-1" and "correct class" count answers that are a possible class of the photo. If nobody
-  labelled the kind of a shoe, each shoe class is possible. All shoes from the shop are sneakers.
-- A "correct group" contains a possible class of the photo. The groups are top (T-shirt/top,
-  Pullover, Coat, Shirt), trouser, dress, shoe (Sandal, Sneaker, Ankle boot) and bag.
-- An answer is "accepted without a warning" if the service finds the item without a warning and the
-  distance is within the model's threshold.
-- "still correct" counts only images that the model classifies correctly in the data set. The number
-  of these images differs between models, so "count" lists each different number.
-- "wrong polarity" counts photos on white that the preparation did not negate.
+{details}
 
-## What does the model see?
+## Where does a model look?
 
-Each picture shows photos made from Fashion-MNIST, with the model's input and answer for each:
+Each sheet shows made pictures. A photo model has a heat map of the answer beside each picture: the
+model saw signs of this class at the yellow places. A grey model has its input there.
 
-{pictures}
+{sheets}
 
-`python -m training photos FOLDER --sheet FILE` draws such a picture for a folder of photos.
+`python -m training photos FOLDER --sheet FILE` draws such a sheet of photos.
 """
 
 
-def _name(figures: dict[str, Any]) -> str:
-    return f"{figures['name']}/{figures['version']}"
+def _read(path: Path) -> Figures:
+    figures = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        Row(**{**row, "seen": Hits(**row["seen"]), "squashed": Hits(**row["squashed"])})
+        for row in figures["rows"]
+    ]
+    by_kind = {row.kind: row for row in rows}
+    return Figures(figures["name"], figures["preprocessing"] == LETTERBOX, by_kind)
 
 
-def _table(figures: Sequence[dict[str, Any]]) -> str:
-    heads = " | ".join(f"`{_name(found)}` squashed | `{_name(found)}`" for found in figures)
-    parts = [found["photos_from"] for found in figures]
-    columns = [[Row(**row) for row in found["rows"]] for found in figures]
-    lines = [_line(rows, parts) for rows in zip(*columns, strict=True)]
-    rule = "|---|---|---|---|" + "---|---|" * len(figures)
-    return "\n".join([f"| photos | measure | goal | count | {heads} |", rule, *lines])
+def _summarize(found: Sequence[Figures]) -> str:
+    heads = [f"`{figures.name}` | squashed" for figures in found]
+    lines = [
+        f"| pictures | count | goal | {' | '.join(heads)} |",
+        "|---|---|---|" + "---|---|" * len(found),
+    ]
+    for kind in KINDS:
+        rows = [figures.rows.get(kind.name) for figures in found]
+        counts = " or ".join(dict.fromkeys(str(row.count) for row in rows if row))
+        cells = " | ".join(_join_both(row) for row in rows)
+        if counts:
+            lines.append(f"| {kind.name} | {counts} | {_join_goals(kind)} | {cells} |")
+    return "\n".join(lines)
 
 
-def _line(rows: Sequence[Row], learned_from: Sequence[Part]) -> str:
-    first = rows[0]
-    direction = "at most" if first.is_limit else "at least"
-    goal = "" if first.goal is None else f"{direction} {first.goal:.0%}"
-    counts = " / ".join(dict.fromkeys(str(row.count) for row in rows))
-    cells = " | ".join(
-        f"{_share(row.naive_hits, row.count)} | {_share(row.hits, row.count)}{_star(row, part)}"
-        for row, part in zip(rows, learned_from, strict=True)
+def _join_goals(kind: Kind) -> str:
+    goals = [NOTHING if goal is None else f"{100 * goal:.0f}" for goal in _goals(kind)]
+    return " / ".join(goals if kind.shows_class else [*goals[:2], f"at most {goals[2]}"])
+
+
+def _goals(kind: Kind) -> tuple[float | None, ...]:
+    return kind.correct_class, kind.correct_group, kind.accepted
+
+
+def _join_both(row: Row | None) -> str:
+    return "|" if row is None else f"{_join(row, row.seen)} | {_join(row, row.squashed)}"
+
+
+def _join(row: Row, hits: Hits) -> str:
+    shares = _shares(row, hits)
+    return " / ".join(f"{100 * part / of:.1f}" if of else NOTHING for part, of in shares)
+
+
+def _shares(row: Row, hits: Hits) -> list[tuple[int, int]]:
+    """Return hits and counts of class, group and acceptance; the count is 0 if there is none."""
+    pairs = (
+        (hits.correct_class, row.class_count),
+        (hits.correct_group, row.count),
+        (hits.accepted, row.count),
     )
-    return f"| {first.photos} | {first.measure} | {goal} | {counts} | {cells} |"
+    return [(0, 0) if part is None else (part, of) for part, of in pairs]
 
 
-def _star(row: Row, learned_from: Part) -> str:
-    """Return a star if the model learned from some or all photos of this row."""
-    never_learned = row.photos.startswith((MADE, NO_CLASS))
-    held_out = learned_from == "half" and row.photos.startswith(HELD_OUT_HALF)
-    return "" if learned_from == "none" or never_learned or held_out else " *"
+def _detail(figures: Figures) -> str:
+    lines = [
+        f"## How sure are the figures of `{figures.name}`?",
+        "",
+        "Brackets hold the 95 % Wilson interval.",
+        "",
+        "| pictures | class | group | accepted | squashed: class | group | accepted |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for kind in KINDS:
+        row = figures.rows.get(kind.name)
+        if row is not None:
+            seen = [
+                _share(part, of) + (_judge(part, of, goal, kind) if figures.is_photo_model else "")
+                for (part, of), goal in zip(_shares(row, row.seen), _goals(kind), strict=True)
+            ]
+            squashed = [_share(part, of) for part, of in _shares(row, row.squashed)]
+            lines.append(f"| {kind.name} | {' | '.join([*seen, *squashed])} |")
+    return "\n".join(lines)
 
 
-def _share(hits: int | None, count: int) -> str:
-    if hits is None or not count:
+def _share(part: int, of: int) -> str:
+    if not of:
         return ""
-    low, high = binomtest(hits, count).proportion_ci(0.95, method="wilson")
-    return f"{hits / count:.1%} ({low:.1%} to {high:.1%})"
+    low, high = binomtest(part, of).proportion_ci(0.95, method="wilson")
+    return f"{part / of:.1%} ({low:.1%} to {high:.1%}) of {of}"
+
+
+def _judge(part: int, of: int, goal: float | None, kind: Kind) -> str:
+    if goal is None or not of:
+        return ""
+    is_met = part / of >= goal if kind.shows_class else part / of <= goal
+    return f", goal {goal:.0%} {'met' if is_met else 'missed'}"

@@ -290,7 +290,7 @@ def _missing(systems: list[list[Evaluated]]) -> str:
 def _command(name: str, recipe_name: str, recipe: Recipe) -> str:
     start = " --from runs/RUN" if recipe.continues or recipe.fine_tunes else ""
     teacher = "" if recipe.distillation_temperature is None else " --teacher runs/RUN"
-    photos = "" if recipe.photos_from == "none" else " --photos FOLDER"
+    photos = "" if recipe.photo is None else " --photos FOLDER --worn FOLDER"
     weights = "" if find_architecture(name).load_pretrained is None else " --weights FILE"
     options = f"{start}{teacher}{photos}{weights}"
     return f"python -m training train {name} --recipe {recipe_name}{options}"

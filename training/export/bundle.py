@@ -15,9 +15,9 @@ from service.bundle import (
     self_test_image,
     write_bundle,
 )
-from service.imaging import ITEM_ON_BLACK
 from training.assess.calibration import Calibration, load_calibrated, load_calibration
 from training.assess.card import render_card
+from training.data.photos.inputs import to_inputs
 from training.data.samples import Source
 from training.export.gate import check
 from training.export.graph import OPSET, add_metadata, convert
@@ -47,10 +47,12 @@ def export(run: Path, source: Source, models: Path, name: str, version: str) -> 
         check_name(part)
     config, metrics, model = read_config(run), read_metrics(run), load_calibrated(run)
     manifest = describe(run, config, metrics, model, name, version)
-    graph = convert(model, config.input_size)
+    graph = convert(model, config.input_spec.shape)
     add_metadata(graph, manifest)
     log_opening(run, f"comparison of {name} version {version} with Keras")
-    parity = check(graph, model, source.test(), metrics["test"]["accuracy"])
+    test = source.test()
+    inputs = to_inputs(test.images, config.input_spec)
+    parity = check(graph, model, inputs, test.labels, metrics["test"]["accuracy"])
     manifest = manifest.model_copy(update={"metrics": {**manifest.metrics, "parity": parity}})
     contents = {MODEL_FILE: graph.SerializeToString(), CARD_FILE: render_card(manifest).encode()}
     return write_bundle(models / name / version, manifest, contents)
@@ -66,10 +68,10 @@ def describe(
         version=version,
         files={MODEL_FILE: "0" * 64},
         input_size=config.input_size,
-        preprocessing=ITEM_ON_BLACK,
+        preprocessing=config.input_spec.preprocessing,
         class_names=config.class_names,
         opset=OPSET,
-        self_test=tuple(predict(model, self_test_image(config.input_size)[None])[0].tolist()),
+        self_test=tuple(predict(model, self_test_image(config.input_spec.shape)[None])[0].tolist()),
         distance_threshold=None if calibration is None else calibration.threshold,
         prediction_sets=None if calibration is None else calibration.prediction_sets,
         training={

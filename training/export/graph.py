@@ -22,22 +22,25 @@ from training.export.gate import OUTPUTS
 OPSET = 18
 
 
-def convert(model: Any, input_size: tuple[int, int]) -> onnx.ModelProto:
+def convert(model: Any, input_shape: tuple[int, ...]) -> onnx.ModelProto:
     """Convert a Keras model of logits to a graph: uint8 ``image`` -> float32 ``probabilities``.
 
-    The graph of a calibrated model has a second output ``distance``, float32 ``[N]``.
+    ``input_shape`` is (height, width), or (height, width, 3) for photos. The graph of a calibrated
+    model has a second output ``distance``, float32 ``[N]``. For photos it has a third output,
+    ``activations`` ``[N, K, H / 32, W / 32]``.
     """
-    signature = [tf.TensorSpec((None, *input_size), tf.uint8, name="image")]
+    signature = [tf.TensorSpec((None, *input_shape), tf.uint8, name="image")]
+    is_grey = len(input_shape) == 2
 
     # from_function, because tf2onnx 1.17's from_keras cannot read a Keras 3 model. The keys of the
     # returned dict become the names of the outputs.
     @tf.function(input_signature=signature)  # type: ignore[untyped-decorator] # TensorFlow has no types
     def classify(image: Any) -> dict[str, Any]:
-        outputs = model(tf.expand_dims(tf.cast(image, tf.float32), -1), training=False)
+        pixels = tf.cast(image, tf.float32)
+        outputs = model(tf.expand_dims(pixels, -1) if is_grey else pixels, training=False)
         if not isinstance(outputs, dict):
             return {"probabilities": tf.nn.softmax(outputs)}
-        probabilities = tf.nn.softmax(outputs["logits"])
-        return {"probabilities": probabilities, "distance": outputs["distance"]}
+        return {"probabilities": tf.nn.softmax(outputs.pop("logits")), **outputs}
 
     graph, _ = tf2onnx.convert.from_function(classify, signature, opset=OPSET)
     graph.graph.output.sort(key=lambda value: OUTPUTS.index(value.name))

@@ -38,12 +38,28 @@ def run_graph(session: Any, images: Images, batch_size: int) -> Answers:
 
 
 def answer(model: Any, images: Images) -> Answers:
-    """Answer images ``[N, H, W]`` with a Keras model, with or without calibration."""
-    outputs = model.predict(images[..., None].astype(np.float32), batch_size=500, verbose=0)
+    """Answer images ``[N, H, W]`` with a Keras model, with or without calibration.
+
+    A calibrated network for photos takes ``[N, H, W, 3]``.
+    """
+    if images.ndim == 4:
+        return _join([_answer(model, images[i : i + 50]) for i in range(0, len(images), 50)])
+    return _answer(model, images[..., None])
+
+
+def _answer(model: Any, pixels: Images) -> Answers:
+    outputs = model.predict(pixels.astype(np.float32), batch_size=500, verbose=0)
     if not isinstance(outputs, dict):
         outputs = {"logits": outputs, "distance": NO_DISTANCES}
     probabilities = keras.ops.convert_to_numpy(keras.ops.softmax(outputs["logits"]))
     return Answers(np.asarray(probabilities, np.float32), outputs["distance"])
+
+
+def _join(parts: list[Answers]) -> Answers:
+    return Answers(
+        np.concatenate([part.probabilities for part in parts]),
+        np.concatenate([part.distances for part in parts]),
+    )
 
 
 def predict(model: Any, images: Images) -> Probabilities:

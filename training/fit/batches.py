@@ -10,7 +10,6 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.photos.views import Views
 from training.data.samples import Samples
 from training.fit.augmentation import Batch, find_augmentation
 from training.fit.distillation import Teachers
@@ -20,15 +19,12 @@ from training.fit.runs import Config
 class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
     """The shuffled, augmented batches of one epoch: images float32 ``[N, H, W, 1]`` and targets.
 
-    Pixels are in 0..255. If ``views`` of photos are given, some are added to each batch. Teachers
-    give the targets of the samples, but not of the views.
+    Pixels are in 0..255. Teachers give the targets, if the run has any.
     """
 
-    def __init__(self, samples: Samples, config: Config, views: Views | None = None) -> None:
+    def __init__(self, samples: Samples, config: Config) -> None:
         super().__init__()
         self._samples = samples
-        self._views = views
-        self._views_per_batch = config.recipe.photos_per_batch
         self._seed = config.seed
         self._batch_size = config.recipe.batch_size
         self._endless = config.recipe.steps_per_epoch is not None
@@ -46,14 +42,10 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
         images = self._samples.images[chosen].astype(np.float32)
         targets = np.eye(self._class_count, dtype=np.float32)[self._samples.labels[chosen]]
         generator = np.random.default_rng((self._seed, self.epoch, index))
-        if self._views is not None:
-            drawn = generator.integers(0, len(self._views.images), self._views_per_batch)
-            images = np.concatenate([images, self._views.images[drawn]])
-            targets = np.concatenate([targets, self._views.targets[drawn]])
         for step in self._augmentation:
             images, targets = step(images, targets, generator)
         if self._teachers is not None:
-            targets[: len(chosen)] = self._teachers.answer(images[: len(chosen)])
+            targets = self._teachers.answer(images)
         return images[..., None], targets
 
     def _indices(self, index: int) -> NDArray[np.intp]:

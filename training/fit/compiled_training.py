@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from training.data.samples import Samples
 from training.fit.compiled_augmentation import COMPILED_AUGMENTATIONS
-from training.fit.distillation import check_teacher, make_loss
+from training.fit.distillation import check_teacher
+from training.fit.losses import make_loss
 from training.fit.recipe import Recipe
 from training.fit.runs import (
     CONFIG_FILE,
@@ -88,7 +89,7 @@ def find_obstacle(config: Config) -> str | None:
         f"augmentation {recipe.augmentation}": recipe.augmentation not in COMPILED_AUGMENTATIONS,
         "a number of steps per epoch": recipe.steps_per_epoch is not None,
         "early stopping": recipe.early_stopping_patience is not None,
-        "photos": recipe.photos_from != "none",
+        "photos": recipe.photo is not None,
         "the optimizer of an earlier run": recipe.continues,
         f"teacher {', '.join(bundles)}, which is not a run": bool(bundles),
     }

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import keras
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
@@ -15,7 +13,6 @@ from service.bundle import MANIFEST_FILE, read_bundle
 from training.data.samples import Images
 from training.errors import RunError
 from training.fit.answers import Probabilities, predict, run_graph
-from training.fit.recipe import Recipe
 from training.fit.runs import load_model, read_config
 
 
@@ -50,39 +47,6 @@ class Teachers:
         softened = [probabilities ** (1 / self._temperature) for probabilities in answers]
         normalised = [powers / powers.sum(axis=1, keepdims=True) for powers in softened]
         return np.asarray(np.mean(normalised, axis=0), np.float32)
-
-
-@keras.saving.register_keras_serializable("training")
-class DistillationLoss(keras.losses.Loss):  # type: ignore[misc] # Keras has no types
-    """Cross-entropy of the student's softened logits.
-
-    The factor T^2 keeps the gradients at about the same size for every temperature T.
-    """
-
-    def __init__(
-        self, temperature: float = 1.0, name: str = "distillation", **options: Any
-    ) -> None:
-        super().__init__(name=name, **options)
-        self.temperature = temperature
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Compute the loss ``[N]`` of logits ``y_pred`` ``[N, classes]``."""
-        softened = keras.losses.categorical_crossentropy(
-            y_true, y_pred / self.temperature, from_logits=True
-        )
-        return self.temperature**2 * softened
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the settings of this loss that a checkpoint stores."""
-        return {**super().get_config(), "temperature": self.temperature}
-
-
-def make_loss(recipe: Recipe) -> Any:
-    """Build the Keras loss that a recipe asks for."""
-    if recipe.distillation_temperature is not None:
-        return DistillationLoss(recipe.distillation_temperature)
-    smoothing = recipe.label_smoothing
-    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
 
 
 def _load(folder: Path, class_names: tuple[str, ...]) -> Callable[[Images], Probabilities]:

@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 import keras
 
-from training.data.photos.table import Part
-
 NAMED_IF_CHANGED = (
     "momentum",
     "weight_decay",
@@ -17,6 +15,35 @@ NAMED_IF_CHANGED = (
     "augmentation",
     "ema_momentum",
 )
+
+
+@dataclass(frozen=True)
+class PhotoRecipe:
+    """The settings of a run that learns from photos instead of the data set alone.
+
+    An epoch is ``steps_per_epoch`` batches. A batch holds ``photos_per_batch`` labelled photos,
+    ``worn_per_batch`` worn garments and ``uploads_per_batch`` images of the data set, made into
+    uploads. ``view_pixels`` is the height and width in training, ``input_pixels`` that of the
+    published bundle: random crops enlarge items, so a network that trains at 128 pixels is best at
+    a higher resolution (Touvron et al. 2019). The blocks before ``first_trained_block`` keep their
+    ImageNet weights.
+    """
+
+    steps_per_epoch: int
+    photos_per_batch: int
+    worn_per_batch: int
+    uploads_per_batch: int
+    view_pixels: int
+    input_pixels: int
+    first_trained_block: int
+
+    def __str__(self) -> str:
+        """Name what a batch holds and the size of its images."""
+        return (
+            f"{self.photos_per_batch} photos, {self.worn_per_batch} worn garments and "
+            f"{self.uploads_per_batch} uploads of {self.view_pixels} pixels in a batch, "
+            f"{self.steps_per_epoch} steps an epoch, blocks from {self.first_trained_block} trained"
+        )
 
 
 @dataclass(frozen=True)
@@ -30,8 +57,7 @@ class Recipe:
     ``teachers_see_mirrored``: teachers average their answers to the image and its mirror image.
     ``ema_momentum``: if it is set, the final weights are an exponential moving average.
     ``early_stopping_patience``: stop after this many epochs without a lower validation loss.
-    ``photos_from``: the labelled photos that the run learns from, in addition to the data set.
-    ``photos_per_batch``: the number of views of photos that are added to each batch.
+    ``photo``: set if the run learns from photos.
     ``continues``: start from the last checkpoint of another run, with the state of its optimizer.
     ``fine_tunes``: start from the final weights of another run, with a new optimizer.
     ``published``: the test accuracy that the recipe's source reports, None if it reports none.
@@ -53,8 +79,7 @@ class Recipe:
     early_stopping_patience: int | None = None
     validation_fraction: float = 1 / 12
     split_seed: int = 13
-    photos_from: Part = "none"
-    photos_per_batch: int = 0
+    photo: PhotoRecipe | None = None
     continues: bool = False
     fine_tunes: bool = False
     published: float | None = None
@@ -74,11 +99,14 @@ class Recipe:
             words.append("teachers see the mirror image too")
         if self.early_stopping_patience is not None:
             words.append(f"stops after {self.early_stopping_patience} epochs without improvement")
-        if self.photos_from != "none":
-            words.append(
-                f"{self.photos_from} of the photos, {self.photos_per_batch} added to each batch"
-            )
+        if self.photo is not None:
+            words.append(str(self.photo))
         return ", ".join([*words, f"{self.validation_fraction:.0%} validation"])
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """(height, width) of photos in pixels. None: the size of the data set's images."""
+        return None if self.photo is None else (self.photo.input_pixels, self.photo.input_pixels)
 
     def make_optimizer(self, total_steps: int) -> Any:
         """Build the Keras optimizer for a run of ``total_steps`` batches."""

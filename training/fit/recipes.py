@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from training.architectures import find_architecture
 from training.errors import TrainingError
-from training.fit.recipe import Recipe
+from training.fit.recipe import PhotoRecipe, Recipe
 
 
 def _series(plain: float, augmented: float) -> dict[str, Recipe]:
@@ -84,17 +84,25 @@ _TEACHERS = {"fmix": _TEACHER, "mixup": replace(_TEACHER, augmentation="mixup")}
 # "A good teacher is patient and consistent" (Beyer et al. 2022): student and teacher see the same
 # mixed views for many epochs.
 _MIXED_VIEWS = replace(_TEACHER, distillation_temperature=1.0, epochs=300)
-# The first recipe leaves half of the photos out, so that this half can measure the network. The
-# second recipe fine-tunes the network on all photos.
-_HALF_OF_PHOTOS = replace(
-    _RESNET,
-    epochs=30,
-    label_smoothing=0.0,
-    distillation_temperature=1.0,
-    photos_from="half",
-    photos_per_batch=64,
+_GARMENTS = Recipe(
+    "adamw",
+    5e-4,
+    "onecycle",
+    weight_decay=0.02,
+    batch_size=48,
+    epochs=15,
+    label_smoothing=0.1,
+    ema_momentum=0.995,
+    photo=PhotoRecipe(
+        steps_per_epoch=200,
+        photos_per_batch=22,
+        worn_per_batch=12,
+        uploads_per_batch=14,
+        view_pixels=128,
+        input_pixels=160,
+        first_trained_block=5,
+    ),
 )
-_PHOTOS = replace(_HALF_OF_PHOTOS, photos_from="all", learning_rate=0.1, epochs=24, fine_tunes=True)
 
 RECIPES: Mapping[str, Mapping[str, Recipe]] = {
     "mlp-64-64": {"adam": Recipe(batch_size=32, epochs=5, published=0.8725)},
@@ -128,8 +136,6 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
         "mixed-views": _MIXED_VIEWS,
         "robust": _ROBUST,
         "photographic": _PHOTOGRAPHIC,
-        "half-of-photos": _HALF_OF_PHOTOS,
-        "photos": _PHOTOS,
     },
     "resnet-8-tiny": {
         "cutout": _RESNET,
@@ -137,6 +143,7 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
         "distilled-40": replace(_DISTILLED, epochs=40),
         "mixed-views": _MIXED_VIEWS,
     },
+    "efficientnet-lite0": {"garments": _GARMENTS},
     "resnet-18": _TEACHERS,
     "wide-resnet-16-8": _TEACHERS,
 }

@@ -27,11 +27,14 @@ from typing import Any
 
 import keras
 
+from service.imaging.item_on_black import ITEM_ON_BLACK
+from service.imaging.letterbox import LETTERBOX
+from service.imaging.model_input import InputSpec
 from training.architectures import find_architecture
-from training.data.photos.table import hash_photos
+from training.data.photos.collection import PhotoFolders
 from training.data.samples import Samples
 from training.errors import RunError
-from training.fit.recipe import Recipe
+from training.fit.recipe import PhotoRecipe, Recipe
 
 CONFIG_FILE = "config.json"
 HISTORY_FILE = "history.csv"
@@ -61,6 +64,12 @@ class Config:
     photos_sha256: str | None = None
     made_by: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def input_spec(self) -> InputSpec:
+        """The inputs of this run's network: grey images, or photos."""
+        rule = ITEM_ON_BLACK if self.recipe.photo is None else LETTERBOX
+        return InputSpec(rule, self.input_size)
+
     def build(self, precision: str = "float32") -> Any:
         """Build the network of this run with fresh weights, to compute in ``precision``."""
         keras.config.set_dtype_policy(precision)
@@ -70,21 +79,22 @@ class Config:
         finally:
             keras.config.set_dtype_policy("float32")
 
-    def check_photos(self, photos: Path | None) -> None:
-        """Check that ``photos`` is the folder that this run learns from, or None if it uses none.
+    def check_photos(self, photos: PhotoFolders | None) -> None:
+        """Check that ``photos`` are the folders that this run learns from, None if it uses none.
 
         Raises:
             RunError: The photos are missing, are not needed, or differ from the run's photos.
-            DataError: The photos cannot be read.
         """
         if photos is None and self.photos_sha256 is not None:
-            raise RunError(f"run {self.name} learns from photos: pass their folder with --photos")
-        if photos is not None and self.photos_sha256 is None:
-            raise RunError(f"run {self.name} learns from no photos: leave --photos out")
-        if photos is not None and self.photos_sha256 != hash_photos(photos):
             raise RunError(
-                f"run {self.name} learns from other photos than those in {photos}: "
-                "pass the folder of the run's own photos with --photos"
+                f"run {self.name} learns from photos: pass their folders with --photos and --worn"
+            )
+        if photos is not None and self.photos_sha256 is None:
+            raise RunError(f"run {self.name} learns from no photos: leave --photos and --worn out")
+        if photos is not None and self.photos_sha256 != photos.hash():
+            raise RunError(
+                f"run {self.name} learns from other photos than those in {photos.photos} and "
+                f"{photos.worn}: pass the run's own folders with --photos and --worn"
             )
 
     def split(self, samples: Samples) -> tuple[Samples, Samples]:
@@ -117,6 +127,8 @@ def read_config(folder: Path) -> Config:
     """
     try:
         values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        if photo := values["recipe"].get("photo"):
+            values["recipe"]["photo"] = PhotoRecipe(**photo)
         values["recipe"] = Recipe(**values["recipe"])
         values.setdefault("teachers", ())
         for name in ("class_names", "input_size", "teachers"):

@@ -6,7 +6,6 @@ interrupted and resumed run ends with the same weights as an uninterrupted run.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,16 @@ import keras
 import numpy as np
 
 from training.architectures import find_architecture
-from training.data.photos.table import hash_photos
-from training.data.photos.views import make_views
+from training.architectures.efficientnet_lite import freeze_before
+from training.data.photos.collection import PhotoFolders
 from training.data.samples import Samples, Source
 from training.errors import RunError
 from training.fit.augmentation import find_augmentation
 from training.fit.batches import Batches
-from training.fit.distillation import make_loss
+from training.fit.losses import accuracy, make_loss
+from training.fit.photo_batches import PhotoBatches, make_photo_batches
 from training.fit.recipe import Recipe
+from training.fit.recorder import Recorder
 from training.fit.runs import (
     MODEL_FILE,
     Config,
@@ -31,50 +32,9 @@ from training.fit.runs import (
     load_model,
     read_config,
     read_history,
-    save_checkpoint,
     write_config,
-    write_history,
 )
 from training.plots import plot_history
-
-
-class Recorder(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
-    """Write history and checkpoint after each epoch, and stop early if the recipe says so."""
-
-    def __init__(self, folder: Path, batches: Batches, config: Config) -> None:
-        super().__init__()
-        self._folder = folder
-        self._batches = batches
-        self._seed = config.seed
-        self._earlier_epochs = config.earlier_epochs
-        self._patience = config.recipe.early_stopping_patience
-        self._history = read_history(folder)
-        self._started = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Seed batches and dropout from the number of the epoch, and start the epoch's clock."""
-        del logs
-        self._batches.epoch = self._earlier_epochs + epoch
-        # Keras does not save the state of dropout: a seed and a count of calls. An epoch has fewer
-        # than 2**20 calls, so epochs never share a state.
-        calls = self._batches.epoch << 20
-        for number, layer in enumerate(self.model.layers):
-            if isinstance(layer, keras.layers.Dropout):
-                layer.seed_generator.state.assign((1000 * self._seed + number, calls))
-        self._started = time.monotonic()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Write the history before the checkpoint, so that a checkpoint marks a finished epoch."""
-        row = {"epoch": self._earlier_epochs + epoch + 1, **(logs or {})}
-        row["learning_rate"] = float(self.model.optimizer.learning_rate)
-        row["seconds"] = round(time.monotonic() - self._started, 1)
-        self._history = [*self._history[:epoch], row]
-        write_history(self._folder, self._history)
-        save_checkpoint(self._folder, self.model, epoch + 1)
-        losses = [earlier["val_loss"] for earlier in self._history]
-        epochs_since_best = len(losses) - 1 - int(np.argmin(losses))
-        if self._patience is not None and epochs_since_best >= self._patience:
-            self.model.stop_training = True
 
 
 def plan(
@@ -88,12 +48,11 @@ def plan(
     precision: str = "float32",
     start_from: Path | None = None,
     teachers: Sequence[Path] = (),
-    photos: Path | None = None,
+    photos: PhotoFolders | None = None,
 ) -> Config:
     """Compose the configuration of a run on ``source``.
 
-    ``start_from`` is the folder of the earlier run, ``teachers`` are folders of runs or bundles,
-    and ``photos`` is a folder of labelled photos.
+    ``start_from`` is the folder of the earlier run. ``teachers`` are folders of runs or bundles.
 
     Raises:
         RunError: An earlier run, teachers or photos are missing, or are given but not used by the
@@ -104,7 +63,8 @@ def plan(
     find_augmentation(recipe.augmentation)
     _check_needs(recipe_name, recipe, start_from, teachers, photos)
     samples = source.training()
-    model = find_architecture(architecture).build(samples.input_size, len(source.class_names))
+    input_size = recipe.input_size or samples.input_size
+    model = find_architecture(architecture).build(input_size, len(source.class_names))
     earlier = 0
     if start_from is not None:
         earlier = read_config(start_from).earlier_epochs + len(read_history(start_from))
@@ -116,14 +76,14 @@ def plan(
         seed=seed,
         precision=precision,
         class_names=source.class_names,
-        input_size=samples.input_size,
+        input_size=input_size,
         parameters=model.count_params(),
         data_source=str(source),
         data_sha256=samples.sha256(),
         earlier_epochs=earlier,
         continued_from=None if start_from is None else start_from.name,
         teachers=tuple(teacher.as_posix() for teacher in teachers),
-        photos_sha256=None if photos is None else hash_photos(photos),
+        photos_sha256=None if photos is None else photos.hash(),
         made_by=describe_making(),
     )
 
@@ -133,7 +93,7 @@ def _check_needs(
     recipe: Recipe,
     start_from: Path | None,
     teachers: Sequence[Path],
-    photos: Path | None,
+    photos: PhotoFolders | None,
 ) -> None:
     for is_needed, is_given, if_missing, if_unused in (
         (
@@ -149,10 +109,10 @@ def _check_needs(
             "uses no teacher: leave --teacher out",
         ),
         (
-            recipe.photos_from != "none",
+            recipe.photo is not None,
             photos is not None,
-            "learns from photos: pass their folder with --photos",
-            "learns from no photos: leave --photos out",
+            "learns from photos: pass their folders with --photos and --worn",
+            "learns from no photos: leave --photos and --worn out",
         ),
     ):
         if is_needed != is_given:
@@ -166,14 +126,14 @@ def train(
     *,
     start_from: Path | None = None,
     weights: Path | None = None,
-    photos: Path | None = None,
+    photos: PhotoFolders | None = None,
     minutes: float | None = None,
 ) -> None:
     """Train a new run in ``folder``: in one compiled step on JAX, else with Keras' fit.
 
     ``start_from`` is the folder of the run to continue or fine-tune. ``weights`` is the file of
-    pretrained weights, for architectures that use them. ``photos`` is the folder of the run's
-    labelled photos. ``minutes`` replace the recipe's number of epochs.
+    pretrained weights, for architectures that use them. ``minutes`` replace the recipe's number of
+    epochs.
 
     Raises:
         RunError: The folder exists already, the run to start from lacks a checkpoint or weights,
@@ -222,7 +182,7 @@ def _find_obstacle(config: Config) -> str | None:
     return find_obstacle(config)
 
 
-def resume(folder: Path, source: Source, photos: Path | None = None) -> None:
+def resume(folder: Path, source: Source, photos: PhotoFolders | None = None) -> None:
     """Finish an interrupted run from its last finished epoch.
 
     Raises:
@@ -246,22 +206,28 @@ def resume(folder: Path, source: Source, photos: Path | None = None) -> None:
 
 
 def _fit(
-    model: Any, config: Config, samples: Samples, folder: Path, done: int, photos: Path | None
+    model: Any,
+    config: Config,
+    samples: Samples,
+    folder: Path,
+    done: int,
+    photos: PhotoFolders | None,
 ) -> None:
-    part, validation = config.split(samples)
-    class_count = len(config.class_names)
-    views = None
-    if photos is not None:
-        views = make_views(photos, config.recipe.photos_from, part, class_count, config.seed)
-    batches = Batches(part, config, views)
-    targets = np.eye(class_count, dtype=np.float32)[validation.labels]
+    batches: Batches | PhotoBatches
+    if photos is None:
+        part, validation = config.split(samples)
+        batches = Batches(part, config)
+        targets = np.eye(len(config.class_names), dtype=np.float32)[validation.labels]
+        validated = validation.images[..., None].astype(np.float32), targets
+    else:
+        batches, validated = make_photo_batches(config, photos, samples)
     model.fit(
         batches,
         shuffle=False,  # checkpoints lack the state by which Keras shuffles
         initial_epoch=done,
         epochs=config.recipe.epochs,
-        validation_data=(validation.images[..., None].astype(np.float32), targets),
-        validation_batch_size=500,
+        validation_data=validated,
+        validation_batch_size=500 if photos is None else 60,
         callbacks=[Recorder(folder, batches, config)],
     )
 
@@ -276,15 +242,21 @@ def _build(config: Config, weights: Path | None) -> Any:
     load_pretrained = find_architecture(config.architecture).load_pretrained
     if load_pretrained is not None:
         load_pretrained(model, weights)
+    if config.recipe.photo is not None:
+        freeze_before(model, config.recipe.photo.first_trained_block)
     return model
 
 
 def _compile(model: Any, config: Config, samples: Samples) -> None:
-    steps = len(Batches(config.split(samples)[0], config)) * config.recipe.epochs
+    recipe = config.recipe
+    if recipe.photo is None:
+        steps, metric = len(Batches(config.split(samples)[0], config)), "accuracy"
+    else:
+        steps, metric = recipe.photo.steps_per_epoch, accuracy
     model.compile(
-        config.recipe.make_optimizer(steps),
-        make_loss(config.recipe),
-        metrics=["accuracy"],
+        recipe.make_optimizer(steps * recipe.epochs),
+        make_loss(recipe),
+        metrics=[metric],
         # XLA halved TensorFlow's speed on two CPU cores.
         jit_compile=keras.backend.backend() != "tensorflow",
     )

@@ -1,44 +1,55 @@
-"""The figures of a bundle on photos, and the page that shows them."""
+"""The figures of a bundle on a kind of pictures."""
 
 from __future__ import annotations
 
-import json
+from io import BytesIO
 from pathlib import Path
 
-from service.bundle import read_bundle
-from tests.training.fashion_mnist import ROOT, SampleSource, sample
-from training.assess.photos_page import render_photos, write_photos
-from training.data.photos.synthetic import make_photos
+import pytest
+from PIL import Image
 
-HEAD = "file,class_id,tier,source\n"
-
-
-def test_page_shows_the_figures(tmp_path: Path) -> None:
-    """A model classifies most photos made from the sample correctly, but few squashed photos."""
-    chosen = [0, 1, 2, 3, 4, 5, 6, 8, 10, 12]
-    photos = make_photos(sample().images[chosen], "white", seed=3)
-    lines = []
-    for number, photo in zip(chosen, photos, strict=True):
-        (tmp_path / f"{number}.jpg").write_bytes(photo)
-        lines.append(f"{number}.jpg,{sample().labels[number]},C,clothing-dataset\n")
-    (tmp_path / "none.jpg").write_bytes(photos[0])
-    (tmp_path / "labels.csv").write_text(HEAD + "".join(lines) + "none.jpg,,C,clothing-dataset\n")
-    bundle = read_bundle(ROOT / "models" / "convnet-tf1" / "1")
-    output = tmp_path / "docs" / "photos.md"
-    output.parent.mkdir()
-    page = write_photos(bundle, tmp_path, SampleSource(), tmp_path / "sheet.png", output)
-    figures = json.loads((tmp_path / "docs" / "photos" / "convnet-tf1-1.json").read_text())
-    rows = {(row["photos"], row["measure"]): row for row in figures["rows"]}
-    everything = rows["all", "correct class"]
-    assert everything["count"] == 10
-    assert everything["hits"] >= 8 > 5 >= everything["naive_hits"]
-    assert rows["objects of no class", "accepted without a warning"]["count"] == 1
-    assert rows["made from Fashion-MNIST, background white", "wrong polarity"]["hits"] == 0
-    assert output.read_text() == page
-    assert f"| {everything['hits'] / 10:.1%} (" in page
-    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+from tests.service.bundles import write_photo_bundle
+from training.assess.measured_bundle import MeasuredBundle
+from training.assess.photo_kinds import HOME, HOME_THINGS, Picture
+from training.assess.photos import Hits, Row, measure_kind
 
 
-def test_page_in_docs_is_current() -> None:
-    """docs/photos.md is rendered from the figures in docs/photos/."""
-    assert (ROOT / "docs" / "photos.md").read_text() == render_photos(ROOT / "docs" / "photos")
+@pytest.fixture
+def measured(tmp_path: Path) -> MeasuredBundle:
+    """A bundle that answers red (top), green (trouser) or blue (top), and does not accept white."""
+    return MeasuredBundle(write_photo_bundle(tmp_path / "bundle"))
+
+
+def picture(colour: str, *classes: int) -> Picture:
+    """Make a picture of one colour."""
+    buffer = BytesIO()
+    Image.new("RGB", (60, 40), colour).save(buffer, "PNG")
+    return Picture(colour, buffer.getvalue(), classes)
+
+
+def test_hits_are_counted(measured: MeasuredBundle) -> None:
+    """Class, group and acceptance are counted. A class counts only if it is the only one."""
+    pictures = [
+        picture("red", 0),
+        picture("#00ff00", 0),  # wrong class, wrong group
+        picture("blue", 0),  # wrong class, right group
+        picture("red", 0, 2),  # the class is not known
+        picture("#ffeeee", 0),  # not accepted
+    ]
+    row = measure_kind(measured, HOME, pictures)
+    assert (row.kind, row.count, row.class_count) == (HOME.name, 5, 4)
+    assert row.seen == Hits(correct_class=2, correct_group=4, accepted=4)
+    assert row.squashed == row.seen
+
+
+def test_things_of_no_class_are_accepted_or_not(measured: MeasuredBundle) -> None:
+    """Pictures of no class have neither a correct class nor a correct group."""
+    row = measure_kind(measured, HOME_THINGS, [picture("black"), picture("white")])
+    assert row == Row(HOME_THINGS.name, 2, 0, Hits(None, None, 1), Hits(None, None, 1))
+
+
+def test_bundle_without_threshold_has_no_acceptance(tmp_path: Path) -> None:
+    """A bundle that does not tell known from unknown has no figure for it."""
+    bundle = write_photo_bundle(tmp_path / "bundle", distance_threshold=None)
+    row = measure_kind(MeasuredBundle(bundle), HOME, [picture("red", 0)])
+    assert row.seen == Hits(1, 1, None)

@@ -1,1 +1,1 @@
-"""Photos: the table of labelled photos, synthetic photos, and the model inputs made from both."""
+"""Photos: labelled ones, worn garments, and images of the data set made into uploads."""

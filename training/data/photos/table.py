@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from training.errors import DataError
 
 LABELS_FILE = "labels.csv"
-
-Part = Literal["none", "half", "all"]
-"""Which labelled photos a network learns from. ``half`` is the development half."""
 
 
 @dataclass(frozen=True)
@@ -26,28 +21,10 @@ class Photo:
     tier: str
     source: str
 
-    @property
-    def is_in_development_half(self) -> bool:
-        """Whether the photo belongs to the development half.
 
-        The rules that find the item (``service/imaging/item.py``) were chosen on this half.
-        """
-        return zlib.crc32(self.file.encode()) % 2 == 0
-
-
-def hash_photos(folder: Path) -> str:
-    """Hash the table, and the photos in the order of the table.
-
-    Raises:
-        DataError: The table or a photo cannot be read.
-    """
-    digest = hashlib.sha256()
-    for name in [LABELS_FILE, *(photo.file for photo in read_photos(folder))]:
-        try:
-            digest.update((folder / name).read_bytes())
-        except OSError as error:
-            raise DataError(f"{folder / name} cannot be read: {error.strerror}") from error
-    return digest.hexdigest()
+def is_validation(file: str) -> bool:
+    """Return whether a photo is kept back: a tenth of each folder, chosen by the file's name."""
+    return zlib.crc32(file.encode()) % 10 == 0
 
 
 def read_photos(folder: Path) -> list[Photo]:
@@ -64,7 +41,7 @@ def read_photos(folder: Path) -> list[Photo]:
             return [_to_photo(row) for row in csv.DictReader(file)]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except (KeyError, ValueError, AttributeError) as error:
+    except (KeyError, ValueError, AttributeError, csv.Error) as error:
         raise DataError(
             f"{path} is not a table of photos ({error!r}): "
             "it needs the columns file and class_id, and class ids that are numbers"
@@ -73,4 +50,6 @@ def read_photos(folder: Path) -> list[Photo]:
 
 def _to_photo(row: dict[str, str]) -> Photo:
     classes = tuple(int(class_id) for class_id in row["class_id"].split("|") if class_id)
+    if min(classes, default=0) < 0:
+        raise ValueError(f"class_id {row['class_id']} is negative")
     return Photo(row["file"], classes, row.get("tier", ""), row.get("source", ""))

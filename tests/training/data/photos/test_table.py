@@ -1,4 +1,4 @@
-"""The table of labelled photos: reading, hashing, and errors that name the file."""
+"""The table of labelled photos: reading, the choice of validation, errors that name the file."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from training.data.photos.table import Photo, hash_photos, read_photos
+from training.data.photos.table import Photo, is_validation, read_photos
 from training.errors import DataError
+
+HEAD = "file,class_id\n"
 
 
 def test_rows_become_photos(tmp_path: Path) -> None:
@@ -22,26 +24,34 @@ def test_rows_become_photos(tmp_path: Path) -> None:
     assert read_photos(tmp_path) == [Photo("a.jpg", (1,), "B", "me")]
 
 
-def test_unreadable_table_is_named(tmp_path: Path) -> None:
-    """A missing table, and a table without a column, give errors with the path."""
+def test_missing_table_is_named(tmp_path: Path) -> None:
+    """A folder without a table gives an error with the path."""
     with pytest.raises(DataError, match=r"labels\.csv cannot be read"):
         read_photos(tmp_path)
-    (tmp_path / "labels.csv").write_text("file,tier,source\na.jpg,C,me\n")
-    with pytest.raises(DataError, match="not a table of photos"):
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        b"file,tier,source\na.jpg,C,me\n",
+        HEAD.encode() + b"a.jpg,shirt\n",
+        HEAD.encode() + b"a.jpg,-1\n",
+        HEAD.encode() + b"a.jpg\n",
+        HEAD.encode() + b"a.jpg,1||x\n",
+        HEAD.encode() + b"\xff\xfe.jpg,1\n",
+        HEAD.encode() + b"a.jpg," + b"1" * 200_000 + b"\n",
+    ],
+    ids=["no column", "name", "negative", "short row", "odd list", "not UTF-8", "huge field"],
+)
+def test_damaged_table_is_rejected(tmp_path: Path, table: bytes) -> None:
+    """A table that is not one of photos gives an error that says what a table needs."""
+    (tmp_path / "labels.csv").write_bytes(table)
+    with pytest.raises(DataError, match=r"labels\.csv is not a table of photos .* class_id"):
         read_photos(tmp_path)
 
 
-def test_hash_depends_on_table_and_photos(tmp_path: Path) -> None:
-    """A changed label and a changed photo change the hash, and a missing photo is named."""
-    table, photo = tmp_path / "labels.csv", tmp_path / "a.jpg"
-    table.write_text("file,class_id\na.jpg,1\n")
-    photo.write_bytes(b"one")
-    hashes = {hash_photos(tmp_path)}
-    photo.write_bytes(b"two")
-    hashes.add(hash_photos(tmp_path))
-    table.write_text("file,class_id\na.jpg,2\n")
-    hashes.add(hash_photos(tmp_path))
-    assert len(hashes) == 3
-    photo.unlink()
-    with pytest.raises(DataError, match=r"a\.jpg cannot be read"):
-        hash_photos(tmp_path)
+def test_a_tenth_is_validation() -> None:
+    """The name alone decides, and about a tenth of the names are validation."""
+    names = [f"folder/{number}.jpg" for number in range(5_000)]
+    assert 0.08 < sum(map(is_validation, names)) / len(names) < 0.12
+    assert is_validation(names[7]) == is_validation(names[7])

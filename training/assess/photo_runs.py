@@ -1,0 +1,138 @@
+"""Calibration and evaluation of a network for photos."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from service.bundle import PredictionSets
+from service.imaging.letterbox import fit_into_box
+from training.architectures.efficientnet_lite import split_outputs
+from training.assess.calibration import (
+    COVERAGES,
+    Calibration,
+    check_uncalibrated,
+    fit_prediction_sets,
+    fit_temperature,
+    load_calibrated,
+    write_calibration,
+)
+from training.assess.evaluation import check_unopened, measure
+from training.assess.uncertainty import measure_prediction_sets
+from training.data.photos.collection import PhotoFolders, open_collection
+from training.data.photos.inputs import to_inputs
+from training.data.samples import Images, Labels, Source
+from training.fit.answers import Probabilities, answer
+from training.fit.runs import METRICS_FILE, Config, load_model, log_opening
+
+KNOWN_SHARE = 0.975  # the share of validation pictures of a class that the threshold accepts
+UPLOADS = 1_500
+
+
+def calibrate_photo_run(run: Path, source: Source, folders: PhotoFolders) -> Calibration:
+    """Fit the calibration of a finished run to its validation pictures; write it into its folder.
+
+    Raises:
+        RunError: The run has not ended, learned from other photos, or was evaluated already.
+        DataError: The photos cannot be read.
+    """
+    config = check_uncalibrated(run)
+    images, labels = stack_validation(config, source, folders)
+    outputs = split_outputs(load_model(run), temperature=1.0).predict(
+        images.astype(np.float32), batch_size=60, verbose=0
+    )
+    temperature = fit_temperature(outputs["logits"], labels)
+    probabilities = softmax(outputs["logits"] / temperature, axis=1)
+    calibration = Calibration(
+        temperature=temperature,
+        space=None,
+        threshold=float(np.quantile(outputs["distance"], KNOWN_SHARE)),
+        augmentation="none",
+        minimum_probabilities=fit_prediction_sets(probabilities, labels),
+    )
+    write_calibration(run, calibration)
+    return calibration
+
+
+def evaluate_photo_run(run: Path, source: Source, folders: PhotoFolders) -> dict[str, Any]:
+    """Measure a calibrated run once on the data set's test images; write ``metrics.json``.
+
+    The prediction sets are measured on validation pictures in two halves: each half is measured
+    with thresholds that were fitted to the other half.
+
+    Raises:
+        RunError: The run was evaluated before, has not ended, or learned from other photos.
+        DataError: The photos cannot be read.
+    """
+    config, model = check_unopened(run), load_calibrated(run)
+    images, labels = stack_validation(config, source, folders)
+    validated = answer(model, images)
+    log_opening(run, "evaluation")
+    test = source.test()
+    tested = answer(model, to_inputs(test.images, config.input_spec))
+    names = config.class_names
+    metrics = {
+        "test": measure(tested.probabilities, test.labels, names),
+        "validation": measure(validated.probabilities, labels, names),
+        "prediction_sets": _measure_sets_in_halves(validated.probabilities, labels, names),
+    }
+    (run / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    return metrics
+
+
+def stack_validation(
+    config: Config, source: Source, folders: PhotoFolders
+) -> tuple[Images, Labels]:
+    """Stack the validation pictures of one class as inputs ``[N, H, W, 3]``, with their labels.
+
+    These are the photos and the worn items that were kept back, and uploads made of the validation
+    images of ``source``.
+
+    Raises:
+        RunError: The run learned from other photos or data.
+        DataError: The photos cannot be read.
+    """
+    config.check_photos(folders)
+    _, samples = config.split(source.training())
+    kept_back = open_collection(folders, samples, validation=True)
+    uploads = kept_back.uploads.draw_many(UPLOADS)
+    pictures = [
+        each for each in (*kept_back.photos, *kept_back.worn, *uploads) if len(each.classes) == 1
+    ]
+    images = [fit_into_box(each.picture, config.input_size) for each in pictures]
+    return np.stack(images), np.array([each.classes[0] for each in pictures])
+
+
+def _measure_sets_in_halves(
+    probabilities: Probabilities, labels: Labels, class_names: tuple[str, ...]
+) -> dict[str, Any]:
+    """Measure the sets of every second picture with thresholds fitted to the others."""
+    is_even = np.arange(len(labels)) % 2 == 0
+    halves = [
+        measure_prediction_sets(
+            probabilities[measured],
+            labels[measured],
+            PredictionSets(
+                coverages=COVERAGES,
+                minimum_probabilities=fit_prediction_sets(
+                    probabilities[~measured], labels[~measured]
+                ).tolist(),
+            ),
+            class_names,
+        )
+        for measured in (is_even, ~is_even)
+    ]
+    averaged: dict[str, Any] = _average(halves)
+    return averaged
+
+
+def _average(figures: list[Any]) -> Any:
+    """Average numbers, and dicts of numbers by key."""
+    first = figures[0]
+    if isinstance(first, dict):
+        return {key: _average([each[key] for each in figures]) for key in first}
+    return sum(figures) / len(figures)

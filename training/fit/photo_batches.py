@@ -1,0 +1,101 @@
+"""The batches of a photo network: varied pictures of photos, worn garments and uploads."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from service.imaging.letterbox import fit_into_box
+from training.data.photos.collection import (
+    Collection,
+    Labelled,
+    PhotoFolders,
+    open_collection,
+)
+from training.data.photos.varied import vary
+from training.data.samples import Samples
+from training.errors import RunError
+from training.fit.recipe import PhotoRecipe
+from training.fit.runs import Config
+
+Targets = NDArray[np.float32]
+PhotoBatch = tuple[NDArray[np.float32], Targets]
+
+
+# The pictures on which the validation loss is measured after each epoch.
+VALIDATION_PHOTOS, VALIDATION_WORN, VALIDATION_UPLOADS = 300, 240, 300
+
+
+class PhotoBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
+    """Batches of images float32 ``[N, H, W, 3]`` in 0..255 and targets ``[N, classes + 1]``.
+
+    A target is 1 for each possible class of the picture. The last column stands for none of them.
+    """
+
+    def __init__(
+        self, collection: Collection, recipe: PhotoRecipe, class_count: int, seed: int
+    ) -> None:
+        super().__init__(workers=1, max_queue_size=6)  # a thread draws while the network learns
+        self._sources = (
+            (recipe.photos_per_batch, collection.photos),
+            (recipe.worn_per_batch, collection.worn),
+            (recipe.uploads_per_batch, collection.uploads),
+        )
+        self._size = (recipe.view_pixels, recipe.view_pixels)
+        self._class_count, self._steps, self._seed = class_count, recipe.steps_per_epoch, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, index: int) -> PhotoBatch:
+        generator = np.random.default_rng((self._seed, self.epoch, index))
+        drawn = [source.draw(generator) for count, source in self._sources for _ in range(count)]
+        images = [fit_into_box(vary(each.picture, generator), self._size) for each in drawn]
+        return np.stack(images).astype(np.float32), encode_targets(drawn, self._class_count)
+
+
+def encode_targets(drawn: list[Labelled], class_count: int) -> Targets:
+    """Encode possible classes as ``[N, classes + 1]`` of zeros and ones."""
+    targets = np.zeros((len(drawn), class_count + 1), np.float32)
+    for row, each in zip(targets, drawn, strict=True):
+        row[list(each.classes) or [class_count]] = 1
+    return targets
+
+
+def make_photo_batches(
+    config: Config, folders: PhotoFolders, samples: Samples
+) -> tuple[PhotoBatches, PhotoBatch]:
+    """Open the photos of a run: the batches of training, and one large batch of validation.
+
+    Raises:
+        DataError: The photos cannot be read.
+        RunError: The recipe does not learn from photos.
+    """
+    recipe = config.recipe.photo
+    if recipe is None:
+        raise RunError(f"recipe {config.recipe_name} does not learn from photos")
+    part, validation = config.split(samples)
+    training = open_collection(folders, part)
+    kept_back = open_collection(folders, validation, validation=True)
+    class_count = len(config.class_names)
+    batches = PhotoBatches(training, recipe, class_count, config.seed)
+    return batches, draw_validation(kept_back, recipe.view_pixels, class_count)
+
+
+def draw_validation(collection: Collection, side_pixels: int, class_count: int) -> PhotoBatch:
+    """Draw pictures of validation, always the same ones, and do not vary them."""
+    generator = np.random.default_rng(0)
+    drawn = [
+        source.draw(generator)
+        for count, source in (
+            (VALIDATION_PHOTOS, collection.photos),
+            (VALIDATION_WORN, collection.worn),
+            (VALIDATION_UPLOADS, collection.uploads),
+        )
+        for _ in range(count)
+    ]
+    size = (side_pixels, side_pixels)
+    images = np.stack([fit_into_box(each.picture, size) for each in drawn])
+    return images.astype(np.float32), encode_targets(drawn, class_count)
