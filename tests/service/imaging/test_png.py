@@ -65,10 +65,10 @@ def test_chunk_that_is_not_about_pixels_never_matters(
 )
 def test_text_and_profiles_may_be_large(chunks: bytes) -> None:
     """Text and profiles are neither unpacked nor kept, however large and many they are."""
-    started = time.perf_counter()
+    started = time.thread_time()  # of this thread alone, so that other processes do not count
     data = PHOTO[:HEADER_BYTES] + chunks + PHOTO[HEADER_BYTES:]
     np.testing.assert_array_equal(pixels_of(data), pixels_of(PHOTO))
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 def test_animation_shows_its_default_image() -> None:
