@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from training.data.photos.collection import PhotoFolders
 from training.data.samples import Source
 from training.fit.recipe import Recipe
 from training.fit.runs import Config
@@ -24,7 +25,7 @@ def make_config(
     precision: str = "float32",
     start_from: Path | None = None,
     teachers: Sequence[Path] = (),
-    photos: Path | None = None,
+    photos: PhotoFolders | None = None,
     **recipe: Any,
 ) -> Config:
     """Compose the configuration of a run with a small recipe, changed by ``recipe``."""

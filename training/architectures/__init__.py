@@ -16,7 +16,12 @@ from typing import Any
 import keras
 
 from training.architectures.convnet import cnn_2x128, convnet_tf1
-from training.architectures.efficientnet_lite import efficientnet_lite0, load_lite0_weights
+from training.architectures.efficientnet_lite import (
+    efficientnet_lite0,
+    lite0_transfer,
+    load_lite0_weights,
+    load_transfer_weights,
+)
 from training.architectures.mlp import mlp_64_64
 from training.architectures.pre_activation import resnet_18, wide_resnet_16_8
 from training.architectures.resnet import resnet_8, resnet_8_tiny
@@ -72,7 +77,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "cnn-2x128": Architecture(cnn_2x128, 940_170),
     "resnet-8": Architecture(resnet_8, 586_666),
     "resnet-8-tiny": Architecture(resnet_8_tiny, 93_946),
-    "efficientnet-lite0": Architecture(efficientnet_lite0, 3_427_099, load_lite0_weights, True),
+    "efficientnet-lite0": Architecture(efficientnet_lite0, 3_427_115, load_lite0_weights, True),
+    "lite0-transfer": Architecture(lite0_transfer, 3_578_282, load_transfer_weights),
     "resnet-18": Architecture(resnet_18, 11_178_826),
     "wide-resnet-16-8": Architecture(wide_resnet_16_8, 10_968_282),
 }

@@ -16,6 +16,7 @@ from training.errors import TrainingError
 
 FEATURES = "features"
 """The layer whose output ``[N, H / 32, W / 32, 1280]`` is pooled and classified."""
+TRANSFER_SIZE = (96, 96)
 # (blocks, kernel, stride of the first block, expansion, filters), table 1 of Tan and Le 2019. Lite
 # scales neither stem nor head.
 STAGES = (
@@ -33,6 +34,26 @@ def efficientnet_lite0(images: Any, class_count: int) -> Any:
     """The network for photos: RGB images ``[N, H, W, 3]`` in 0..1 -> logits ``[N, classes]``."""
     x = layers.GlobalAveragePooling2D()(_extract_features(images))
     return layers.Dense(class_count)(layers.Dropout(0.2)(x))
+
+
+def lite0_transfer(images: Any, class_count: int) -> Any:
+    """Frozen ImageNet features of the enlarged image ``[N, 28, 28, 1]``, then a small head.
+
+    The tutorials' transfer learning, with a network whose weights a package ships.
+    """
+    x = layers.Resizing(*TRANSFER_SIZE)(images)
+    x = layers.Concatenate()([x, x, x])
+    photo = keras.Input((*TRANSFER_SIZE, 3))
+    features = keras.Model(photo, _extract_features(photo), name="lite0")
+    features.trainable = False
+    x = layers.GlobalAveragePooling2D()(features(x))
+    x = layers.Dense(128, activation="relu")(x)
+    return layers.Dense(class_count)(layers.Dropout(0.3)(x))
+
+
+def load_transfer_weights(model: Any, weights: Path | None) -> None:
+    """Load ImageNet weights into the frozen part of ``lite0_transfer``; see the function below."""
+    load_lite0_weights(model.get_layer("lite0"), weights)
 
 
 def load_lite0_weights(model: Any, weights: Path | None) -> None:

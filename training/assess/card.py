@@ -110,7 +110,16 @@ def _figures(manifest: Manifest) -> str:
 The graph was compared with Keras on {parity["images"]:,} test images at batch sizes \
 {", ".join(map(str, parity["batch_sizes"]))}. The largest difference of a probability is \
 {parity["largest_difference"]:.1e}. Both give every image the same class.
+{_stored(parity)}
+"""
 
+
+def _stored(parity: dict[str, Any]) -> str:
+    if "stored" not in parity:
+        return ""
+    return f"""The file stores the weights as float16, which changes a probability by at most \
+{parity["stored"]["largest_change"]:.1e}.
+The computation is in float32.
 """
 
 

@@ -11,8 +11,8 @@ from training.assess.calibration import Calibration, load_calibrated, load_calib
 from training.assess.card import render_card
 from training.data.photos.inputs import to_inputs
 from training.data.samples import Source
-from training.export.gate import check
-from training.export.graph import OPSET, add_metadata, convert
+from training.export.gate import check, compare_stored
+from training.export.graph import OPSET, add_metadata, convert, store_in_half
 from training.fit.answers import predict
 from training.fit.runs import (
     Config,
@@ -43,6 +43,10 @@ def export(run: Path, source: Source, models: Path, name: str, version: str) -> 
     test = source.test()
     inputs = to_inputs(test.images, config.input_spec)
     parity = check(graph, model, inputs, test.labels, metrics["test"]["accuracy"])
+    if config.recipe.photo is not None:
+        stored = store_in_half(graph)
+        parity["stored"] = compare_stored(stored, graph, inputs, test.labels)
+        graph = stored
     manifest = manifest.model_copy(update={"metrics": {**manifest.metrics, "parity": parity}})
     contents = {MODEL_FILE: graph.SerializeToString(), CARD_FILE: render_card(manifest).encode()}
     return write_bundle(models / name / version, manifest, contents)

@@ -19,6 +19,7 @@ OUTPUTS = ("probabilities", "distance", "activations")
 PARITY_BATCH_SIZES = (1, 2, 7, 32)
 PARITY_IMAGES = 1_000
 PARITY_TOLERANCE = 1e-4
+STORED_TOLERANCE = 0.01  # the service's self-test allows as much
 
 
 def check(
@@ -33,9 +34,7 @@ def check(
         ExportError: A check failed.
     """
     check_graph(graph)
-    session = onnxruntime.InferenceSession(
-        graph.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = _open(graph)
     compared = images[:PARITY_IMAGES]
     expected = answer(model, compared)
     differences = [
@@ -56,6 +55,36 @@ def check(
         "test_accuracy": measured,
         "onnxruntime": onnxruntime.__version__,
     }
+
+
+def compare_stored(
+    stored: onnx.ModelProto, graph: onnx.ModelProto, images: Images, labels: Labels
+) -> dict[str, Any]:
+    """Compare a graph whose weights are stored in float16 with the float32 graph.
+
+    Raises:
+        ExportError: The stored graph is not valid, or a probability changes too much.
+    """
+    check_graph(stored)
+    before, after = (
+        run_graph(_open(each), images[:PARITY_IMAGES], 100).probabilities
+        for each in (graph, stored)
+    )
+    known = labels[:PARITY_IMAGES]
+    lost = float((before.argmax(1) == known).mean() - (after.argmax(1) == known).mean())
+    difference = float(abs(before - after).max())
+    if difference > STORED_TOLERANCE:
+        raise ExportError(
+            f"float16 weights change a probability by {difference:.2e}; at most "
+            f"{STORED_TOLERANCE} is allowed: store the weights in float32"
+        )
+    return {"weights": "float16", "largest_change": difference, "accuracy_lost": lost}
+
+
+def _open(graph: onnx.ModelProto) -> Any:
+    return onnxruntime.InferenceSession(
+        graph.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
 
 
 def _compare(actual: Answers, expected: Answers, batch_size: int) -> float:

@@ -20,6 +20,7 @@ from training.export.gate import OUTPUTS
 # The highest opset that tf2onnx 1.17 writes. ONNX Runtime reads it since 1.14. For the operators
 # used here, its kernels for CPU and CUDA are those of opset 13 to 14: a higher opset gains nothing.
 OPSET = 18
+LARGE_WEIGHTS = 1_000  # numbers in a tensor
 
 
 def convert(model: Any, input_shape: tuple[int, ...]) -> onnx.ModelProto:
@@ -71,6 +72,28 @@ def fold_shapes(graph: onnx.ModelProto) -> onnx.ModelProto:
     del folded.opset_import[:]
     folded.opset_import.append(onnx.helper.make_opsetid("", OPSET))
     return folded
+
+
+def store_in_half(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Store large weights as float16, with a Cast to float32: the file is half as large.
+
+    ONNX Runtime casts them once, when it loads the graph, and computes in float32.
+    """
+    stored = onnx.ModelProto()
+    stored.CopyFrom(graph)
+    casts = []
+    for weights in stored.graph.initializer:
+        values = numpy_helper.to_array(weights)
+        if values.dtype == np.float32 and values.size >= LARGE_WEIGHTS:
+            name = weights.name
+            weights.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+            casts.append(
+                onnx.helper.make_node("Cast", [weights.name], [name], to=onnx.TensorProto.FLOAT)
+            )
+    nodes = [*casts, *stored.graph.node]
+    del stored.graph.node[:]
+    stored.graph.node.extend(nodes)
+    return stored
 
 
 def add_metadata(graph: onnx.ModelProto, manifest: Manifest) -> None:

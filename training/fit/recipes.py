@@ -144,6 +144,7 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
         "mixed-views": _MIXED_VIEWS,
     },
     "efficientnet-lite0": {"garments": _GARMENTS},
+    "lite0-transfer": {"adam": Recipe(batch_size=256, epochs=5)},
     "resnet-18": _TEACHERS,
     "wide-resnet-16-8": _TEACHERS,
 }

@@ -68,13 +68,14 @@ def test_tampered_graph_is_rejected(
     """A graph with other answers, or with unexpected inputs or outputs, is rejected."""
     model, test = load_model(small_run), SOURCE.test()
     accuracy = read_metrics(small_run)["test"]["accuracy"]
-    check(graph, model, test, accuracy)
+    check(graph, model, test.images, test.labels, accuracy)
     tamper(graph)
     with pytest.raises(ExportError, match=message):
-        check(graph, model, test, accuracy)
+        check(graph, model, test.images, test.labels, accuracy)
 
 
 def test_other_accuracy_is_rejected(small_run: Path, graph: onnx.ModelProto) -> None:
     """A graph with another accuracy than the evaluated one is rejected."""
+    test = SOURCE.test()
     with pytest.raises(ExportError, match=r"the evaluated accuracy is 99\.0000%"):
-        check(graph, load_model(small_run), SOURCE.test(), 0.99)
+        check(graph, load_model(small_run), test.images, test.labels, 0.99)

@@ -14,7 +14,8 @@ from tests.training.making import make_config
 from training.errors import RunError
 from training.export.bundle import export
 from training.fit.answers import predict
-from training.fit.distillation import DistillationLoss, Teachers
+from training.fit.distillation import Teachers
+from training.fit.losses import DistillationLoss
 from training.fit.runs import load_model, read_config, read_history
 from training.fit.training import train
 
