@@ -14,7 +14,7 @@ from training.assess.photo_kinds import Picture
 from training.data.sources.folder import MAX_PIXELS
 from training.plots import plot_pairs
 
-COLUMNS = 8
+COLUMNS = 5
 
 
 def draw_sheet(path: Path, measured: MeasuredBundle, pictures: Sequence[Picture]) -> None:

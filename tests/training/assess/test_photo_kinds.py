@@ -104,6 +104,14 @@ def test_photos_of_training_are_left_out(tmp_path: Path) -> None:
     assert [picture.data for picture in pictures] == [(tmp_path / names[-1]).read_bytes()]
 
 
+def test_folder_without_validation_is_named(tmp_path: Path) -> None:
+    """A folder whose photos are all for training gives an error."""
+    (name,) = choose_names(1, validation=False)
+    (tmp_path / "labels.csv").write_text(f"{HEAD}{name},0,C,\n")
+    with pytest.raises(DataError, match="has no photo for validation"):
+        list(read_photo_kinds(tmp_path))
+
+
 def test_missing_photo_is_named(tmp_path: Path) -> None:
     """A photo in the table that does not exist gives an error with its path."""
     (name,) = choose_names(1, validation=True)
