@@ -76,8 +76,8 @@ accepted (`in_distribution` is true).
 ## Where does a model look?
 
 Each sheet shows made pictures, one kind in each row. Beside each picture is the heat map of the
-answer: where it is yellow, the model saw signs of this class. For a grey model, the model's input is
-there instead.
+answer: where it is yellow, the model saw signs of this class. For a grey model, the sheet has the
+model's input there instead.
 
 {sheets}
 
