@@ -6,7 +6,10 @@ import argparse
 import json
 import signal
 import sys
+import urllib.error
 import urllib.request
+from http.client import HTTPException
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -14,6 +17,7 @@ from service.api.keys import new_key
 from service.errors import ServiceError
 from service.machine.sizing import count_workers
 from service.server.assignment import Assignment
+from service.server.environment import describe_invalid, forget_metrics_folder
 from service.settings import Settings
 
 # Each command imports only the heavy packages that it needs: a container runs "health" every few
@@ -38,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ValidationError as error:
         for fault in error.errors():
             name = f"SERVICE_{fault['loc'][0]}".upper()
-            print(f"{name}={fault['input']}: {fault['msg']}", file=sys.stderr)
+            print(describe_invalid(name, fault["input"], fault["msg"]), file=sys.stderr)
         return 2
     command = {"serve": serve, "health": probe, "doctor": examine}[arguments.command]
     return command(settings)
@@ -50,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
         prog="python -m service", description="Classify clothing images over HTTP."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("serve", help="serve the model in the folder SERVICE_MODEL")
+    commands.add_parser("serve", help="serve the models in the folders SERVICE_MODELS")
     commands.add_parser(
         "health",
         help="print the running service's health and exit with 0 if the service is ready; "
@@ -74,6 +78,8 @@ def serve(settings: Settings) -> int:
     # Ignore SIGHUP until the service has a handler: by default, the signal kills the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     assignment = Assignment.from_environment()
+    if assignment is None:
+        forget_metrics_folder()  # before Prometheus' client is imported
     if assignment is None and (workers := count_workers(settings)) > 1:
         from service.server.supervisor import supervise
 
@@ -94,17 +100,33 @@ def examine(settings: Settings) -> int:
 
 def probe(settings: Settings) -> int:
     """Print the health of a ready service and return 0; else print the error and return 1."""
-    any_address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  compared, not listened on
+    any_address = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared, not listened on
     host = any_address.get(settings.host, settings.host)
-    url = f"http://{host}:{settings.port}/health"
-    without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/health"
     try:
-        with without_proxy.open(url, timeout=5) as answer:
-            print(json.dumps(json.load(answer)))
+        status, health = _ask_for_health(url)
+    except HTTPException as error:
+        print(f"{url}: another program answers there, without HTTP: {error!r}", file=sys.stderr)
+        return 1
+    except ValueError:
+        print(f"{url}: another program answers there, without JSON", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"{url}: {error}", file=sys.stderr)
         return 1
-    return 0
+    print(json.dumps(health), file=sys.stdout if status == 200 else sys.stderr)
+    return 0 if status == 200 else 1
+
+
+def _ask_for_health(url: str) -> tuple[int, Any]:
+    """Return the status and the JSON body of an answer, also of an answer with an error status."""
+    without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with without_proxy.open(url, timeout=5) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as answer:
+        with answer:
+            return answer.code, json.load(answer)
 
 
 def make_key(name: str) -> int:

@@ -1,10 +1,11 @@
-"""Builds the FastAPI application from its settings: model, routes and middleware."""
+"""Builds the FastAPI application from its settings: models, routes and middleware."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -12,9 +13,10 @@ from fastapi.routing import APIRoute
 from service.api import access, openapi, problems
 from service.api.limits import UploadLimits
 from service.api.observe import REASONS, Observe
+from service.api.root_path import RootPath
 from service.api.routes import batch, health, metrics, models, predict
 from service.inference.classifier import load_classifier
-from service.inference.live_model import LiveModel
+from service.inference.models import LiveModels
 from service.inference.predictor import Predictor
 from service.machine.sizing import count_threads
 from service.settings import Settings
@@ -26,32 +28,33 @@ def create_app(
     settings: Settings,
     on_failure: Callable[[], None] = lambda: None,
     *,
-    starts_with_model: bool = False,
+    starts_with_models: bool = False,
     threads: int | None = None,
     metrics_folder: str | None = None,
 ) -> FastAPI:
-    """Build the application. After its start it loads its model; until then /health answers 503.
+    """Build the application. After its start it loads its models; until then /health answers 503.
 
-    With ``starts_with_model`` it loads the model before it accepts requests. ``on_failure`` is
-    called if no model can be loaded or all threads are stuck, so that the server can stop. A
-    supervisor sets ``threads`` and ``metrics_folder`` for its workers.
+    With ``starts_with_models`` it loads them before it accepts requests. ``on_failure`` is called
+    if a model cannot be loaded or all threads are stuck, so that the server can stop. A supervisor
+    sets ``threads`` and ``metrics_folder`` for its workers.
     """
     threads = threads or count_threads(settings, workers=1)
-    model = LiveModel(settings, lambda: load_classifier(settings), on_failure, threads=threads)
-    predictor = Predictor(settings, model, threads=threads)
+    load = partial(load_classifier, device=settings.device)
+    served = LiveModels(settings, load, on_failure, threads=threads)
+    predictor = Predictor(settings, served, threads=threads)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        duties = model.start(), model.watch(), predictor.watch(), app.state.metrics.watch()
+        duties = served.start(), served.watch(), predictor.watch(), app.state.metrics.watch()
         tasks = [asyncio.create_task(duty) for duty in duties]
-        if starts_with_model:
+        if starts_with_models:
             await tasks[0]
         yield
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         predictor.close()
-        model.close()
+        served.close()
 
     # With include_router, FastAPI would search the routes twice for each request.
     routes = [
@@ -65,6 +68,7 @@ def create_app(
         summary="Upload an image of a garment, get its class and probabilities.",
         version="0.1.0",
         lifespan=lifespan,
+        docs_url=None,  # openapi.install adds the page
         redoc_url=None,
         redirect_slashes=False,  # a redirect would lead to any host that the client names
         telemetry=tracing.configuration(),
@@ -74,9 +78,11 @@ def create_app(
     problems.install(app)
     openapi.install(app, with_keys=settings.api_keys_file is not None)
     # The middleware added last is the outermost.
-    app.add_middleware(UploadLimits, settings=settings, status=lambda: model.status)
+    app.add_middleware(UploadLimits, settings=settings, status=lambda: served.status)
     access.install(app, settings)
     paths = {route.path for route in routes if isinstance(route, APIRoute)}
     app.add_middleware(Observe, metrics=app.state.metrics, paths=paths)
     app.add_middleware(access.SecurityHeaders)
+    if settings.root_path:
+        app.add_middleware(RootPath, root_path=settings.root_path)
     return app

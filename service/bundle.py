@@ -6,6 +6,8 @@ Does not import onnxruntime.
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +22,8 @@ MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
 CARD_FILE = "MODEL_CARD.md"
 
+# With other characters, a name or version could not be a folder, or a part of a URL, everywhere.
+NAME = "^[a-z0-9][a-z0-9.-]*$"
 FileName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -69,8 +73,8 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1] = 1
-    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9.-]*$")]
-    version: Annotated[str, Field(pattern="^[0-9a-z][0-9a-z.-]*$")]
+    name: Annotated[str, Field(pattern=NAME)]
+    version: Annotated[str, Field(pattern=NAME)]
     files: dict[FileName, Sha256] = {}
     input_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
     preprocessing: str
@@ -97,6 +101,19 @@ class Manifest(BaseModel):
         if sets and {len(row) for row in sets.minimum_probabilities} != {count}:
             raise ValueError(f"prediction_sets needs {count} minimum probabilities per coverage")
         return self
+
+
+def check_name(name: str) -> None:
+    """Check that ``name`` may be the name or the version of a bundle.
+
+    Raises:
+        BundleError: It has a character that is not allowed.
+    """
+    if not re.fullmatch(NAME, name):
+        raise BundleError(
+            f"the name {name!r} is not allowed; use a to z, 0 to 9, dots and dashes, "
+            "and begin with a letter or digit"
+        )
 
 
 def self_test_image(shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -126,11 +143,37 @@ def newest_version(folder: Path) -> Path:
     Version numbers are compared as numbers: ``10`` is newer than ``9``. A version without a
     manifest is incomplete, because the manifest is written last; such a version is ignored. If
     there is no complete version, ``folder`` is returned.
+
+    Raises:
+        BundleError: ``folder`` cannot be read.
     """
-    if (folder / MANIFEST_FILE).exists():
-        return folder
-    versions = (path.parent for path in folder.glob(f"*/{MANIFEST_FILE}"))
+    try:
+        if (folder / MANIFEST_FILE).exists():
+            return folder
+        if folder.is_dir():
+            os.listdir(folder)  # noqa: PTH208  glob() ignores a missing right to read
+        versions = [path.parent for path in folder.glob(f"*/{MANIFEST_FILE}")]
+    except OSError as error:
+        raise BundleError(
+            f"the model's folder {folder} cannot be read: {error.strerror}; "
+            "check the path and the rights"
+        ) from error
     return max(versions, key=_version_order, default=folder)
+
+
+def list_files(bundle: Path) -> frozenset[tuple[object, ...]]:
+    """Return what changes if a file of a bundle's folder is written, added or removed.
+
+    A version that was rejected may be a copy that has not ended: try it again if this changes.
+    """
+    try:
+        status = {path.name: path.stat() for path in bundle.iterdir()}
+    except OSError:  # the folder, or a file that iterdir() has named, is gone
+        return frozenset()
+    return frozenset(
+        (name, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns)
+        for name, file in status.items()
+    )
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -201,6 +244,9 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleError(
             f"{path} is missing; a bundle is a folder models/NAME/VERSION with {MANIFEST_FILE}"
         ) from error
+    except OSError as error:
+        hint = "; name the folder, not its file" if path.parent.is_file() else ""
+        raise BundleError(f"{path} cannot be read: {error.strerror}{hint}") from error
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}" for e in error.errors()

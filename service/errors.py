@@ -5,7 +5,9 @@ ServiceError
 ├── AddressError               the service cannot listen on the address
 ├── DeviceError                the requested device is not available
 ├── KeysFileError              the file of API keys is missing or not valid
+├── TemporaryFolderError       no folder for temporary files is writable
 ├── TracingError               tracing is requested, but its packages are not installed
+├── VariableError              an environment variable of another program is not valid
 ├── NotReadyError              the model is not loaded, or the service is stopping
 ├── OverloadedError            too many uploads are in flight
 ├── QuotaExceededError         the client sends too many requests
@@ -18,7 +20,7 @@ ServiceError
     ├── UnknownModelError          the named model is not served
     ├── MalformedFormError         the form does not hold exactly one file part named "file"
     ├── UnsupportedTypeError       the content type is not accepted
-    ├── UploadTimeoutError         the body did not arrive in time
+    ├── UploadTimeoutError         the body stopped arriving, or arrived too slowly
     ├── UploadTooLargeError        the upload has more bytes than allowed
     ├── UnreadableTensorError      the upload is not a batch of images of the model's size
     └── ImageError                 one image is bad; the other images are answered
@@ -50,8 +52,16 @@ class KeysFileError(ServiceError):
     """The file of API keys is missing or not valid."""
 
 
+class TemporaryFolderError(ServiceError):
+    """No folder for temporary files is writable."""
+
+
 class TracingError(ServiceError):
     """Tracing is requested, but its packages are not installed."""
+
+
+class VariableError(ServiceError):
+    """An environment variable of another program is not valid."""
 
 
 class NotReadyError(ServiceError):
@@ -114,7 +124,7 @@ class UnsupportedTypeError(InvalidRequestError):
 
 
 class UploadTimeoutError(InvalidRequestError):
-    """The body did not arrive in time."""
+    """The body stopped arriving, or arrived too slowly."""
 
 
 class UploadTooLargeError(InvalidRequestError):

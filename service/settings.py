@@ -3,10 +3,15 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-Device = Literal["auto", "cuda", "cpu"]
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Device = Annotated[Literal["auto", "cuda", "cpu"], BeforeValidator(_lower)]
 
 
 def _split(value: object) -> object:
@@ -17,35 +22,76 @@ def _split(value: object) -> object:
     )
 
 
+def _trim_root_path(value: object) -> object:
+    """Begin a path with one slash and end it with none, so that "shop/" becomes "/shop"."""
+    return f"/{value.strip('/')}".rstrip("/") if isinstance(value, str) else value
+
+
 # Without NoDecode, pydantic-settings expects JSON in the environment variable.
 Listed = (NoDecode, BeforeValidator(_split))
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
 Host = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[^*/\s]+)$")]
+RootPath = Annotated[
+    str, BeforeValidator(_trim_root_path), Field(pattern=r"^(/[A-Za-z0-9._~-]+)*$")
+]
 
 # Pillow warns about an image with more pixels than this, and rejects more than twice as many.
 PILLOW_MAX_PIXELS = 89_478_485
+
+MODELS = Path(__file__).parents[1] / "models"
+
+
+def _reject_renamed(value: str | None) -> None:
+    if value:
+        raise ValueError(f"this setting is now SERVICE_MODELS; set SERVICE_MODELS={value}")
 
 
 class Settings(BaseSettings):
     """Every setting of the service.
 
     The environment variable of a setting is its name in capitals after ``SERVICE_``, such as
-    ``SERVICE_MAX_UPLOAD_BYTES``.
+    ``SERVICE_MAX_UPLOAD_BYTES``. A blank variable counts as unset, because Docker Compose passes
+    unset variables on as empty.
     """
 
     model_config = SettingsConfigDict(env_prefix="SERVICE_", frozen=True)
 
-    host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
+    @model_validator(mode="before")
+    @classmethod
+    def _strip(cls, values: dict[str, object]) -> dict[str, object]:
+        texts = {name: value.strip() for name, value in values.items() if isinstance(value, str)}
+        return {name: value for name, value in (values | texts).items() if value != ""}
+
+    host: Annotated[
+        str,
+        Field(
+            description="Address to listen on. `0.0.0.0`: all IPv4 addresses of the machine. "
+            "`::`: all its addresses, IPv6 and IPv4."
+        ),
+    ] = "127.0.0.1"
     port: Annotated[
         int, Field(ge=0, le=65535, description="Port to listen on. 0 picks a free port.")
     ] = 8000
-    model: Annotated[
-        Path,
+    root_path: Annotated[
+        RootPath,
         Field(
-            description="Folder of a model bundle (`models/NAME/VERSION`), or of its versions "
-            "(`models/NAME`): the newest version is served."
+            description="Path at which a proxy offers the service, such as `/fashion`: `/docs` and "
+            "`/openapi.json` then name the right addresses. The proxy may remove the path from a "
+            "request or keep it. Unset: no path."
         ),
-    ] = Path(__file__).parents[1] / "models" / "resnet-8-photos" / "1"
+    ] = ""
+    models: Annotated[
+        tuple[Path, ...],
+        *Listed,
+        Field(
+            min_length=1,
+            description="Folders of model bundles (`models/NAME/VERSION`), or of their versions "
+            "(`models/NAME`): the newest version is served. Separated by commas. Of models that "
+            "take the same kind of image, the first one answers.",
+        ),
+    ] = (MODELS / "resnet-8-photos", MODELS / "resnet-8")
+    # The former name of `models`. Without this field, pydantic would ignore the variable.
+    model: Annotated[None, BeforeValidator(_reject_renamed)] = None
     device: Annotated[
         Device,
         Field(
@@ -98,12 +144,28 @@ class Settings(BaseSettings):
     ] = 256 * 1024 * 1024
     upload_timeout_seconds: Annotated[
         float,
-        Field(gt=0, description="Seconds that a request body may take to arrive; then 408."),
+        Field(
+            gt=0,
+            description="Seconds in which nothing of a request body arrives; then 408. A body that "
+            "arrives at less than 1,000 bytes per second gets 408 too.",
+        ),
     ] = 30.0
     request_timeout_seconds: Annotated[
         float,
-        Field(gt=0, description="Seconds from the start of an upload to its answer; then 504."),
+        Field(
+            gt=0,
+            description="Seconds from the last part of an upload to its answer; then 504.",
+        ),
     ] = 60.0
+    keep_alive_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="Seconds that an idle connection stays open. Behind a proxy that reuses "
+            "connections, set more seconds than the proxy keeps them: 65 for nginx or an AWS load "
+            "balancer.",
+        ),
+    ] = 5.0
     check_interval_seconds: Annotated[
         float,
         Field(
@@ -129,10 +191,12 @@ class Settings(BaseSettings):
     ] = 30
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
+        BeforeValidator(_lower),
         Field(description="Lowest level that is logged."),
     ] = "info"
     log_format: Annotated[
         Literal["auto", "json", "text"],
+        BeforeValidator(_lower),
         Field(description="`auto`: `text` on a terminal, `json` elsewhere."),
     ] = "auto"
     api_keys_file: Annotated[

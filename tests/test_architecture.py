@@ -48,7 +48,7 @@ OWNERS = {
     "onnxruntime": {"inference/session"},
     "PIL": {"imaging"},
     "pillow_heif": {"imaging/files"},
-    "prometheus_client": {"telemetry/metrics"},
+    "prometheus_client": {"telemetry/metrics", "telemetry/shared_files"},
     "opentelemetry": {"telemetry/tracing"},
     "python_multipart": {"api/uploads"},
     "httpx2": {"client"},
@@ -58,9 +58,11 @@ OWNERS = {
     "training": set(),
 }
 # All other modules get values: Settings and Assignment read the service's environment variables.
+# server/environment looks for faults in the variables that Settings does not read.
 ENVIRONMENT_USERS = {
     "service/__init__",
     "service/server/assignment",
+    "service/server/environment",
     "service/telemetry/tracing",
 }
 

@@ -11,12 +11,20 @@ from typing import Annotated, Any, Literal
 # TensorFlow prints log lines when it is imported. Level 3 hides all except fatal errors.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+try:
+    import keras  # noqa: F401  first, because it loads the backend that the user has chosen
+except (ImportError, ValueError) as error:
+    sys.exit(
+        f"error: Keras cannot load the backend {os.environ.get('KERAS_BACKEND') or ''}: {error}; "
+        "install it, or set KERAS_BACKEND to tensorflow or jax"
+    )
+
 import numpy as np
 import rich
 import rich.table
 import typer
 
-from service.bundle import MANIFEST_FILE, read_bundle
+from service.bundle import MANIFEST_FILE, check_name, read_bundle
 from service.errors import ServiceError
 from training.architectures import ARCHITECTURES, find_architecture
 from training.assess.calibration import calibrate as calibrate_run
@@ -134,6 +142,7 @@ def train(
         **{key: value for key, value in changed.items() if value is not None},
     )
     name = name or f"{architecture}-{recipe}-s{seed}"
+    check_name(name)  # now, because `export` may take it for the bundle, hours later
     source = open_source(data, (size, size))
     config = plan(
         architecture,

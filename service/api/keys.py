@@ -7,6 +7,7 @@ is removed. A file without keys is valid, but then every key is rejected.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import hmac
 import logging
@@ -98,10 +99,16 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
+def _decode(content: bytes) -> str:
+    """Decode UTF-8, or UTF-16 with its mark: PowerShell's ``>`` writes UTF-16."""
+    is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf_16 else "utf-8-sig")
+
+
 def _read(path: Path) -> dict[bytes, str]:
     """Return the owner's name for each key's hash."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = _decode(path.read_bytes()).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise KeysFileError(f"the file of API keys {path} cannot be read: {error}") from error
     names = {}

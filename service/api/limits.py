@@ -1,10 +1,11 @@
-"""ASGI middleware that limits uploads: how many, how large, and how long each may take."""
+"""ASGI middleware that limits uploads: how many, how large, and how slow each may be."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum, auto
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -26,6 +27,8 @@ from service.settings import Settings
 # Most uploads are answered before this delay has passed, and so need no guard task. A guard task
 # for every upload would take a tenth of the time of an answer.
 GUARD_AFTER_SECONDS = 0.1
+# A client that sends a byte now and then is never silent, but must not keep its place for long.
+MIN_BODY_BYTES_PER_SECOND = 1000
 DURATION_WEIGHT = 0.05  # weight of the latest upload in the running mean of durations
 
 
@@ -34,7 +37,7 @@ class UploadEnd(Enum):
 
     ANSWERED = auto()
     BODY_TOO_LARGE = auto()
-    BODY_TOO_LATE = auto()
+    BODY_STALLED = auto()
     DEADLINE_PASSED = auto()
     CLIENT_GONE = auto()
     SERVER_STOPPED = auto()
@@ -45,9 +48,9 @@ class UploadLimits:
 
     An upload is rejected before its body is read if ``status`` is not ``ready``, if it declares a
     body that is too large, or if too many uploads or bytes are in flight. An admitted upload is
-    cancelled if its body arrives too late, its deadline passes or its client disconnects. If its
-    image still waits then, the image is never classified. If the body turns out to be too large,
-    the upload is answered with 413.
+    cancelled if its body stalls, its deadline passes or its client disconnects. If its image still
+    waits then, the image is never classified. If the body turns out to be too large, the upload is
+    answered with 413.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, status: Callable[[], Status]) -> None:
@@ -75,7 +78,7 @@ class UploadLimits:
         self.bytes_reserved += reserved
         started = asyncio.get_running_loop().time()
         try:
-            await self._serve(scope, receive, send, started)
+            await self._serve(scope, receive, send)
         finally:
             self.uploads -= 1
             self.bytes_reserved -= reserved
@@ -108,11 +111,11 @@ class UploadLimits:
             f"{in_flight}; at most {limit} are allowed; try again in {seconds} s", seconds
         )
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, started: float) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  a coroutine runs in a task
         upload = _AdmittedUpload(receive, send, self.settings.max_upload_bytes)
-        guard = _Guard(upload, task, self.settings, started)
+        guard = _Guard(upload, task, self.settings)
         try:
             await self.app(scope, upload.receive, upload.send)
         except ClientDisconnect:
@@ -135,8 +138,10 @@ class _AdmittedUpload:
         self._receive = receive
         self._send = send
         self._max_bytes = max_bytes
-        self._received_bytes = 0
+        self._loop = asyncio.get_running_loop()
         self._body_arrived = asyncio.Event()
+        self.started_at = self.last_part_at = self._loop.time()
+        self.received_bytes = 0
         self.end: UploadEnd | None = None
 
     async def receive(self) -> Message:
@@ -146,8 +151,11 @@ class _AdmittedUpload:
             UploadTooLargeError: The body is larger than allowed.
         """
         message = await self._receive()
-        self._received_bytes += len(message.get("body", b""))
-        if self._received_bytes > self._max_bytes:
+        part = message.get("body", b"")
+        if part:
+            self.last_part_at = self._loop.time()
+            self.received_bytes += len(part)
+        if self.received_bytes > self._max_bytes:
             self.end = UploadEnd.BODY_TOO_LARGE
             raise _too_large(f"more than {self._max_bytes} bytes", self._max_bytes)
         if not message.get("more_body", False):
@@ -164,6 +172,11 @@ class _AdmittedUpload:
             MutableHeaders(scope=message)["Connection"] = "close"
         await self._send(message)
 
+    @property
+    def has_arrived(self) -> bool:
+        """Whether the application has read the whole body."""
+        return self._body_arrived.is_set()
+
     async def wait_for_body(self) -> None:
         """Wait until the application has read the whole body."""
         await self._body_arrived.wait()
@@ -174,21 +187,17 @@ class _AdmittedUpload:
 
 
 class _Guard:
-    """Cancels an upload whose body is late, whose deadline passes or whose client disconnects."""
+    """Cancels an upload whose body stalls, whose deadline passes or whose client disconnects."""
 
     def __init__(
-        self,
-        upload: _AdmittedUpload,
-        task: asyncio.Task[None],
-        settings: Settings,
-        started: float,
+        self, upload: _AdmittedUpload, task: asyncio.Task[None], settings: Settings
     ) -> None:
         self._upload = upload
         self._upload_task = task
-        self._body_deadline = started + settings.upload_timeout_seconds
-        self._deadline = started + settings.request_timeout_seconds
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
         self._guard_task: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(GUARD_AFTER_SECONDS, self._start)
+        self._timer = self._loop.call_later(GUARD_AFTER_SECONDS, self._start)
 
     def stop(self) -> None:
         """Stop the guard; it no longer cancels the upload."""
@@ -209,31 +218,42 @@ class _Guard:
             self._upload_task.cancel()
 
     async def _wait_for_end(self) -> UploadEnd:
+        while not self._upload.has_arrived:
+            stalled_at = self._stalled_at
+            limit = min(stalled_at, self._deadline)
+            if self._loop.time() >= limit:
+                is_stalled = stalled_at == limit
+                return UploadEnd.BODY_STALLED if is_stalled else UploadEnd.DEADLINE_PASSED
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(limit):  # each part of the body moves the limit
+                    await self._upload.wait_for_body()
         try:
             async with asyncio.timeout_at(self._deadline):
-                if not await self._body_arrives_in_time():
-                    return UploadEnd.BODY_TOO_LATE
                 await self._upload.wait_for_disconnect()
                 return UploadEnd.CLIENT_GONE
         except TimeoutError:
             return UploadEnd.DEADLINE_PASSED
 
-    async def _body_arrives_in_time(self) -> bool:
-        try:
-            async with asyncio.timeout_at(self._body_deadline):
-                await self._upload.wait_for_body()
-        except TimeoutError:
-            return False
-        return True
+    @property
+    def _stalled_at(self) -> float:
+        """When the body counts as stalled: nothing came since its last part, or it is too slow."""
+        upload, timeout = self._upload, self._settings.upload_timeout_seconds
+        allowed_seconds = timeout + upload.received_bytes / MIN_BODY_BYTES_PER_SECOND
+        return min(upload.last_part_at + timeout, upload.started_at + allowed_seconds)
+
+    @property
+    def _deadline(self) -> float:
+        return self._upload.last_part_at + self._settings.request_timeout_seconds
 
 
 def _error_for(end: UploadEnd, settings: Settings) -> ServiceError | None:
     """Return the error to send to a cancelled upload; None if no answer is sent."""
     match end:
-        case UploadEnd.BODY_TOO_LATE:
+        case UploadEnd.BODY_STALLED:
             seconds = settings.upload_timeout_seconds
             return UploadTimeoutError(
-                f"the body did not arrive within {seconds:g} s; send it faster"
+                f"nothing of the body arrived for {seconds:g} s, or it arrived at less than "
+                f"{MIN_BODY_BYTES_PER_SECOND} bytes per second; send it faster"
             )
         case UploadEnd.DEADLINE_PASSED:
             seconds = settings.request_timeout_seconds

@@ -25,6 +25,8 @@ class PredictionQuery(Schema):
     """Add `explanation`: the image as the model saw it, and where a photo model looked."""
     coverage: Annotated[float | None, Field(gt=0, lt=1)] = None
     """Add `prediction_set`, which contains the right class with at least this probability."""
+    model: str | None = None
+    """Name of the model that answers. If it is absent, the image decides."""
 
 
 class Model(Schema):
@@ -62,8 +64,20 @@ class Explanation(Schema):
     """Reasons to doubt the answer."""
 
 
-class ImagePrediction(Schema):
+class Prediction(Schema):
     """The answer for one image. The probabilities of all classes sum to 1."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "class_id": 9,
+                "class_name": "Ankle boot",
+                "probability": 0.997,
+                "probabilities": {"Ankle boot": 0.997, "Sneaker": 0.003},
+                "model": {"name": "resnet-8-photos", "version": "1"},
+            }
+        }
+    )
 
     class_id: int
     """Index of the most likely class."""
@@ -84,24 +98,8 @@ class ImagePrediction(Schema):
     """Whether `distance` is small enough for an image of the model's classes."""
     prediction_set: list[str] | None = None
     """Only with `coverage`. Most likely class first; empty if no class is likely enough."""
-
-
-class Prediction(ImagePrediction):
-    """The answer to an upload of one image."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "class_id": 9,
-                "class_name": "Ankle boot",
-                "probability": 0.997,
-                "probabilities": {"Ankle boot": 0.997, "Sneaker": 0.003},
-                "model": {"name": "resnet-8-photos", "version": "1"},
-            }
-        }
-    )
-
     model: Model
+    """The model that answered."""
 
 
 class Problem(Schema):
@@ -128,8 +126,7 @@ class Failure(Schema):
 class BatchPrediction(Schema):
     """The answer to a batch: a prediction or a failure for each image, in the order sent."""
 
-    model: Model
-    predictions: list[ImagePrediction | Failure]
+    predictions: list[Prediction | Failure]
 
 
 class InputFormat(Schema):
@@ -159,16 +156,27 @@ class Models(Schema):
     models: list[ModelDetails]
 
 
-class Health(Schema):
-    """Whether the service accepts uploads, and what it runs on."""
+class ModelHealth(Schema):
+    """Whether a model is ready, and what it runs on."""
 
+    name: str
+    """Name of the model; of its folder until the model is loaded."""
+    version: str | None = None
+    """Null while the model is not loaded."""
     status: Literal["starting", "ready", "draining", "failed"]
-    model: Model | None = None
-    """Null while no model is loaded."""
     device: Literal["cuda", "cpu"] | None = None
-    """Where inference runs; null while no model is loaded."""
+    """Where inference runs; null while the model is not loaded."""
     providers: list[str]
     """ONNX Runtime's execution providers, as the session reports them."""
+
+
+class Health(Schema):
+    """Whether the service accepts uploads, and what its models run on."""
+
+    status: Literal["starting", "ready", "draining", "failed"]
+    """`ready` if every model is ready."""
+    models: list[ModelHealth]
+    """In the order of `SERVICE_MODELS`."""
     uptime_seconds: float
     """Seconds since this process started."""
 

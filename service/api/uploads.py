@@ -5,6 +5,7 @@ No file is written to disk, and the file names are ignored.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from python_multipart.multipart import parse_options_header
@@ -15,6 +16,10 @@ from service.imaging.tensors import MAX_BATCH_IMAGES
 
 FORM = "multipart/form-data"
 FIELD = "file"
+ANY_BYTES = ("application/octet-stream", "binary/octet-stream")
+"""Content types that say nothing about the content. Some object stores write the second."""
+BARE_LINE_END = rb"(?<!\r)\n%b|%b(?:\r\n[^\r\n]{1,4096}){0,16}\n"
+"""A line end without CR before a delimiter, after one, or in the headers of a part."""
 MAX_PARTS = 8
 MAX_PART_HEAD_BYTES = 4096
 MAX_PART_LINES = 16
@@ -31,7 +36,7 @@ async def read_upload(request: Request) -> bytes:
         MalformedFormError: The form is damaged or does not hold exactly one part named ``file``.
         UploadTooLargeError: See ``limits.UploadLimits``.
     """
-    boundary = _read_boundary(request, "image/", "application/octet-stream")
+    boundary = _read_boundary(request, "image/", *ANY_BYTES)
     body = await _read_body(request)
     if boundary is None:
         return body
@@ -51,7 +56,7 @@ async def read_batch(request: Request) -> list[bytes] | bytes:
         MalformedFormError: The form is damaged or does not hold 1 to ``MAX_BATCH_IMAGES`` files.
         UploadTooLargeError: See ``limits.UploadLimits``.
     """
-    boundary = _read_boundary(request, "application/octet-stream")
+    boundary = _read_boundary(request, *ANY_BYTES)
     body = await _read_body(request)
     if boundary is None:
         return body
@@ -88,9 +93,10 @@ def _read_boundary(request: Request, *raw_types: str) -> bytes | None:
             f"the Content-Type {header[:100]!r} has no boundary; "
             "let your HTTP library set this header"
         )
-    if content_type.startswith(tuple(name.encode() for name in raw_types)):
+    # The content then tells what it is: RFC 9110, section 8.3.
+    if not header.strip() or content_type.startswith(tuple(name.encode() for name in raw_types)):
         return None
-    accepted = " or ".join(f"{name}*" if name.endswith("/") else name for name in raw_types)
+    accepted = " or ".join(f"{name}*" if name.endswith("/") else name for name in raw_types[:-1])
     raise UnsupportedTypeError(
         f"the Content-Type is {header[:100]!r}; send {FORM} with a file part named {FIELD!r}, "
         f"or the bytes alone as {accepted}"
@@ -98,6 +104,16 @@ def _read_boundary(request: Request, *raw_types: str) -> bytes | None:
 
 
 def _read_files(body: bytes, boundary: bytes, max_parts: int) -> list[bytes]:
+    try:
+        return _split_form(body, boundary, max_parts)
+    except MalformedFormError as error:
+        delimiter = b"--" + re.escape(boundary)
+        if re.search(BARE_LINE_END % (delimiter, delimiter), body):
+            raise _damaged("lines end in LF; every line of a form must end in CRLF") from error
+        raise
+
+
+def _split_form(body: bytes, boundary: bytes, max_parts: int) -> list[bytes]:
     # A part ends where the next delimiter begins (RFC 2046, section 5.1.1), so this splits the form
     # at its delimiters. A parser that reads byte by byte takes five times as long for a small
     # image.

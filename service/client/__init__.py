@@ -12,7 +12,7 @@ from importlib.util import find_spec
 if _missing := [name for name in ("httpx2", "rich", "stamina", "typer") if find_spec(name) is None]:
     _message = (
         f"the client needs packages that are not installed: {', '.join(_missing)}. "
-        "Run: pip install 'fashion-classifier[client]'"
+        f"Run: pip install {' '.join(_missing)}"
     )
     # With `python -m service.client`, argv[0] is "-m" here. SystemExit prints no traceback.
     raise SystemExit(_message) if sys.argv[0] == "-m" else ModuleNotFoundError(_message)

@@ -22,10 +22,13 @@ from rich.text import Text
 from typer import Argument, Option
 
 from service.client.client import MAX_CONNECTIONS, AsyncClient
-from service.client.errors import ClientError, UnreachableError, UsageError
-from service.client.files import find_images
+from service.client.errors import ClientError, ProblemError, UnreachableError, UsageError
+from service.client.files import find_images, identify
 from service.client.rows import Row, RowFile, read_kept_rows
 from service.client.summary import Summary
+
+# The key, the path or the method is wrong, whatever the image is.
+STATUSES_OF_EVERY_IMAGE = frozenset({401, 403, 404, 405})
 
 
 async def classify_files(
@@ -35,6 +38,8 @@ async def classify_files(
 
     Raises:
         UnreachableError: The server is unreachable. The remaining images are not tried.
+        ProblemError: The server rejects every image, for example because the API key is wrong. The
+            remaining images are not tried.
     """
     queue = iter(images)
 
@@ -42,9 +47,9 @@ async def classify_files(
         for path in queue:
             try:
                 row = Row.answered(path, await client.predict(path))
-            except UnreachableError:
-                raise
             except ClientError as error:
+                if _ends_run(error):
+                    raise
                 row = Row.failed(path, error)
             on_row(row)
 
@@ -54,6 +59,13 @@ async def classify_files(
                 workers.create_task(work())
     except ExceptionGroup as group:
         raise group.exceptions[0] from group  # one reason is enough to end the run
+
+
+def _ends_run(error: ClientError) -> bool:
+    """Say whether all other images would get the same error."""
+    if isinstance(error, ProblemError):
+        return error.status in STATUSES_OF_EVERY_IMAGE
+    return isinstance(error, UnreachableError)
 
 
 class _RateColumn(ProgressColumn):
@@ -71,13 +83,16 @@ def _classify_into_file(
             bar = progress.add_task("", total=len(images))
 
             def record(row: Row) -> None:
+                row = row.labelled() if summary.labels_from_folders else row
                 file.append(row)
                 summary.add(row)
                 progress.advance(bar)
 
             asyncio.run(classify_files(client, images, concurrency, record))
         return 0
-    except (ClientError, OSError) as error:
+    except ClientError as error:
+        reason, exit_code = f"error: {error.detail}", 1
+    except OSError as error:
         reason, exit_code = f"error: {error}", 1
     except KeyboardInterrupt:
         reason, exit_code = "interrupted", 130
@@ -106,6 +121,10 @@ def _run(
     explain: Annotated[
         bool, Option("--explain", help="Add the image as the model saw it, and warnings.")
     ] = False,
+    model: Annotated[
+        str | None,
+        Option(help="Name of the model that answers. Without it, the service chooses one."),
+    ] = None,
     labels_from_folders: Annotated[
         bool,
         Option(
@@ -113,24 +132,40 @@ def _run(
             help="Print the accuracy. An image's true class is its folder's name: a name or an id.",
         ),
     ] = False,
+    require_labels: Annotated[
+        bool,
+        Option(
+            "--require-labels",
+            help="With --labels-from-folders: exit with 1 if an image's folder names no class.",
+        ),
+    ] = False,
 ) -> None:
     """Classify images, write a row for each, and print a summary.
 
     Exit code: 0 if every image has an answer, 1 if not, 2 for a wrong argument, 130 after Ctrl-C.
     """
-    images = find_images(paths)
+    if require_labels and not labels_from_folders:
+        raise UsageError("got --require-labels without --labels-from-folders; give both")
+    found = find_images(paths)
+    images = found.images
     kept = read_kept_rows(output, images, resume=resume, overwrite=overwrite)
-    client = AsyncClient(url, api_key, timeout_s=timeout, retries=retries, explain=explain)
+    client = AsyncClient(
+        url, api_key, timeout_s=timeout, retries=retries, explain=explain, model=model
+    )
     summary = Summary(labels_from_folders)
+    kept = [row.labelled() for row in kept] if labels_from_folders else kept
     for row in kept:
         summary.add(row)
-    done = {row.path for row in kept}
-    remaining = [image for image in images if str(image) not in done]
+    done = {identify(Path(row.path)) for row in kept}
+    remaining = [image for image in images if identify(image) not in done]
     with closing(RowFile(output, kept)) as file:
         exit_code = _classify_into_file(client, remaining, concurrency, file, summary)
     Console().print(summary.table())
-    typer.echo("\n".join(summary.lines()))
-    raise typer.Exit(exit_code or int(summary.failed.total() > 0))
+    typer.echo("\n".join(summary.lines(found.describe_passed_over())))
+    for warning in summary.warnings():
+        typer.echo(warning, err=True)
+    is_incomplete = summary.failed.total() > 0 or (require_labels and bool(summary.unlabelled))
+    raise typer.Exit(exit_code or int(is_incomplete))
 
 
 def main() -> None:

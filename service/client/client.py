@@ -22,6 +22,7 @@ from service.client.errors import (
     UnreadableFileError,
     UsageError,
 )
+from service.client.proxies import find_proxy
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})  # rate limit, overload, restart, timeout
 MAX_CONNECTIONS = 100
@@ -62,21 +63,36 @@ class _Caller:
     retries: int = 5
     backoff_s: float = 0.5
     explain: bool = False
+    model: str | None = None
 
-    @property
-    def _connection(self) -> dict[str, Any]:
-        """The arguments of httpx2's clients."""
+    def _connection(
+        self, transport: type[httpx2.HTTPTransport] | type[httpx2.AsyncHTTPTransport]
+    ) -> dict[str, Any]:
+        """Return the arguments of httpx2's clients."""
         headers = {"Content-Type": "application/octet-stream", "Accept": "application/json"}
-        if self.api_key:
-            headers["Authorization"] = f"Bearer {self.api_key}"
+        if key := _parse_key(self.api_key):
+            headers["Authorization"] = f"Bearer {key}"
+        url = _parse_url(self.url)
+        limits = httpx2.Limits(max_connections=MAX_CONNECTIONS)
+        try:
+            way = transport(limits=limits, proxy=find_proxy(url))
+        except OSError as error:
+            raise UsageError(
+                f"cannot load the certificates that SSL_CERT_FILE or SSL_CERT_DIR names: {error}"
+            ) from error
         return {
-            "base_url": _parse_url(self.url),
+            "base_url": url,
             "headers": headers,
             # The wait for a free connection has no limit: the server does not cause it.
             "timeout": httpx2.Timeout(self.timeout_s, pool=None),
-            "limits": httpx2.Limits(max_connections=MAX_CONNECTIONS),
-            "params": {"explain": "true"} if self.explain else {},
+            "transport": way,
+            "params": self._query,
         }
+
+    @property
+    def _query(self) -> dict[str, str]:
+        explain = {"explain": "true"} if self.explain else {}
+        return explain if self.model is None else explain | {"model": self.model}
 
     @property
     def _retry_policy(self) -> dict[str, Any]:
@@ -111,14 +127,15 @@ class Client(_Caller):
     ``retries`` times after a failed connection, a timeout, or a 429, 502, 503 or 504. It waits as
     long as Retry-After asks, and gives up if Retry-After is more than five minutes. Without
     Retry-After it waits ``backoff_s`` seconds, doubled at each retry, plus jitter, but at most 30
-    seconds. ``explain=True`` asks for ``Prediction.explanation``: what the model saw.
+    seconds. ``explain=True`` asks for ``Prediction.explanation``: what the model saw. ``model`` is
+    the name of the model that answers; without it, the service chooses one for each image.
 
     Raises:
-        UsageError: The URL is not an http or https URL.
+        UsageError: The URL, the API key or a proxy that the environment names cannot be used.
     """
 
     def __post_init__(self) -> None:
-        self._http = httpx2.Client(**self._connection)
+        self._http = httpx2.Client(**self._connection(httpx2.HTTPTransport))
         self._retrying = stamina.RetryingCaller(**self._retry_policy).on(self._decide_retry)
 
     def predict(self, image: Path | str | bytes) -> Prediction:
@@ -153,7 +170,7 @@ class AsyncClient(_Caller):
     """Call the service from asyncio, with the arguments, retries and errors of Client."""
 
     def __post_init__(self) -> None:
-        self._http = httpx2.AsyncClient(**self._connection)
+        self._http = httpx2.AsyncClient(**self._connection(httpx2.AsyncHTTPTransport))
         self._retrying = stamina.AsyncRetryingCaller(**self._retry_policy).on(self._decide_retry)
 
     async def predict(self, image: Path | str | bytes) -> Prediction:
@@ -186,6 +203,16 @@ def _parse_url(text: str) -> httpx2.URL:
             f"got the URL {text!r}; it must look like http://HOST:PORT or https://HOST"
         )
     return url
+
+
+def _parse_key(text: str | None) -> str:
+    """Return the API key without the line break that a file or a Kubernetes Secret may add."""
+    key = (text or "").strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise UsageError(
+            "the API key has a space or a character that no key has; check where it is copied from"
+        )
+    return key
 
 
 def _read_image(image: Path | str | bytes) -> bytes:

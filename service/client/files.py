@@ -1,42 +1,121 @@
 """Finds the image files that the command line's arguments name."""
 
-from collections.abc import Sequence
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 from glob import glob
 from pathlib import Path
 
 from service.client.errors import UsageError
 
-IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # web formats
+# The web's formats, with every suffix that browsers know for them.
+IMAGE_SUFFIXES = (
+    ".apng",
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".pjp",
+    ".pjpeg",
+    ".png",
+    ".webp",
+)
 
 
-def find_images(arguments: Sequence[str]) -> list[Path]:
+@dataclass(frozen=True)
+class FoundFiles:
+    """The image files, and how many other files of the folders were passed over, by suffix."""
+
+    images: list[Path]
+    passed_over: Counter[str]
+
+    def describe_passed_over(self) -> str:
+        """Return a line with the counts, or an empty text if no file was passed over."""
+        counts = ", ".join(f"{count} x {kind}" for kind, count in self.passed_over.most_common())
+        total = self.passed_over.total()
+        return f"{total} other files in the folders were passed over: {counts}" if total else ""
+
+
+def find_images(arguments: Sequence[str]) -> FoundFiles:
     """Return the files that the arguments (files, folders, globs) name, each file once.
 
-    Folders are searched recursively for IMAGE_SUFFIXES.
+    Folders are searched recursively for IMAGE_SUFFIXES. Hidden files are passed over: macOS adds
+    files such as ._boot.png, which are not images.
 
     Raises:
-        UsageError: An argument names no image.
+        UsageError: An argument names no image, or a folder cannot be read.
     """
-    return list(dict.fromkeys(image for argument in arguments for image in _find(argument)))
+    images: dict[str, Path] = {}
+    passed_over: Counter[str] = Counter()
+    for argument in arguments:
+        found = _find(argument)
+        for image in found.images:
+            images.setdefault(identify(image), image)
+        passed_over += found.passed_over
+    return FoundFiles(list(images.values()), passed_over)
 
 
-def _find(argument: str) -> list[Path]:
-    # An existing path is not a glob, even if it looks like one (shoe[1].png).
-    # Path.glob takes no absolute pattern, glob.glob does.
-    exists = Path(argument).exists()
-    matches = [argument] if exists else sorted(glob(argument, recursive=True))  # noqa: PTH207
+def _find(argument: str) -> FoundFiles:
+    matches = _match(argument)
     if not matches:
         raise UsageError(f"{argument} is not a file or folder, and as a glob it matches nothing")
-    images = [image for match in matches for image in _list_images(Path(match))]
-    if not images:
+    found = FoundFiles([], Counter())
+    for match in matches:
+        _add_images(match, found)
+    if not found.images:
         suffixes = ", ".join(IMAGE_SUFFIXES)
-        raise UsageError(f"{argument} has no image file. Image files end in {suffixes}")
-    return images
+        message = f"{argument} has no image file. Image files end in {suffixes}"
+        raise UsageError(". ".join(filter(None, [message, found.describe_passed_over()])))
+    return found
 
 
-def _list_images(path: Path) -> list[Path]:
+def _add_images(path: Path, found: FoundFiles) -> None:
     if not path.is_dir():
-        return [path]  # with any suffix: the server decides what is an image
-    images = (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-    # Hidden files are skipped: macOS adds files such as ._boot.png, which are not images.
-    return sorted(image for image in images if image.is_file() and not image.name.startswith("."))
+        found.images.append(path)  # with any suffix: the server decides what is an image
+        return
+    for file in sorted(_walk(path)):
+        kind = "hidden" if file.name.startswith(".") else file.suffix.lower() or "no suffix"
+        if kind in IMAGE_SUFFIXES:
+            found.images.append(file)
+        else:
+            found.passed_over[kind] += 1
+
+
+def identify(path: Path) -> str:
+    """Return the same text for each spelling of a file's path.
+
+    A link to a file is a file of its own, because it may lie in the folder of another class.
+    """
+    folder = os.path.join(os.getcwd(), path.parent)  # noqa: PTH109, PTH118  much faster
+    return os.path.join(_real_folder(folder), path.name)  # noqa: PTH118
+
+
+@cache
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def _match(argument: str) -> list[Path]:
+    # An existing path is not a glob, even if it looks like one (shoe[1].png).
+    # Path.glob takes no absolute pattern, glob.glob does.
+    try:
+        if Path(argument).exists():
+            return [Path(argument)]
+    except OSError as error:
+        raise UsageError(f"{argument} cannot be read: {error.strerror}") from error
+    return [Path(match) for match in sorted(glob(argument, recursive=True))]  # noqa: PTH207
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield all files below ``folder``."""
+
+    def fail(error: OSError) -> None:
+        raise UsageError(f"{error.filename} cannot be searched: {error.strerror}") from error
+
+    for parent, _, names in os.walk(folder, onerror=fail):
+        yield from (path for name in names if (path := Path(parent, name)).is_file())

@@ -3,13 +3,16 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 from service.client.client import Prediction
 from service.client.errors import ClientError, UsageError
+from service.client.files import identify
+from service.client.labels import match_class
 
 MAX_ERROR_CHARACTERS = 500
 # Keep the bytes of a path that is not UTF-8, and keep each line break as it is.
@@ -33,6 +36,8 @@ class Row:
     explanation: Mapping[str, Any] | None = None
     distance: float | None = None
     in_distribution: bool | None = None
+    label: str | None = None
+    """The true class, if the image's folder is named after one."""
 
     @classmethod
     def answered(cls, path: Path, prediction: Prediction) -> Self:
@@ -52,9 +57,17 @@ class Row:
             request_id=error.request_id and error.request_id[:MAX_ERROR_CHARACTERS],
         )
 
+    def labelled(self) -> Self:
+        """Return the row with the class that the image's folder is named after, if any."""
+        folder = Path(os.path.abspath(self.path)).parent.name  # noqa: PTH100  resolves "../"
+        return replace(self, label=match_class(folder, list(self.probabilities or {})))
+
 
 COLUMNS = tuple(field.name for field in fields(Row))
 JSON_COLUMNS = tuple(field.name for field in fields(Row) if field.type not in (str, str | None))
+# Earlier versions of this client did not write these columns.
+ADDED_COLUMNS = {"label"}
+INDEX_COLUMNS = {"", "Unnamed: 0"}  # pandas adds one
 
 
 class RowFile:
@@ -132,19 +145,49 @@ def _read_json(lines: Iterable[str]) -> Iterator[Row]:
 
 
 def _read_csv(lines: Sequence[str]) -> Iterator[Row]:
-    if lines and lines[0] != _csv_line(COLUMNS):
-        raise ValueError(f"its first line is not {','.join(COLUMNS)}")
-    reader = csv.reader(lines[1:], strict=True)
+    """Read rows, also if Excel or pandas has saved the file in between.
+
+    These programs change line ends, the delimiter, and how numbers and truth values are written.
+    """
+    head = lines[0].removeprefix("\ufeff").rstrip("\r\n") if lines else ",".join(COLUMNS)
+    delimiter = next((mark for mark in ",;\t" if mark in head), ",")
+    names = next(csv.reader([head], delimiter=delimiter))
+    _check_columns(names)
+    reader = csv.reader(lines[1:], delimiter=delimiter, strict=True)
     try:
         for texts in reader:
-            cells: dict[str, Any] = dict(zip(COLUMNS, texts, strict=True))
-            cells = {name: text or None for name, text in cells.items()}
-            cells |= {name: json.loads(cells[name]) for name in JSON_COLUMNS if cells[name]}
-            yield Row(**cells)
+            if any(texts):
+                yield _parse_row(dict(zip(names, texts, strict=True)))
     except csv.Error:
         if reader.line_num < len(lines) - 1:
             raise
         # An error at the end of the file is a row that was cut at a line break inside quotes.
+
+
+def _check_columns(names: Sequence[str]) -> None:
+    lacking = set(COLUMNS) - set(names) - ADDED_COLUMNS
+    unknown = set(names) - set(COLUMNS) - INDEX_COLUMNS
+    if lacking or unknown:  # an unknown column would be lost
+        raise ValueError(f"its first line is not {','.join(COLUMNS)}")
+
+
+def _parse_row(texts: Mapping[str, str]) -> Row:
+    cells: dict[str, Any] = {name: texts.get(name) or None for name in COLUMNS}
+    for name in JSON_COLUMNS:
+        if cells[name] is not None:
+            cells[name] = _parse_cell(cells[name])
+    if cells["class_id"] is not None:
+        cells["class_id"] = int(cells["class_id"])  # pandas writes 9.0
+    return Row(**cells)
+
+
+def _parse_cell(text: str) -> Any:
+    if text.lower() in ("true", "false"):  # pandas writes True, Excel TRUE
+        return text.lower() == "true"
+    try:
+        return json.loads(text)
+    except ValueError:
+        return float(text.replace(",", "."))  # Excel writes 0,75 in many countries
 
 
 def read_kept_rows(
@@ -163,5 +206,9 @@ def read_kept_rows(
         return []
     if not resume:
         raise UsageError(f"{output} exists. Use --resume to continue it, --overwrite to replace it")
-    asked = {str(image) for image in images}
-    return [row for row in read_rows(output) if row.class_name is not None or row.path not in asked]
+    asked = {identify(image) for image in images}
+    return [
+        row
+        for row in read_rows(output)
+        if row.class_name is not None or identify(Path(row.path)) not in asked
+    ]

@@ -11,12 +11,14 @@ from rich.table import Column, Table
 
 from service.client.rows import Row
 
+MAX_NAMED_FOLDERS = 20
+
 
 @dataclass
 class Summary:
     """The counts of a run's rows.
 
-    With ``labels_from_folders``, an image's true class is its folder's name: a class name or id.
+    With ``labels_from_folders``, the class that an image's folder is named after is its true class.
     """
 
     labels_from_folders: bool = False
@@ -28,6 +30,8 @@ class Summary:
     """Whether each labelled image was recognised, by true class."""
     failed: Counter[str] = field(default_factory=Counter)
     """The number of errors, by title."""
+    unlabelled: Counter[str] = field(default_factory=Counter)
+    """The number of classified images without a true class, by folder."""
 
     def add(self, row: Row) -> None:
         """Count one row."""
@@ -37,11 +41,12 @@ class Summary:
         names = list(row.probabilities or {})
         self.classes |= dict.fromkeys(names)
         self.probabilities[row.class_name].append(row.probability)
-        true_names = {str(class_id): name for class_id, name in enumerate(names)}
-        true_names |= {name: name for name in names}
-        true_name = true_names.get(Path(row.path).parent.name)
-        if self.labels_from_folders and true_name is not None:
-            self.hits[true_name].append(true_name == row.class_name)
+        if not self.labels_from_folders:
+            return
+        if row.label is None:
+            self.unlabelled[Path(row.path).parent.name or "."] += 1
+        else:
+            self.hits[row.label].append(row.label == row.class_name)
 
     def table(self) -> Table:
         """Return a table with one row for each class."""
@@ -55,14 +60,29 @@ class Summary:
             table.add_row(escape(name), str(len(probabilities)), mean, *labels)
         return table
 
-    def lines(self) -> Iterator[str]:
-        """Yield the totals, the failures by title and, with labels, the accuracy."""
+    def lines(self, passed_over: str = "") -> Iterator[str]:
+        """Yield the totals, failures by title, ``passed_over`` and, with labels, the accuracy."""
         answered, failed = sum(map(len, self.probabilities.values())), self.failed.total()
         yield f"{answered + failed} images: {answered} classified, {failed} failed"
         yield from (f"  {count} x {title}" for title, count in self.failed.most_common())
+        yield from filter(None, [passed_over])
         hits = [hit for hits in self.hits.values() for hit in hits]
         if hits:
             share = f"{sum(hits)} of {len(hits)} labelled and classified images"
             yield f"accuracy: {fmean(hits):.2%} ({share})"
         elif self.labels_from_folders:
             yield "accuracy: unknown, no classified image is in a folder named after a class or id"
+
+    def warnings(self) -> Iterator[str]:
+        """Yield a line if images have no true class. The accuracy does not count them."""
+        if not self.unlabelled:
+            return
+        folders = self.unlabelled.most_common()
+        named = ", ".join(f"{name} ({count})" for name, count in folders[:MAX_NAMED_FOLDERS])
+        rest = len(folders) - MAX_NAMED_FOLDERS
+        more = f" and {rest} more" if rest > 0 else ""
+        yield (
+            f"warning: {self.unlabelled.total()} classified images are in folders that are named "
+            f"after no class, and do not count in the accuracy: {named}{more}. "
+            f"The classes are {', '.join(self.classes)}"
+        )

@@ -13,7 +13,8 @@ from service.errors import UnreadableImageError
 
 MAX_UNITS = 4096  # of a picture
 AV1_SEQUENCE_HEADER, AV1_FRAMES = 1, {3, 6, 7}  # kinds of units
-SHOWN_KEY_FRAME = 0b0001
+KEY_FRAME, SWITCH_FRAME = 0, 3
+MAX_LAYERS = 4  # of a progressive AVIF, each of which is a frame
 CHOSEN_BY_FRAME = 2
 HEVC_HEADER_BYTES, HEVC_LENGTH_AT, HEVC_LENGTH_BYTES = 22, 21, 4
 LARGEST_HEVC_SLICE = 31  # kinds of units up to this one hold pixels
@@ -46,19 +47,20 @@ class _Sequence:
 
 
 def read_av1_pixels(content: memoryview) -> int:
-    """Return how many pixels the decoder makes of an AV1 picture.
+    """Return how many pixels the decoder makes of an AV1 picture, all its layers together.
 
     Raises:
-        UnreadableImageError: The picture has several frames.
+        UnreadableImageError: The picture has more frames than there are layers.
     """
     units = list(_av1_units(content))
     (header,) = (unit for kind, unit in units if kind == AV1_SEQUENCE_HEADER)
     frames = [unit for kind, unit in units if kind in AV1_FRAMES]
-    _check_one_frame(len(frames))
+    _check_frames(len(frames), MAX_LAYERS)
     sequence = _read_sequence_header(Bits(header))
-    if not sequence.is_still:
-        _check_frame_header(Bits(frames[0]), sequence)
-    return sequence.pixels
+    for number, frame in enumerate(frames):
+        if not sequence.is_still:
+            _check_frame_header(Bits(frame), sequence, is_first=not number)
+    return sequence.pixels * len(frames)
 
 
 def check_hevc_picture(content: memoryview) -> None:
@@ -70,7 +72,7 @@ def check_hevc_picture(content: memoryview) -> None:
     frames, place = 0, 0
     for _ in range(MAX_UNITS):
         if place == len(content):
-            return _check_one_frame(frames)
+            return _check_frames(frames, 1)
         start = place + HEVC_LENGTH_BYTES
         place = start + int.from_bytes(content[place:start])
         unit = content[start:place]
@@ -96,10 +98,10 @@ def _holds_pixels(unit: memoryview) -> bool:
     return unit[0] >> 1 & 0x3F <= LARGEST_HEVC_SLICE
 
 
-def _check_one_frame(frames: int) -> None:
-    if frames > 1:
+def _check_frames(frames: int, most: int) -> None:
+    if frames > most:
         raise UnreadableImageError(
-            f"the image has a picture of {frames} frames; one is read; save it without layers"
+            f"the image has a picture of {frames} frames; at most {most} are read; save it anew"
         )
     if not frames:
         raise ValueError
@@ -181,10 +183,16 @@ def _skip_operating_points(bits: Bits) -> None:
             bits.read(4)
 
 
-def _check_frame_header(bits: Bits, sequence: _Sequence) -> None:
-    """Check that a frame is shown, needs no other frame, and has the size of its sequence."""
-    if bits.read(4) != SHOWN_KEY_FRAME:
+def _check_frame_header(bits: Bits, sequence: _Sequence, *, is_first: bool) -> None:
+    """Check that a frame has the size of its sequence, and that the first needs no other frame."""
+    shows_another, kind, is_shown = bits.read(1), bits.read(2), bits.read(1)
+    is_shown_key = kind == KEY_FRAME and is_shown
+    if shows_another or kind == SWITCH_FRAME or (is_first and not is_shown_key):
         raise ValueError
+    if not is_shown:
+        bits.read(1)  # may be shown later
+    if not is_shown_key:
+        bits.read(1)  # resilient to errors
     bits.read(1)  # fixed probabilities
     chosen = bits.read(1) if sequence.screen_tools == CHOSEN_BY_FRAME else sequence.screen_tools
     if chosen and sequence.integer_motion == CHOSEN_BY_FRAME:

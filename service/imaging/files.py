@@ -7,34 +7,22 @@ from io import BytesIO
 
 import numpy as np
 from PIL import AvifImagePlugin, Image
-from PIL.ExifTags import Base
 
-from service.errors import ImageTooLargeError, UnreadableImageError
-from service.imaging.heif import name_heif, screen_heif
-from service.imaging.screening import screen
+from service.errors import ImageError, ImageTooLargeError, UnreadableImageError
+from service.imaging.exif import read_orientation
+from service.imaging.formats import describe, list_formats, name_format
+from service.imaging.gif import strip_gif
+from service.imaging.heif import screen_heif
+from service.imaging.jpeg import CUT_OFF, strip_jpeg
+from service.imaging.png import drop_checksum, strip_png
+from service.imaging.stripped import Stripped
 from service.imaging.transparency import choose_background
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF")
 """What every browser shows, by Pillow's names. With pillow-heif, ``HEIF`` is read as well."""
-OTHER_FORMATS = {
-    b"II*\0": "a TIFF image",
-    b"MM\0*": "a TIFF image",
-    b"II+\0": "a TIFF image",
-    b"MM\0+": "a TIFF image",
-    b"\xff\x0a": "a JPEG XL image",
-    b"\0\0\0\x0cJXL ": "a JPEG XL image",
-    b"\0\0\0\x0cjP  ": "a JPEG 2000 image",
-    b"8BPS": "a Photoshop image",
-    b"\0\0\1\0": "an icon",
-    b"%PDF": "a PDF document",
-}
-"""The first bytes of files that are not read, and what the files are."""
-SVG_START_BYTES = 1000
-
 MAX_SIDE_PIXELS = 32_768
 PIXEL_WEIGHTS = {"WEBP": 2, "AVIF": 4, "HEIF": 2}
 """Decoding takes up to 17, 28 and 16 bytes a pixel, and 8 in other formats: see decision 0014."""
-MAX_EXIF_BYTES = 65_536  # what a segment of a JPEG holds
 BAND_PIXELS = 2**18  # of a large image, converted at a time
 ORIENTATIONS = {  # EXIF's: how an image is stored -> what makes it upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -67,10 +55,21 @@ def read_picture(data: bytes, max_pixels: int, shortest: int | None = None) -> P
         ImageTooLargeError: The header declares more than ``max_pixels``. Nothing was decoded.
         UnreadableImageError: The bytes are not an image of an accepted format, or are damaged.
     """
-    image = _open(data, max_pixels)
-    _check(image, max_pixels)
-    source_pixels = image.width * image.height
-    return Picture(_decode(image, shortest or min(image.size), len(data)), source_pixels)
+    kind = _name(data)
+    file = _strip(data, kind, max_pixels)
+    if file.other_tail is not None:
+        max_pixels //= 2  # because the image is decoded twice
+    try:
+        image = _open(file.data, kind, max_pixels)
+        _check(image, max_pixels)
+        source_pixels = image.width * image.height
+        return Picture(_decode(image, file, shortest or min(image.size)), source_pixels)
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise any exception on damaged files
+        raise UnreadableImageError(
+            f"the {kind} image of {len(data)} bytes is damaged or incomplete; send it again"
+        ) from error
 
 
 @cache
@@ -88,50 +87,40 @@ def _formats() -> tuple[str, ...]:
     return (*FORMATS, "HEIF")
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """Read the header alone."""
+def _name(data: bytes) -> str:
+    """Return the format of an upload.
+
+    Raises:
+        UnreadableImageError: It is not a format that is read.
+    """
+    kind, accepted = name_format(data), list_formats(_formats())
+    if kind in _formats():
+        return kind
     if not data:
-        raise UnreadableImageError(f"the upload is empty; send {_accepted()}")
-    formats, kind = _formats(), name_heif(data)
-    if kind is None:
-        screen(data)
-    elif kind in formats:
-        data, formats = screen_heif(data, kind, max_pixels // PIXEL_WEIGHTS[kind]), (kind,)
-    else:
-        raise UnreadableImageError(f"the upload is a HEIC image; send {_accepted()}")
-    try:
-        return Image.open(BytesIO(data), formats=formats)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLargeError(
-            f"the image has more than the {max_pixels} pixels allowed; scale it down"
-        ) from error
-    except Exception as error:  # as below: a damaged header makes Pillow raise anything
-        raise UnreadableImageError(
-            _damaged(kind, len(data)) if kind else _describe(data)
-        ) from error
-
-
-def _accepted() -> str:
-    """List the formats that are read, as people write them."""
-    names = {"WEBP": "WebP", "HEIF": "HEIC"}
-    *others, last = (names.get(name, name) for name in _formats())
-    return f"{', '.join(others)} or {last}"
-
-
-def _describe(data: bytes) -> str:
-    """Say what an upload is that Pillow did not open."""
-    if b"<svg" in data[:SVG_START_BYTES]:
-        return f"the upload is an SVG drawing; send {_accepted()}"
-    for start, what in OTHER_FORMATS.items():
-        if data.startswith(start):
-            return f"the upload is {what}; send {_accepted()}"
-    return (
-        f"the upload of {len(data)} bytes is not an image in an accepted format; send {_accepted()}"
+        raise UnreadableImageError(f"the upload is empty; send {accepted}")
+    if what := describe(data):
+        raise UnreadableImageError(f"the upload is {what}; send {accepted}")
+    raise UnreadableImageError(
+        f"the upload of {len(data)} bytes is not an image in an accepted format; send {accepted}"
     )
 
 
-def _damaged(kind: str | None, upload_bytes: int) -> str:
-    return f"the {kind} image of {upload_bytes} bytes is damaged or incomplete; send it again"
+def _strip(data: bytes, kind: str, max_pixels: int) -> Stripped:
+    """Copy what the pixels need; BMP has nothing else, and libwebp skips the rest of a WebP."""
+    if kind in ("AVIF", "HEIF"):
+        return Stripped(screen_heif(data, kind, max_pixels // PIXEL_WEIGHTS[kind]))
+    ways = {"JPEG": strip_jpeg, "PNG": strip_png, "GIF": strip_gif}
+    return ways[kind](data) if kind in ways else Stripped(data)
+
+
+def _open(data: bytes, kind: str, max_pixels: int) -> Image.Image:
+    """Read the header alone."""
+    try:
+        return Image.open(BytesIO(data), formats=(kind,))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageTooLargeError(
+            f"the {kind} image has more than the {max_pixels} pixels allowed; scale it down"
+        ) from error
 
 
 def _check(image: Image.Image, max_pixels: int) -> None:
@@ -150,30 +139,46 @@ def _weigh(image: Image.Image) -> int:
     return PIXEL_WEIGHTS.get(str(image.format), 1) + has_costly_alpha
 
 
-def _decode(image: Image.Image, shortest: int, upload_bytes: int) -> Image.Image:
+def _decode(image: Image.Image, file: Stripped, shortest: int) -> Image.Image:
     """Return the image upright, as L or RGB, its shorter edge at least ``shortest`` if it was."""
-    if min(image.size) > 2 * shortest:
+    if file.other_tail is not None:
+        _check_end(image, file.other_tail)
+    elif min(image.size) > 2 * shortest:
         # A JPEG is then decoded at a half, a quarter or an eighth. Other formats ignore it.
         image.draft("RGB", (shortest, shortest))
+    image = _load(image, file)
+    orientation = read_orientation(file.exif or _read_exif(image))
+    small = _flatten(_shrink(image, shortest))
+    return small.transpose(ORIENTATIONS[orientation]) if orientation in ORIENTATIONS else small
+
+
+def _load(image: Image.Image, file: Stripped) -> Image.Image:
     try:
         image.load()
-        orientation = _read_orientation(image)
-        small = _flatten(_shrink(image, shortest))
-        # ``ImageOps.exif_transpose`` also rewrites the EXIF, and fails on EXIF that readers accept.
-        return small.transpose(ORIENTATIONS[orientation]) if orientation in ORIENTATIONS else small
-    except Exception as error:  # Pillow's decoders raise any exception on damaged files
-        raise UnreadableImageError(_damaged(image.format, upload_bytes)) from error
+    except OSError:
+        if image.format != "PNG":
+            raise
+        image = Image.open(BytesIO(drop_checksum(file.data)), formats=("PNG",))
+        image.load()
+    return image
 
 
-def _read_orientation(image: Image.Image) -> int | None:
-    """Return EXIF's orientation, unless the EXIF is larger than cameras write it.
+def _read_exif(image: Image.Image) -> bytes:
+    """Return the EXIF of a WebP, or the turn of an AVIF or HEIC, which Pillow writes as EXIF."""
+    return (image.info.get("exif") or b"").removeprefix(b"Exif\0\0")
 
-    Pillow makes an object of each number in it.
+
+def _check_end(image: Image.Image, other_tail: bytes) -> None:
+    """Check that a JPEG without its end marker has all pixels.
+
+    libjpeg makes up pixels that are missing, from what follows the file.
     """
-    for key in ("exif", "Raw profile type exif"):  # PNG has hexadecimal EXIF under the second
-        if len(image.info.get(key) or "") > MAX_EXIF_BYTES:
-            del image.info[key]
-    return image.getexif().get(Base.Orientation)
+    other = Image.open(BytesIO(other_tail), formats=("JPEG",))
+    if any(
+        image.crop(box).tobytes() != other.crop(box).tobytes()
+        for box in _bands(image.size, max(1, BAND_PIXELS // image.width))
+    ):
+        raise UnreadableImageError(CUT_OFF)
 
 
 def _shrink(image: Image.Image, shortest: int) -> Image.Image:
@@ -184,15 +189,18 @@ def _shrink(image: Image.Image, shortest: int) -> Image.Image:
     if image.mode in ("L", "RGB") and not image.has_transparency_data:
         return image.reduce(factor)
     # Bands of rows are copied, one at a time: copies of a whole image can take a gigabyte.
-    rows = factor * max(1, BAND_PIXELS // (factor * image.width))
-    boxes = [
-        (0, top, image.width, min(top + rows, image.height)) for top in range(0, image.height, rows)
-    ]
+    boxes = _bands(image.size, factor * max(1, BAND_PIXELS // (factor * image.width)))
     bands = [_reduce(_to_8_bit(image.crop(box)), factor) for box in boxes]
     shrunk = Image.new(bands[0].mode, (bands[0].width, sum(band.height for band in bands)))
     for box, band in zip(boxes, bands, strict=True):
         shrunk.paste(band, (0, box[1] // factor))
     return shrunk
+
+
+def _bands(size: tuple[int, int], rows: int) -> list[tuple[int, int, int, int]]:
+    """Return the boxes of bands of ``rows`` rows."""
+    width, height = size
+    return [(0, top, width, min(top + rows, height)) for top in range(0, height, rows)]
 
 
 def _is_deep(image: Image.Image) -> bool:

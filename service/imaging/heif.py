@@ -92,7 +92,8 @@ def _count_pixels(data: bytearray) -> tuple[int, int]:
     """Hide what is not needed; return the pixels of the largest picture, and of all tiles."""
     tables = _find_tables(data)
     kinds = _read_kinds(data, tables[b"iinf"])
-    extents = _read_extents(data, tables[b"iloc"], tables.get(b"idat"))
+    needed = {item for item, kind in kinds.items() if kind in NEEDED_ITEMS}
+    extents = _read_extents(data, tables[b"iloc"], tables.get(b"idat"), needed)
     pixels = _read_declared_pixels(data, tables[b"iprp"])
     for item, kind in kinds.items():
         content = memoryview(b"".join(data[start:end] for start, end in extents.get(item, ())))
@@ -131,7 +132,7 @@ def _hide_animation(data: bytearray) -> None:
 
 
 def _find_tables(data: bytearray) -> dict[bytes, _Box]:
-    boxes = list(_boxes(data, 0, len(data)))
+    boxes = _cut_after_damage(data)
     (meta,) = (box for box in boxes if box.kind == b"meta")
     tables = list(_boxes(data, meta.start + 4, meta.end))
     for box in boxes:
@@ -146,6 +147,16 @@ def _find_tables(data: bytearray) -> dict[bytes, _Box]:
     if len(found) < len(tables):
         raise ValueError
     return found
+
+
+def _cut_after_damage(data: bytearray) -> list[_Box]:
+    """Return the outer boxes, and cut off what follows them: browsers do not look at it."""
+    boxes: list[_Box] = []
+    try:
+        boxes.extend(_boxes(data, 0, len(data)))
+    except ValueError:
+        del data[boxes[-1].end :]
+    return boxes
 
 
 def _check_bytes(table: _Box) -> None:
@@ -173,7 +184,10 @@ def _read_kinds(data: bytearray, table: _Box) -> dict[int, bytes]:
     return kinds
 
 
-def _read_extents(data: bytearray, table: _Box, inline: _Box | None) -> dict[int, Extents]:
+def _read_extents(
+    data: bytearray, table: _Box, inline: _Box | None, needed: set[int]
+) -> dict[int, Extents]:
+    """Return where each needed item is; where others are never matters, because they are hidden."""
     extents: dict[int, Extents] = {}
     version, bits = data[table.start], Bits(data[table.start + 4 : table.end])
     offset_bits, length_bits, base_bits, index_bits = (8 * bits.read(4) for _ in range(4))
@@ -181,7 +195,8 @@ def _read_extents(data: bytearray, table: _Box, inline: _Box | None) -> dict[int
     for _ in range(bits.read(id_bits)):
         item = bits.read(id_bits)
         origins = {0: 0, 1: inline.start} if inline else {0: 0}
-        origin = origins[bits.read(16) if version else 0]
+        method = bits.read(16) if version else 0
+        origin = origins[method] if item in needed else 0
         bits.read(16)  # which file; there is one
         base = origin + bits.read(base_bits)
         if item in extents:
@@ -190,9 +205,10 @@ def _read_extents(data: bytearray, table: _Box, inline: _Box | None) -> dict[int
         for _ in range(bits.read(16)):
             bits.read(index_bits if version else 0)
             start, length = base + bits.read(offset_bits), bits.read(length_bits)
-            if not length or start + length > len(data):
-                raise ValueError
-            extents[item].append((start, start + length))
+            if item in needed:
+                if not length or start + length > len(data):
+                    raise ValueError
+                extents[item].append((start, start + length))
     if sum(end - start for item in extents.values() for start, end in item) > 2 * len(data):
         raise ValueError
     return extents

@@ -54,7 +54,7 @@ def place_item(
     An item that is heavier on its left is mirrored: the data set's shoes all point to the left, so
     a photo and its mirror image get the same answer.
     """
-    if (image.height, image.width) == size and _is_grey(image):
+    if (image.height, image.width) == size and is_grey(image):
         return np.asarray(image.convert("L")), None
     item = find_item(_to_lab(_scale(image, ITEM_SIDE_PIXELS)))
     negated = item.is_darker_than_background or item.background[0] > DARK_BACKGROUND
@@ -65,7 +65,8 @@ def place_item(
     return centred, PlacedItem(item, negated, mirrored)
 
 
-def _is_grey(image: Image.Image) -> bool:
+def is_grey(image: Image.Image) -> bool:
+    """Tell whether the colour channels of an L or RGB image are equal."""
     if image.mode == "L":
         return True
     red, green, blue = np.moveaxis(np.asarray(image), 2, 0)

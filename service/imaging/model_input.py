@@ -6,6 +6,8 @@ the model. Knows nothing about HTTP or the model.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -14,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.imaging import item_on_black, letterbox
-from service.imaging.files import read_picture
+from service.imaging.files import Picture, read_picture
 from service.imaging.heat_map import draw_heat_map
-from service.imaging.item_on_black import ITEM_ON_BLACK, PlacedItem, place_item
+from service.imaging.item_on_black import ITEM_ON_BLACK, PlacedItem, is_grey, place_item
 from service.imaging.letterbox import LETTERBOX, fit_into_box
 
 SUPERSEDED = {"fit-pad": ITEM_ON_BLACK}
@@ -35,18 +37,25 @@ class InputSpec:
     @property
     def shape(self) -> tuple[int, ...]:
         """(height, width) of a grey input, or (height, width, 3) of an RGB input."""
-        return (*self.size, 3) if self.preprocessing == LETTERBOX else self.size
+        return self.size if self.is_grey else (*self.size, 3)
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the input is grey; else it is RGB."""
+        return self.preprocessing != LETTERBOX
 
 
 @dataclass(frozen=True)
 class ModelInput:
     """A model's input: ``image`` is uint8 ``[height, width]``, or ``[height, width, 3]`` in RGB.
 
-    ``source_pixels`` counts the pixels of the upload. ``placed`` is the item that the rule
-    ``item-on-black`` found, and None if the image was taken as it is or the rule is another one.
+    ``spec`` says which input it is. ``source_pixels`` counts the pixels of the upload. ``placed``
+    is the item that the rule ``item-on-black`` found, and None if the image was taken as it is or
+    the rule is another one.
     """
 
     image: NDArray[np.uint8]
+    spec: InputSpec
     source_pixels: int
     placed: PlacedItem | None = None
 
@@ -59,19 +68,33 @@ class ModelInput:
         return _encode(draw_heat_map(self.image, activation))
 
 
-def read_image(data: bytes, spec: InputSpec, max_pixels: int) -> ModelInput:
+def read_image(
+    data: bytes, spec: InputSpec, max_pixels: int, exact: Sequence[InputSpec] = ()
+) -> ModelInput:
     """Turn the bytes of an image into the input that ``spec`` describes.
+
+    A grey image that has exactly the size of one of the grey inputs ``exact`` becomes that input
+    instead.
 
     Raises:
         ImageTooLargeError: The header declares more than ``max_pixels``. Nothing was decoded.
         UnreadableImageError: The bytes are not an image of an accepted format, or are damaged.
     """
-    if spec.preprocessing == LETTERBOX:
-        picture = read_picture(data, max_pixels, round(letterbox.REDUCED_SCALE * max(spec.size)))
-        return ModelInput(fit_into_box(picture.image, spec.size), picture.source_pixels)
-    picture = read_picture(data, max_pixels, item_on_black.REDUCED_SCALE * max(spec.size))
-    image, placed = place_item(picture.image, spec.size)
-    return ModelInput(image, picture.source_pixels, placed)
+    scale = item_on_black.REDUCED_SCALE if spec.is_grey else letterbox.REDUCED_SCALE
+    sides = [round(scale * max(spec.size)), *(max(each.size) for each in exact)]
+    picture = read_picture(data, max_pixels, max(sides))
+    spec = next((each for each in exact if _is_exactly(picture, each.size)), spec)
+    if spec.is_grey:
+        image, placed = place_item(picture.image, spec.size)
+        return ModelInput(image, spec, picture.source_pixels, placed)
+    return ModelInput(fit_into_box(picture.image, spec.size), spec, picture.source_pixels)
+
+
+def _is_exactly(picture: Picture, size: tuple[int, int]) -> bool:
+    """Tell whether the picture is grey and had ``size`` (height, width) in its file already."""
+    image = picture.image
+    was_reduced = picture.source_pixels != math.prod(size)
+    return (image.height, image.width) == size and not was_reduced and is_grey(image)
 
 
 def _encode(image: Image.Image) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
@@ -15,8 +16,10 @@ MAX_BATCH_IMAGES = 1024  # of a request, because later requests wait for all of 
 MAX_SHAPE_CHARACTERS = 50
 
 
-def read_tensor(data: bytes, shape: str | None, image_shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return the images in ``data``: uint8 ``[N, *image_shape]``.
+def read_tensor(
+    data: bytes, shape: str | None, image_shapes: Sequence[tuple[int, ...]]
+) -> NDArray[np.uint8]:
+    """Return the images in ``data``: uint8 ``[N, ...]``, each of one of ``image_shapes``.
 
     ``data`` is a file in NumPy's format (.npy). With a ``shape``, such as "N,height,width", it is
     the pixels alone.
@@ -25,10 +28,10 @@ def read_tensor(data: bytes, shape: str | None, image_shape: tuple[int, ...]) ->
         UnreadableTensorError: ``data`` is neither of them, has another type or shape, or holds more
             than ``MAX_BATCH_IMAGES`` images.
     """
-    model_shape = ",".join(map(str, image_shape))
-    start, sizes = (0, _parse(shape, model_shape)) if shape is not None else _read_header(data)
-    wanted = f"uint8 [N,{model_shape}] with N of at least 1"
-    if sizes[1:] != image_shape or type(sizes[0]) is not int or sizes[0] < 1:
+    shapes = [",".join(map(str, each)) for each in image_shapes]
+    start, sizes = (0, _parse(shape, shapes[0])) if shape is not None else _read_header(data)
+    wanted = f"uint8 {' or '.join(f'[N,{each}]' for each in shapes)} with N of at least 1"
+    if sizes[1:] not in image_shapes or type(sizes[0]) is not int or sizes[0] < 1:
         raise UnreadableTensorError(f"the tensor's shape is {list(sizes)}; send {wanted}")
     if sizes[0] > MAX_BATCH_IMAGES:
         raise UnreadableTensorError(

@@ -62,7 +62,8 @@ class Classification:
             return dict(pairs)
         if not 1 <= top_k <= len(pairs):
             raise InvalidParameterError(
-                f"top_k={top_k}: the model has {len(pairs)} classes; send 1 to {len(pairs)}"
+                f"top_k={top_k}: the model {self.manifest.name} has {len(pairs)} classes; "
+                f"send 1 to {len(pairs)}"
             )
         return dict(sorted(pairs, key=lambda pair: -pair[1])[:top_k])
 
@@ -86,7 +87,8 @@ class Classification:
         low, high = sets.coverages[0], sets.coverages[-1]
         if not low <= coverage <= high:
             raise InvalidParameterError(
-                f"coverage={coverage:g} is outside this model's range ({low:g} to {high:g})"
+                f"coverage={coverage:g} is outside the range of the model {self.manifest.name} "
+                f"({low:g} to {high:g})"
             )
         row = next(row for row, calibrated in enumerate(sets.coverages) if calibrated >= coverage)
         minima = dict(zip(self.manifest.class_names, sets.minimum_probabilities[row], strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from service.errors import BundleError, InferenceError
 from service.imaging.model_input import PREPROCESSINGS, SUPERSEDED, InputSpec
 from service.inference.classification import Classification
 from service.inference.session import CUDA, check_session, choose_outputs, open_session
-from service.settings import Device, Settings
+from service.settings import Device
 
 SELF_TEST_TOLERANCE = 0.01  # answers differ less between working devices, more on a broken one
 
@@ -85,18 +86,18 @@ class Classifier:
         return time.perf_counter() - started
 
 
-def load_classifier(settings: Settings) -> Classifier:
-    """Load the newest version of the model in the folder ``settings.model``.
+def load_classifier(folder: Path, device: Device) -> Classifier:
+    """Load the newest version of the model in ``folder``.
 
     Raises:
         BundleError, DeviceError, InferenceError: See ``Classifier``.
         BundleError: This service does not have the preprocessing that the bundle needs.
     """
-    bundle = read_bundle(newest_version(settings.model))
+    bundle = read_bundle(newest_version(folder))
     if bundle.manifest.preprocessing not in PREPROCESSINGS:
         raise BundleError(
             f"{bundle.folder} needs the preprocessing {bundle.manifest.preprocessing!r}; this "
             f"release knows {', '.join(PREPROCESSINGS)}; serve the model with the release that "
             "exported it"
         )
-    return Classifier(bundle, settings.device)
+    return Classifier(bundle, device)

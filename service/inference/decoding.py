@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from functools import partial
 from service.errors import ImageError, ImageTooLargeError
 from service.imaging.model_input import InputSpec, ModelInput, read_image
 
-# An upload of at most this size, with at most as many pixels as the model's input, usually decodes
+# An upload of at most this size, with at most as many pixels as a model's input, usually decodes
 # faster than a thread hop, so the event loop decodes it. The worst case takes 10 ms: a PNG whose
 # text is compressed a thousandfold.
 SMALL_UPLOAD_BYTES = 4 * 1024
@@ -38,6 +39,7 @@ class Decoded:
 class _WaitingUpload:
     data: bytes
     spec: InputSpec
+    exact: Sequence[InputSpec]
     since: float
     decoded: asyncio.Future[Decoded]
 
@@ -71,8 +73,10 @@ class Decoder:
         since = list(self._decoding_since.values())
         return len(since) >= self._threads and time.monotonic() - max(since) > seconds
 
-    async def decode(self, data: bytes, spec: InputSpec) -> Decoded:
-        """Turn an uploaded image into the input that ``spec`` describes.
+    async def decode(
+        self, data: bytes, spec: InputSpec, exact: Sequence[InputSpec] = ()
+    ) -> Decoded:
+        """Turn an uploaded image into the input ``spec``, or into one of ``exact`` if it fits.
 
         Raises:
             ImageError: See ``read_image``.
@@ -80,11 +84,12 @@ class Decoder:
         since = time.perf_counter()
         if len(data) <= SMALL_UPLOAD_BYTES:
             try:
-                source = read_image(data, spec, min(math.prod(spec.size), self._max_pixels))
+                pixels = max(math.prod(each.size) for each in (spec, *exact))
+                source = read_image(data, spec, min(pixels, self._max_pixels), exact)
                 return Decoded(source, 0.0, time.perf_counter() - since)
             except ImageTooLargeError:
                 pass  # only the header was read; a thread decodes the image
-        return await self._enqueue(data, spec, since)
+        return await self._enqueue(data, spec, exact, since)
 
     def close(self) -> None:
         """Let the threads stop after their current image, without waiting for them."""
@@ -95,8 +100,11 @@ class Decoder:
     # These frames refer to the image. None of them may refer to the error or to its future: such a
     # reference cycle keeps the image until the garbage collector runs, and it runs rarely.
 
-    def _enqueue(self, data: bytes, spec: InputSpec, since: float) -> asyncio.Future[Decoded]:
-        upload = _WaitingUpload(data, spec, since, asyncio.get_running_loop().create_future())
+    def _enqueue(
+        self, data: bytes, spec: InputSpec, exact: Sequence[InputSpec], since: float
+    ) -> asyncio.Future[Decoded]:
+        decoded = asyncio.get_running_loop().create_future()
+        upload = _WaitingUpload(data, spec, exact, since, decoded)
         upload.decoded.add_done_callback(partial(self._forget, upload))
         self._waiting.append(upload)
         self._start()
@@ -152,13 +160,13 @@ class Decoder:
         if upload.decoded.done():
             return
         started = time.perf_counter()
-        result = self._read(upload.data, upload.spec)
+        result = self._read(upload)
         self._done.append((upload, result, time.perf_counter() - started))
         del upload, result  # the traceback of an error keeps this frame
 
-    def _read(self, data: bytes, spec: InputSpec) -> ModelInput | Exception:
+    def _read(self, upload: _WaitingUpload) -> ModelInput | Exception:
         try:
-            return read_image(data, spec, self._max_pixels)
+            return read_image(upload.data, upload.spec, self._max_pixels, upload.exact)
         except ImageError as error:
             # The traceback and the cause refer to the image. A request with several images keeps
             # the error until its last image is done.

@@ -8,14 +8,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.bundle import Manifest
 from service.errors import ImageError
 from service.imaging.model_input import ModelInput
 from service.imaging.tensors import read_tensor
 from service.inference.classification import Classification
 from service.inference.decoding import Decoded, Decoder
-from service.inference.live_model import LiveModel
-from service.inference.scheduling import MAX_BATCH, SHORT_RUN_SECONDS, ScheduledClassifier
+from service.inference.models import LiveModels, Route
+from service.inference.scheduling import MAX_BATCH, SHORT_RUN_SECONDS
 from service.settings import Settings
 
 STUCK_SECONDS = 60  # the slowest image within the limits decodes in a few seconds on a free core
@@ -44,9 +43,8 @@ class ImageAnswer:
 
 @dataclass(frozen=True)
 class BatchAnswer:
-    """The answers to the images of one request, in order, all from one model."""
+    """The answers to the images of one request, in order."""
 
-    manifest: Manifest
     items: Sequence[ImageAnswer | ImageError]
 
     @property
@@ -61,10 +59,10 @@ class BatchAnswer:
 
 
 class Predictor:
-    """Classifies uploads with ``model``. Has its own threads to decode them."""
+    """Classifies uploads with ``models``. Has its own threads to decode them."""
 
-    def __init__(self, settings: Settings, model: LiveModel, *, threads: int) -> None:
-        self.model = model
+    def __init__(self, settings: Settings, models: LiveModels, *, threads: int) -> None:
+        self.models = models
         self._settings = settings
         self._started = time.monotonic()
         self._threads = threads
@@ -78,7 +76,7 @@ class Predictor:
     @property
     def queue_depth(self) -> int:
         """Number of images that wait for a thread or a batch."""
-        return self._decoder.depth + self.model.queue_depth
+        return self._decoder.depth + self.models.queue_depth
 
     @property
     def is_decoding(self) -> bool:
@@ -90,26 +88,30 @@ class Predictor:
         """Whether every thread has been busy with one image for so long that it is likely hung."""
         return self._decoder.is_stuck(max(STUCK_SECONDS, self._settings.request_timeout_seconds))
 
-    async def predict(self, upload: bytes) -> ImageAnswer:
-        """Classify one uploaded image.
+    async def predict(self, upload: bytes, model: str | None = None) -> ImageAnswer:
+        """Classify one uploaded image with the model called ``model``, or the one that fits it.
 
         Raises:
-            NotReadyError: No model is loaded.
+            InvalidParameterError: No model is called ``model``.
+            NotReadyError: A model is not loaded.
             ImageError: The upload cannot be read; see ``read_image``.
             InferenceError: The model failed on this image.
         """
-        scheduled = self.model.current()
-        decoded = await self._decoder.decode(upload, scheduled.classifier.input_spec)
-        return await self._classify(scheduled, decoded)
+        route = self.models.route(model)
+        decoded = await self._decoder.decode(upload, route.default, route.exact)
+        return await _classify(route, decoded)
 
-    async def predict_files(self, uploads: Sequence[bytes]) -> BatchAnswer:
-        """Classify uploaded images; an image that cannot be read fails alone.
+    async def predict_files(
+        self, uploads: Sequence[bytes], model: str | None = None
+    ) -> BatchAnswer:
+        """Classify uploaded images, each as ``predict`` does; an unreadable image fails alone.
 
         Raises:
-            NotReadyError: No model is loaded.
+            InvalidParameterError: No model is called ``model``.
+            NotReadyError: A model is not loaded.
             InferenceError: The model failed on one of the images.
         """
-        scheduled = self.model.current()
+        route = self.models.route(model)
         # Queue only a few images at a time: an image of another request then waits for a few of
         # them, not for all.
         limit = asyncio.Semaphore(self._threads)
@@ -117,39 +119,44 @@ class Predictor:
         for start in range(0, len(uploads), MAX_BATCH):  # other requests run between slices
             part = uploads[start : start + MAX_BATCH]
             items += await asyncio.gather(
-                *(self._predict_file(scheduled, upload, limit) for upload in part)
+                *(self._predict_file(route, upload, limit) for upload in part)
             )
-        return BatchAnswer(scheduled.classifier.manifest, items)
+        return BatchAnswer(items)
 
-    async def predict_tensor(self, data: bytes, shape: str | None) -> BatchAnswer:
-        """Classify all images of a tensor; see ``read_tensor`` for ``data`` and ``shape``.
+    async def predict_tensor(
+        self, data: bytes, shape: str | None, model: str | None = None
+    ) -> BatchAnswer:
+        """Classify all images of a tensor with the first model that takes its shape.
+
+        See ``read_tensor`` for ``data`` and ``shape``.
 
         Raises:
-            NotReadyError: No model is loaded.
+            InvalidParameterError: No model is called ``model``.
+            NotReadyError: A model is not loaded.
             UnreadableTensorError: See ``read_tensor``.
             InferenceError: The model failed on one of the images.
         """
-        scheduled = self.model.current()
-        manifest = scheduled.classifier.manifest
-        images = read_tensor(data, shape, scheduled.classifier.input_spec.shape)
-        image_pixels = math.prod(manifest.input_size)
+        route = self.models.route(model)
+        images = read_tensor(data, shape, [spec.shape for spec in route.inputs])
+        spec = next(spec for spec in route.inputs if spec.shape == images.shape[1:])
         answers: list[ImageAnswer] = []
         # Queue only a few images at a time: an image of another request then waits for a few of
         # them, not for all.
         step = MAX_BATCH * self._threads
         for start in range(0, len(images), step):
             part = [
-                Decoded(ModelInput(image, image_pixels)) for image in images[start : start + step]
+                Decoded(ModelInput(image, spec, math.prod(spec.size)))
+                for image in images[start : start + step]
             ]
-            answers += await asyncio.gather(*(self._classify(scheduled, each) for each in part))
-        return BatchAnswer(manifest, answers)
+            answers += await asyncio.gather(*(_classify(route, each) for each in part))
+        return BatchAnswer(answers)
 
     async def watch(self) -> None:
-        """Check the threads at intervals. When all of them are stuck, give up the model."""
+        """Check the threads at intervals. When all of them are stuck, give up."""
         while True:
             await asyncio.sleep(self._settings.check_interval_seconds)
             if self.is_stuck:
-                self.model.give_up("every thread is stuck: no other image can be decoded")
+                self.models.give_up("every thread is stuck: no other image can be decoded")
                 return
 
     def close(self) -> None:
@@ -157,27 +164,28 @@ class Predictor:
         self._decoder.close()
 
     async def _predict_file(
-        self, scheduled: ScheduledClassifier, upload: bytes, limit: asyncio.Semaphore
+        self, route: Route, upload: bytes, limit: asyncio.Semaphore
     ) -> ImageAnswer | ImageError:
         async with limit:
             started = time.perf_counter()
             try:
-                decoded = await self._decoder.decode(upload, scheduled.classifier.input_spec)
+                decoded = await self._decoder.decode(upload, route.default, route.exact)
             except ImageError as error:
                 return error
             finally:
                 # Small images are decoded in the event loop. After a slow one, other requests run.
                 if time.perf_counter() - started > SHORT_RUN_SECONDS:
                     await asyncio.sleep(0)
-        return await self._classify(scheduled, decoded)
+        return await _classify(route, decoded)
 
-    async def _classify(self, scheduled: ScheduledClassifier, decoded: Decoded) -> ImageAnswer:
-        batched = await self.model.classify(scheduled, decoded.source.image)
-        return ImageAnswer(
-            batched.answer,
-            decoded.source,
-            batched.batch_size,
-            decoded.decode_seconds,
-            decoded.queue_seconds + batched.queue_seconds,
-            batched.run_seconds,
-        )
+
+async def _classify(route: Route, decoded: Decoded) -> ImageAnswer:
+    batched = await route.classify(decoded.source)
+    return ImageAnswer(
+        batched.answer,
+        decoded.source,
+        batched.batch_size,
+        decoded.decode_seconds,
+        decoded.queue_seconds + batched.queue_seconds,
+        batched.run_seconds,
+    )

@@ -38,4 +38,4 @@ class Assignment:
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self | None:
         """Read the assignment; None if no supervisor started this process."""
         assignment = environment.get(ASSIGNMENT_VARIABLE)
-        return None if assignment is None else cls(**json.loads(assignment))
+        return cls(**json.loads(assignment)) if assignment else None

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ from service.errors import AddressError, ServiceError
 from service.machine import nvidia
 from service.machine.resources import available_cores, core_quota, memory_limit_bytes
 from service.machine.sizing import IDLE_BYTES, count_threads, count_workers, largest_image_bytes
+from service.server.environment import find_unknown
 from service.server.listening import listen
 from service.settings import Settings
 
@@ -40,27 +42,29 @@ def doctor(settings: Settings, root: Path = Path("/")) -> tuple[str, bool]:
 
     ``root`` is the folder that holds ``proc`` and ``sys``.
     """
-    checks: dict[str, Callable[[], Finding]] = {
-        "python": _check_python,
-        "runtime": _check_runtime,
-        "model": lambda: _check_model(settings),
+    models = settings.models
+    checks: list[tuple[str, Callable[[], Finding]]] = [
+        ("python", _check_python),
+        ("settings", _check_settings),
+        ("runtime", _check_runtime),
+        *(("model", partial(_check_model, models, number)) for number in range(len(models))),
         # "session" must run before "cuda". Libraries that "cuda" loads stay loaded, so "session"
         # would pass even if the service cannot find them.
-        "session": lambda: _check_session(settings),
-        "driver": lambda: _check_driver(settings, root),
-        "cuda": lambda: _check_cuda(settings),
-        "address": lambda: _check_address(settings),
-        "access": lambda: _check_access(settings),
-        "limits": lambda: _check_limits(settings),
-        "cores": lambda: _check_cores(settings, root),
-        "memory": lambda: _check_memory(settings, root),
-    }
-    findings = {topic: _run(check) for topic, check in checks.items()}
-    failures = sum(finding.level == "fail" for finding in findings.values())
+        *(("session", partial(_check_session, folder, settings)) for folder in models),
+        ("driver", lambda: _check_driver(settings, root)),
+        ("cuda", lambda: _check_cuda(settings)),
+        ("address", lambda: _check_address(settings)),
+        ("access", lambda: _check_access(settings)),
+        ("limits", lambda: _check_limits(settings)),
+        ("cores", lambda: _check_cores(settings, root)),
+        ("memory", lambda: _check_memory(settings, root)),
+    ]
+    findings = [(topic, _run(check)) for topic, check in checks]
+    failures = sum(finding.level == "fail" for _, finding in findings)
     verdict = "The service can run with these settings."
     if failures:
         verdict = f"The service cannot run with these settings; failed checks: {failures}."
-    lines = [_render(topic, finding) for topic, finding in findings.items()]
+    lines = [_render(topic, finding) for topic, finding in findings]
     return "\n".join([*lines, "", verdict]), not failures
 
 
@@ -84,6 +88,12 @@ def _check_python() -> Finding:
     return Finding("ok", f"{system}; {versions}")
 
 
+def _check_settings() -> Finding:
+    if unknown := list(find_unknown()):
+        return Finding("warn", "; ".join(unknown), "correct or remove these variables")
+    return Finding("ok", "every variable SERVICE_... is a setting")
+
+
 def _check_runtime() -> Finding:
     names = nvidia.runtime_packages()
     if not names:
@@ -98,21 +108,25 @@ def _check_runtime() -> Finding:
     return Finding("ok", f"{found}, built for {f'CUDA {cuda}' if cuda else 'the CPU'}")
 
 
-def _check_model(settings: Settings) -> Finding:
-    bundle = read_bundle(newest_version(settings.model))
+def _check_model(folders: Sequence[Path], number: int) -> Finding:
+    bundle = read_bundle(newest_version(folders[number]))
     manifest = bundle.manifest
+    for other in folders[:number]:
+        if read_bundle(newest_version(other)).manifest.name == manifest.name:
+            text = f"{other} and {folders[number]} both hold a model called {manifest.name}"
+            return Finding("fail", text, "remove one of the folders from SERVICE_MODELS")
     model = f"{manifest.name} version {manifest.version}, {len(manifest.class_names)} classes"
     verified = f"sha256 of {len(manifest.files)} files verified"
     return Finding("ok", f"{model}, in {bundle.folder}; {verified}")
 
 
-def _check_session(settings: Settings) -> Finding:
+def _check_session(folder: Path, settings: Settings) -> Finding:
     # Imported here because it loads onnxruntime, which may be broken.
     from service.inference.classifier import load_classifier
 
-    classifier = load_classifier(settings)
-    providers = ", ".join(classifier.providers)
-    text = f"self-test passed on {classifier.device}; providers in use: {providers}"
+    classifier = load_classifier(folder, settings.device)
+    name, providers = classifier.manifest.name, ", ".join(classifier.providers)
+    text = f"{name}: self-test passed on {classifier.device}; providers in use: {providers}"
     if settings.device == "auto" and classifier.device == "cpu":
         remedy = f"see driver and cuda below for what is missing; {CPU_REMEDY}"
         return Finding("warn", text, remedy)

@@ -23,18 +23,28 @@ def listen(settings: Settings, count: int = 1) -> list[socket.socket]:
         AddressError: The address is taken or does not exist.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    # Without it, Linux accepts IPv4 on "::" only if no setting of the machine forbids it.
+    both = settings.host == "::" and socket.has_dualstack_ipv6()
     try:
         # Sockets with reuse_port can share a port with another service without an error. The probe
         # does not use reuse_port, so it fails if the port is taken. If the port in the settings is
         # 0, the probe also picks a free port.
-        with socket.create_server((settings.host, settings.port), family=family) as probe:
+        place = settings.host, settings.port
+        with socket.create_server(place, family=family, dualstack_ipv6=both) as probe:
             address = probe.getsockname()[:2]
         listening = [
-            socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=count > 1)
+            socket.create_server(
+                address,
+                family=family,
+                backlog=BACKLOG,
+                reuse_port=count > 1,
+                dualstack_ipv6=both,
+            )
             for _ in range(count)
         ]
-    except OSError as error:
-        reason = str(error.strerror).partition(" (")[0]  # Python adds the address in parentheses
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host name with an empty part
+        reason = str(getattr(error, "strerror", "no valid host name"))
+        reason = reason.partition(" (")[0]  # Python adds the address in parentheses
         raise AddressError(
             f"cannot listen on {settings.host}:{settings.port} ({reason}): "
             "stop the program that listens there, or set SERVICE_PORT or SERVICE_HOST"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from array import array
 from enum import Enum, auto
 
@@ -19,6 +20,7 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 100
 HEAD_TIMEOUT_SECONDS = 10.0
 READ_TIMEOUT_SECONDS = 20.0  # for a client to read from an answer that waits to be sent
+RESET_CHECK_SECONDS = 0.1  # between two looks whether a client that sends no more has gone
 MAX_CONNECTIONS = 4096
 MAX_PIPELINED = 64  # requests of one connection that wait until an earlier request is answered
 MAX_SMALL_CHUNKS = 4096  # in one body; a small chunk takes as much time as a large one
@@ -79,6 +81,8 @@ class LimitedProtocol(HttpToolsProtocol):
     _chunk_bytes = 0
     _timer: asyncio.TimerHandle | None = None
     _read_timer: asyncio.TimerHandle | None = None
+    _reset_timer: asyncio.TimerHandle | None = None
+    _has_client_ended = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, or reject the connection if too many are open."""
@@ -95,13 +99,33 @@ class LimitedProtocol(HttpToolsProtocol):
         """Cancel the timers and drop the waiting requests."""
         self._writes.stop_waiting()
         self._stop_timer()
+        if self._reset_timer is not None:
+            self._reset_timer.cancel()
         self.resume_writing()
         self.pipeline.clear()
         super().connection_lost(exc)
 
-    def eof_received(self) -> None:
-        """Send the finished answers: the client sends no more, so asyncio closes the connection."""
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer the requests that have arrived in full; return whether there are any.
+
+        The client sends no more: it has closed its half of the connection, or it has gone. If it
+        has gone, its requests are not worth an answer.
+        """
         self._writes.flush()
+        if self._phase is not Phase.IDLE or self._awaits_head:
+            return False  # asyncio closes the connection
+        self._has_client_ended = True
+        if not self.pipeline and not self.cycle.response_started:
+            self._writes.begin_answer()
+        self._abort_if_reset()
+        return True
+
+    def _abort_if_reset(self) -> None:
+        connection: socket.socket = self.transport.get_extra_info("socket")
+        if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+        else:
+            self._reset_timer = self.loop.call_later(RESET_CHECK_SECONDS, self._abort_if_reset)
 
     def data_received(self, data: bytes) -> None:
         """Parse ``data``; reject a head or a trailer that grows too large."""
@@ -224,6 +248,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if len(self.tasks) == 1:
             self._writes.flush()
         super().on_response_complete()
+        if self._has_client_ended and self._awaits_head:
+            self.transport.close()
         is_answered = self.cycle.response_complete
         if self._phase is Phase.BODY and is_answered and self._timer is None:
             self._start_timer(REST_TIMEOUT_SECONDS)

@@ -12,12 +12,14 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from service.errors import TemporaryFolderError
 from service.machine.sizing import count_threads
 from service.server.assignment import Assignment
+from service.server.environment import log_unknown
 from service.server.listening import listen
 from service.settings import Settings
 from service.telemetry.logs import configure_logging
-from service.telemetry.metrics import forget_worker
+from service.telemetry.shared_files import forget_worker
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +33,31 @@ def supervise(settings: Settings, workers: int) -> int:
     that exits with another error has no model to serve, and a replacement would have none either.
     Then all workers are stopped, and the failed worker's exit code is returned. SIGHUP is passed on
     to the workers.
+
+    Raises:
+        TemporaryFolderError: There is no writable folder for the metrics.
     """
     configure_logging(settings.log_level, settings.log_format)
+    log_unknown()
     threads = count_threads(settings, workers)
-    with TemporaryDirectory(prefix="service-") as metrics_folder:
+    with _make_metrics_folder() as metrics_folder:
         team = _Workers(threads, metrics_folder)
         try:
             team.start(listen(settings, workers))
             return team.run()
         finally:
             team.kill()
+
+
+def _make_metrics_folder() -> TemporaryDirectory[str]:
+    try:
+        return TemporaryDirectory(prefix="service-")
+    except OSError as error:
+        raise TemporaryFolderError(
+            f"several workers share their metrics in a temporary folder, and none is writable: "
+            f"{error.strerror or error}; mount one on /tmp, name one in TMPDIR, "
+            "or set SERVICE_WORKERS=1"
+        ) from error
 
 
 class _Workers:

@@ -18,6 +18,7 @@ import uvicorn
 from service.app import create_app
 from service.inference.predictor import Predictor
 from service.server.assignment import Assignment
+from service.server.environment import log_unknown
 from service.server.listening import listen
 from service.server.protocol import LimitedProtocol
 from service.settings import Settings
@@ -33,6 +34,8 @@ def serve(settings: Settings, assignment: Assignment | None = None) -> int:
     the threads are stuck. A process without an ``assignment`` opens its own listening socket.
     """
     configure_logging(settings.log_level, settings.log_format)
+    if assignment is None:
+        log_unknown()
     # Pillow and NumPy warn about odd images and tensors, and Python remembers each warning forever.
     warnings.simplefilter("ignore")
     server = _Server(settings, assignment)
@@ -67,9 +70,9 @@ class _Server(uvicorn.Server):
         app = create_app(
             settings,
             on_failure=self._fail,
-            # A replacement that accepted connections before its model is loaded would reject
+            # A replacement that accepted connections before its models are loaded would reject
             # uploads that the other workers can answer.
-            starts_with_model=assignment is not None and assignment.is_replacement,
+            starts_with_models=assignment is not None and assignment.is_replacement,
             threads=assignment.threads if assignment else None,
             metrics_folder=assignment.metrics_folder if assignment else None,
         )
@@ -86,16 +89,18 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                workers=1,  # else uvicorn reads WEB_CONCURRENCY, which may hold no number
+                timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]
                 timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
             )
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to serve; reload the model on SIGHUP, and stop when the supervisor is gone."""
+        """Start to serve; reload the models on SIGHUP, and stop when the supervisor is gone."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(
             signal.SIGHUP,
-            lambda: asyncio.run_coroutine_threadsafe(self.predictor.model.reload(), loop),
+            lambda: asyncio.run_coroutine_threadsafe(self.predictor.models.reload(), loop),
         )
         if self._is_supervised:
             loop.add_reader(sys.stdin, self._stop_with_supervisor)
@@ -107,8 +112,8 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; a second signal, or Ctrl-C, skips the grace period."""
-        is_draining = self.predictor.model.status == "draining"
-        self.predictor.model.drain()
+        is_draining = self.predictor.models.status == "draining"
+        self.predictor.models.drain()
         if sig == signal.SIGTERM and not is_draining:
             threading.Timer(self._grace_seconds, super().handle_exit, (sig, frame)).start()
         else:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 REST_TIMEOUT_SECONDS = 10.0  # for an answered client to finish sending and to read the answer
+ANSWER_START = b"HTTP/1.1 "  # every answer begins with it
 MAX_KEPT_BYTES = 64 * 1024  # more is sent at once, so that a client that does not read is noticed
 
 
@@ -26,17 +27,28 @@ class JoinedWrites:
         self._loop = loop
         self._parts: list[bytes] = []
         self._kept_bytes = 0
+        self._early_bytes = 0
         self._is_lingering = False
         self._abort_timer: asyncio.TimerHandle | None = None
 
     def write(self, data: bytes) -> None:
         """Keep ``data`` until the end of the turn, or until more than MAX_KEPT_BYTES are kept."""
+        if self._early_bytes:
+            data, self._early_bytes = data[self._early_bytes :], 0
         if not self._parts:
             self._loop.call_soon(self.flush)
         self._parts.append(data)
         self._kept_bytes += len(data)
         if self._kept_bytes > MAX_KEPT_BYTES:
             self.flush()
+
+    def begin_answer(self) -> None:
+        """Send the start of the next answer now; the next write must begin with ANSWER_START.
+
+        The system of a client that has gone replies with a reset, which nothing else would reveal.
+        """
+        self._early_bytes = len(ANSWER_START)
+        self._transport.write(ANSWER_START)
 
     def flush(self) -> None:
         """Send the kept data now."""

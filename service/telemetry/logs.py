@@ -10,7 +10,7 @@ from typing import Literal
 
 from starlette.types import Scope
 
-from service.telemetry.record import Record, describe_outcome
+from service.telemetry.record import Record, describe_outcome, name_model
 from service.telemetry.tracing import trace_id
 
 access_log = logging.getLogger("service.access")
@@ -85,6 +85,7 @@ def _add_image_fields(fields: dict[str, object], record: Record) -> None:
     if record.failures or len(record.answers) > 1:
         fields["images"] = len(record.answers) + len(record.failures)
         fields["failed"] = len(record.failures)
+        fields["model"] = ",".join(sorted(set(map(name_model, record.answers))))
     elif record.answers:
         (answer,) = record.answers
         fields |= {f"{name}_ms": _milliseconds(spent) for name, spent in answer.durations.items()}

@@ -1,17 +1,19 @@
-"""The metrics of the service; the only module that imports Prometheus' client."""
+"""The metrics of the service, in Prometheus' client."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from service.inference.classifier import Classifier
 from service.inference.predictor import Predictor
 from service.telemetry.record import Record
+from service.telemetry.shared_files import SharedFiles
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -35,8 +37,8 @@ class Metrics:
         self, predictor: Predictor, reasons: Iterable[str], folder: str | None = None
     ) -> None:
         self._predictor = predictor
-        self._folder = folder
-        self._model_labels: tuple[str, ...] | None = None
+        self._files = None if folder is None else SharedFiles(Path(folder))
+        self._model_labels: set[tuple[str, ...]] = set()
         self.requests_in_flight = 0
         self._registry = CollectorRegistry()
         # The creation times would double the number of series, and several workers export none.
@@ -54,7 +56,7 @@ class Metrics:
             "rejections", "Requests and images rejected, by problem.", "reason"
         )
         self.predictions = self._counter(
-            "predictions", "Images classified, by the most likely class.", "class_name"
+            "predictions", "Images classified, by the most likely class.", "model", "class_name"
         )
 
     def _add_histograms(self) -> None:
@@ -71,11 +73,13 @@ class Metrics:
             "queue_seconds", "Time that an image waits for a thread or a batch.", SECONDS
         )
         self.inference = self._histogram(
-            "inference_seconds", "Time that the model takes for an image's batch.", SECONDS
+            "inference_seconds", "Time that the model takes for an image's batch.", SECONDS, "model"
         )
-        self.batch_size = self._histogram("batch_size", "Size of an image's batch.", BATCH_SIZES)
+        self.batch_size = self._histogram(
+            "batch_size", "Size of an image's batch.", BATCH_SIZES, "model"
+        )
         self.confidence = self._histogram(
-            "confidence", "Probability of the most likely class.", PROBABILITIES
+            "confidence", "Probability of the most likely class.", PROBABILITIES, "model"
         )
         self.upload_bytes = self._histogram("upload_bytes", "Bytes of an upload.", BYTES)
         self.image_pixels = self._histogram("image_pixels", "Pixels of an uploaded image.", PIXELS)
@@ -90,7 +94,7 @@ class Metrics:
         self.ready = self._gauge("ready", "1 if all workers accept uploads, else 0.", "livemin")
         self.model = self._gauge(
             "model_info",
-            "1 for the model that answers, 0 for an earlier one.",
+            "1 for a model that answers, 0 for an earlier version of one.",
             "livemax",
             "name",
             "version",
@@ -124,22 +128,19 @@ class Metrics:
         if record.upload_bytes is not None:
             self.upload_bytes.observe(record.upload_bytes)
         for answer in record.answers:
-            self.predictions.labels(answer.classification.class_name).inc()
-            self.confidence.observe(answer.classification.probability)
+            model = answer.classification.manifest.name
+            self.predictions.labels(model, answer.classification.class_name).inc()
+            self.confidence.labels(model).observe(answer.classification.probability)
+            self.batch_size.labels(model).observe(answer.batch_size)
+            self.inference.labels(model).observe(answer.inference_seconds)
             self.image_pixels.observe(answer.source.source_pixels)
-            self.batch_size.observe(answer.batch_size)
             self.decode.observe(answer.decode_seconds)
             self.queue.observe(answer.queue_seconds)
-            self.inference.observe(answer.inference_seconds)
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         self._update_gauges()
-        if self._folder is None:
-            return generate_latest(self._registry)
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, self._folder)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return generate_latest(self._registry) if self._files is None else self._files.render()
 
     async def watch(self) -> None:
         """Update this worker's gauges every second: another worker may render them."""
@@ -148,24 +149,30 @@ class Metrics:
             await asyncio.sleep(STATE_SECONDS)
 
     def _update_gauges(self) -> None:
-        self.ready.set(self._predictor.model.status == "ready")
+        if self._files is not None:
+            self._files.restore()
+        self.ready.set(self._predictor.models.status == "ready")
         self.in_flight.set(self.requests_in_flight)
         self.queue_depth.set(self._predictor.queue_depth)
-        classifier = self._predictor.model.classifier
-        if classifier is None:
+        self._update_models(self._predictor.models.classifiers)
+
+    def _update_models(self, classifiers: Sequence[Classifier]) -> None:
+        serving = {_model_labels(classifier) for classifier in classifiers}
+        if serving == self._model_labels:
             return
-        manifest = classifier.manifest
-        labels = manifest.name, manifest.version, classifier.device, classifier.providers[0]
-        if labels == self._model_labels:
-            return
-        if self._model_labels is not None:
-            self.model.labels(*self._model_labels).set(0)
-        self.model.labels(*labels).set(1)
-        for class_name in manifest.class_names:
-            self.predictions.labels(class_name)
-        self._model_labels = labels
+        for labels in self._model_labels - serving:
+            self.model.labels(*labels).set(0)
+        for labels in serving:
+            self.model.labels(*labels).set(1)
+        self._model_labels = serving
+        # As above: start each series at 0.
+        for manifest in (classifier.manifest for classifier in classifiers):
+            for histogram in (self.confidence, self.batch_size, self.inference):
+                histogram.labels(manifest.name)
+            for class_name in manifest.class_names:
+                self.predictions.labels(manifest.name, class_name)
 
 
-def forget_worker(process_id: int, folder: str) -> None:
-    """Remove the gauges of an ended worker from ``folder``; its counters stay in the sums."""
-    mark_process_dead(process_id, folder)  # type: ignore[no-untyped-call]
+def _model_labels(classifier: Classifier) -> tuple[str, ...]:
+    manifest = classifier.manifest
+    return manifest.name, manifest.version, classifier.device, classifier.providers[0]

@@ -19,4 +19,14 @@ class Record:
 
 def describe_outcome(answer: ImageAnswer) -> dict[str, str | int]:
     """Return the fields of an answer that its log line and its trace share."""
-    return {"batch_size": answer.batch_size, "class_name": answer.classification.class_name}
+    return {
+        "batch_size": answer.batch_size,
+        "class_name": answer.classification.class_name,
+        "model": name_model(answer),
+    }
+
+
+def name_model(answer: ImageAnswer) -> str:
+    """Return the model that answered, as NAME/VERSION."""
+    manifest = answer.classification.manifest
+    return f"{manifest.name}/{manifest.version}"

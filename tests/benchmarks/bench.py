@@ -28,7 +28,7 @@ import uvloop
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.bundle import read_bundle
+from service.bundle import newest_version, read_bundle
 from service.imaging.model_input import InputSpec, read_image
 from service.machine.sizing import count_workers
 from service.settings import Settings
@@ -38,7 +38,7 @@ from tests.e2e.server import ROOT, Server, free_port, serving
 from tests.service.images import encode
 
 BUNDLE = ROOT / "models" / "convnet-tf1" / "1"
-DEFAULT = Settings().model
+DEFAULT = newest_version(Settings().models[0])
 SIZE = (28, 28)
 GREY = InputSpec("item-on-black", SIZE)
 BOUNDARY = "bench"
@@ -388,7 +388,7 @@ def resident_mib(command: list[str]) -> float:
     return size
 
 
-SERVED = {"device": "cpu", "model": BUNDLE, "workers": count_workers(Settings(device="cpu"))}
+SERVED = {"device": "cpu", "models": BUNDLE, "workers": count_workers(Settings(device="cpu"))}
 
 
 async def measure(seconds: float) -> dict[str, str]:
@@ -407,7 +407,7 @@ async def measure(seconds: float) -> dict[str, str]:
         profile = [await bench.profile(work, requests) for work, requests in works.items()]
         batches = bench.batches()
         ceilings = bench.ceilings()
-        with serving(**SERVED | {"model": DEFAULT}) as default:
+        with serving(**SERVED | {"models": DEFAULT}) as default:
             bench.port = port_of(default)
             work, requests = f"28x28 PNG, `{DEFAULT.parent.name}`", png_requests(DEFAULT)
             cells += [await bench.compare(work, requests, count) for count in CONNECTIONS]

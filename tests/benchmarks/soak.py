@@ -46,7 +46,7 @@ def mixed_requests(server: Server) -> list[Request]:
 
 async def soak(rate: float, seconds: float) -> str:
     """Load the default model at ``rate`` requests a second; return tables of memory and answers."""
-    with serving(**SERVED | {"model": DEFAULT}) as server:
+    with serving(**SERVED | {"models": DEFAULT}) as server:
         process = psutil.Process(server.process.pid)
         workers = process.children() or [process]
         names = " | ".join(f"worker {number}" for number in range(1, len(workers) + 1))

@@ -17,7 +17,7 @@ def test_every_answer_is_checked() -> None:
     """In both loops each answer has its own image's class, and a wrong class is counted."""
     requests = png_requests()
     swapped = [type(request)(request.message, b'"class_name":"Nothing"') for request in requests]
-    with serving(device="cpu", model=BUNDLE) as server:
+    with serving(device="cpu", models=BUNDLE) as server:
         port = port_of(server)
         closed = asyncio.run(closed_loop(port, requests, 4, 0.5))
         opened = asyncio.run(open_loop(port, requests, 50, 8, 0.5))
@@ -43,7 +43,7 @@ def test_figures_go_between_their_marks(tmp_path: Path) -> None:
 
 def test_overload_is_rejected_and_counted() -> None:
     """A full service rejects requests with 503 and answers the accepted requests right."""
-    with serving(device="cpu", model=BUNDLE, max_uploads_in_flight=1) as server:
+    with serving(device="cpu", models=BUNDLE, max_uploads_in_flight=1) as server:
         result = asyncio.run(closed_loop(port_of(server), png_requests(), 16, 0.5))
     assert result.seconds
     assert result.rejection_seconds

@@ -32,7 +32,7 @@ def test_hidden_gpu_is_reported_honestly(tmp_path: Path) -> None:
     measure(tmp_path, "--step", "hidden-gpu")
     report = json.loads((tmp_path / "hidden-gpu.json").read_text())
     assert report["exit_code_with_cuda"] == 1
-    assert report["health_with_auto"]["device"] == "cpu"
+    assert report["health_with_auto"]["models"][0]["device"] == "cpu"
 
 
 def test_steps_end_with_the_minutes(tmp_path: Path) -> None:

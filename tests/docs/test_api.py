@@ -17,6 +17,7 @@ from PIL import Image
 from service.api.keys import new_key
 from service.api.problems import TABLE
 from service.app import create_app
+from service.bundle import newest_version
 from service.settings import Settings
 from tests.docs.page import (
     BASE_URL,
@@ -62,7 +63,7 @@ def test_uncertainty_is_the_measured_one() -> None:
     section = PAGE.split("## How sure is the answer?")[1].split("\n## ")[0]
     figures = re.findall(r"(\d+\.\d+)(?= %| classes)", section)
     assert len(figures) == 3
-    card = (Settings().model / "MODEL_CARD.md").read_text(encoding="utf-8")
+    card = (newest_version(Settings().models[0]) / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert [figure for figure in figures if figure not in card] == []
 
 

@@ -47,6 +47,14 @@ def test_mounted_files_exist() -> None:
     assert [name for name in mounted if not (ROOT / name).exists()] == []
 
 
+def test_compose_waits_longer_than_the_service_takes_to_stop() -> None:
+    """Compose kills the container only after grace period and shutdown timeout have passed."""
+    waits = [int(seconds) for seconds in re.findall(r"stop_grace_period: (\d+)s", COMPOSE)]
+    settings = Settings()
+    assert waits
+    assert min(waits) > settings.grace_seconds + settings.shutdown_timeout_seconds
+
+
 def test_memory_is_what_the_sizing_plans_with() -> None:
     """The page shows the memory figures that the service uses to choose its number of workers."""
     most = (IDLE_BYTES + largest_image_bytes(Settings())) / 2**20

@@ -50,9 +50,10 @@ class Server:
         raise AssertionError(f"the server did not become ready, exit code {self.process.poll()}")
 
     def wait_until_all_serve(self, workers: int) -> None:
-        """Wait until each worker has loaded its model; a worker without a model answers 503."""
+        """Wait until each worker has loaded its models; a worker without a model answers 503."""
+        models = len(self.get("/health").json()["models"])
         deadline = time.monotonic() + 60
-        while self.read_log().count("serves on") < workers:
+        while self.read_log().count("serves on") < workers * models:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 

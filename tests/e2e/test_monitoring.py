@@ -179,7 +179,7 @@ def test_dashboard_uses_the_provisioned_data_source() -> None:
 def test_alerts_follow_a_server_to_its_end(tmp_path: Path, linear_folder: Path) -> None:
     """No alert fires at first; one fires for rejected uploads, for draining, and after the exit."""
     tool("prometheus")
-    settings = {"model": linear_folder, "device": "cpu", "grace_seconds": 5}
+    settings = {"models": linear_folder, "device": "cpu", "grace_seconds": 5}
     with serving(**settings) as server, scraping(server, tmp_path) as prometheus:
         wait_until(
             lambda: bool(prometheus.query("service_ready == 1")), lambda: prometheus.ask("targets")

@@ -35,7 +35,7 @@ def test_server_keeps_what_its_document_promises(tmp_path: Path, linear_folder: 
     key, line = new_key("schemathesis")
     (tmp_path / "keys").write_text(line)
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
-    with serving(model=linear_folder, device="cpu", api_keys_file=tmp_path / "keys") as server:
+    with serving(models=linear_folder, device="cpu", api_keys_file=tmp_path / "keys") as server:
         schemes = server.get("/openapi.json").json()["components"]["securitySchemes"]
         assert schemes.keys() == {"HTTPBearer", "APIKeyHeader"}
         command = [sys.executable, "-m", "schemathesis.cli", "run", server.url + "/openapi.json"]

@@ -149,6 +149,40 @@ def test_client_that_half_closes_gets_its_answers(server: Server) -> None:
                 assert client.recv(65536).startswith(b"HTTP/1.1 " + status)
 
 
+@pytest.mark.parametrize("content", [fault("photo.png"), SLOW_IMAGE], ids=["quick", "slow"])
+def test_client_that_half_closes_at_once_gets_its_answer(content: bytes) -> None:
+    """An upload that ends with the client's half of the connection is answered like any other."""
+    with serving(device="cpu", max_upload_bytes=2 * len(SLOW_IMAGE)) as running:
+        usual = running.predict(content).json()
+        with connect(running) as client:
+            client.sendall(UPLOAD + b"Content-Length: %d\r\n\r\n" % len(content) + content)
+            client.shutdown(socket.SHUT_WR)
+            response = http.client.HTTPResponse(client)
+            response.begin()
+            assert (response.status, json.loads(response.read())) == (200, usual)
+            assert client.recv(1) == b""  # and the service closes its half
+
+
+def test_pipelined_requests_before_a_half_close_are_answered(server: Server) -> None:
+    """All requests that arrived in full are answered, in order.
+
+    If the last one was cut, the connection closes, and some answers may be lost.
+    """
+    photo = fault("photo.png")
+    upload = UPLOAD + b"Content-Length: %d\r\n\r\n" % len(photo) + photo
+    expected = [b"200", b"200", b"415", b"200"]
+    for rest in (b"", b"GET /he", upload[:-1]):
+        with connect(server) as client:
+            client.sendall(upload + START + b"\r\n" + TEXT_UPLOAD + b"Content-Length: 0\r\n\r\n")
+            client.sendall(upload + rest)
+            client.shutdown(socket.SHUT_WR)
+            received = b""
+            while piece := client.recv(65536):
+                received += piece
+        statuses = [part[:3] for part in received.split(b"HTTP/1.1 ")[1:]]
+        assert statuses == (expected[: len(statuses)] if rest else expected)
+
+
 def test_pipelined_requests_are_limited(server: Server) -> None:
     """A few requests sent together are all answered; of thousands, only some are."""
     few = (START + b"\r\n") * 8 + START + b"Connection: close\r\n\r\n"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 
@@ -123,7 +126,7 @@ sys.addaudithook(lambda event, _: event == "socket.bind" and signal.raise_signal
 """
     run_at_start(code, tmp_path, monkeypatch)
     process = start(
-        port=free_port(), model=linear_folder, workers=workers, device="cpu", grace_seconds=0.1
+        port=free_port(), models=linear_folder, workers=workers, device="cpu", grace_seconds=0.1
     )
     try:
         _, stderr = process.communicate(timeout=30)
@@ -168,6 +171,87 @@ def test_cuda_without_a_gpu_does_not_start() -> None:
 def test_another_classifier_is_served_without_touching_the_code(tmp_path: Path) -> None:
     """To serve a bundle with other classes and another image size, one setting is enough."""
     folder = write_linear_bundle(tmp_path / "linear").folder
-    with serving(model=folder, device="cpu") as running:
+    with serving(models=folder, device="cpu") as running:
         body = running.predict(fault("photo.png")).json()
         assert set(body["probabilities"]) == {"left", "middle", "right"}
+
+
+def start_and_read(**settings: object) -> tuple[int, list[str]]:
+    """Run a service that cannot start; return its exit code and the lines of its log."""
+    process = start(subprocess.PIPE, device="cpu", port=free_port(), **settings)
+    _, log = process.communicate(timeout=60)
+    assert "Traceback" not in log
+    return process.returncode, log.splitlines()
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "manifest.json", "none", "x" * 300])
+def test_model_path_that_is_no_folder_gives_a_reason(name: str, tmp_path: Path) -> None:
+    """The path of a file, or a path that does not exist, ends the service with one reason."""
+    bundle = write_linear_bundle(tmp_path / "1").folder
+    code, log = start_and_read(models=bundle / name, workers=1)
+    assert code == 1
+    assert len([line for line in log if name in line]) == 1
+
+
+def test_no_temporary_folder_gives_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a writable temporary folder, two workers end with one line that says what to do."""
+    code = "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/no/such']"
+    run_at_start(code, tmp_path, monkeypatch)
+    exit_code, log = start_and_read(workers=2)
+    assert (exit_code, len(log)) == (1, 1)
+    assert "TMPDIR" in log[0]
+    assert "SERVICE_WORKERS=1" in log[0]
+
+
+@pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
+def test_folder_of_prometheus(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The folder of another service's metrics is not used; one that is missing gives a reason."""
+    monkeypatch.setenv(name, str(tmp_path))
+    for workers in (1, 2):
+        with serving(device="cpu", workers=workers) as server:
+            assert "\nservice_ready " in server.get("/metrics").text
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv(name, "/no/such/folder")
+    for workers in (1, 2):
+        code, (line,) = start_and_read(workers=workers)
+        assert code == 1
+        assert f"{name}=/no/such/folder is not a folder; unset it" in line
+
+
+def test_variables_of_other_tools_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables that uvicorn or a supervisor reads may be empty or hold anything."""
+    monkeypatch.setenv("WEB_CONCURRENCY", "auto")
+    monkeypatch.setenv("WORKER_ASSIGNMENT", "")
+    with serving(device="cpu", threads="", log_level="") as server:
+        assert server.get("/health").status_code == 200
+
+
+def test_misspelt_variable_is_logged_once() -> None:
+    """A misspelt variable is logged once, also with several workers."""
+    for workers in (1, 2):
+        with serving(device="cpu", workers=workers, upload_timeout=3) as server:
+            assert server.read_log().count("did you mean SERVICE_UPLOAD_TIMEOUT_SECONDS?") == 1
+
+
+def test_idle_connection_stays_open_as_long_as_asked() -> None:
+    """A connection is used again after an idle time that is shorter than the setting."""
+    with serving(device="cpu", keep_alive_seconds=0.4) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        for _ in range(3):
+            connection.request("GET", "/health")
+            assert connection.getresponse().read()
+            time.sleep(0.2)
+            assert connection.sock is not None
+        assert connection.sock.recv(1) == b""  # the service closes the connection
+        connection.close()
+
+
+def test_ipv6_and_ipv4_are_served() -> None:
+    """SERVICE_HOST=:: answers over both."""
+    with serving(device="cpu", host="::", workers=2) as server:
+        for host in ("127.0.0.1", "[::1]"):
+            url = server.url.replace("127.0.0.1", host)
+            assert httpx2.get(f"{url}/health", timeout=30).status_code == 200

@@ -79,7 +79,7 @@ def test_trace_of_the_client_is_continued(
     collector: Collector, linear_folder: Path, workers: int
 ) -> None:
     """An upload is a span of its client's trace, with a child per step; /metrics is not traced."""
-    with serving(model=linear_folder, device="cpu", grace_seconds=0, workers=workers) as server:
+    with serving(models=linear_folder, device="cpu", grace_seconds=0, workers=workers) as server:
         answer = httpx2.post(f"{server.url}/predict", content=IMAGE, headers=HEADERS)
         server.get("/metrics")
         server.process.terminate()
@@ -102,7 +102,7 @@ def test_trace_of_the_client_is_continued(
 
 def test_rejected_upload_is_traced(collector: Collector, linear_folder: Path) -> None:
     """A request without a traceparent starts a trace, logged by id; a rejection has no steps."""
-    with serving(model=linear_folder, device="cpu", grace_seconds=0) as server:
+    with serving(models=linear_folder, device="cpu", grace_seconds=0) as server:
         assert server.predict(b"not an image").status_code == 422
         server.process.terminate()
         server.process.wait(60)
@@ -123,7 +123,7 @@ def test_unreachable_collector_harms_nothing(
 ) -> None:
     """When the collector cannot be reached, the service answers and exits within 15 s."""
     monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{free_port()}")
-    with serving(model=linear_folder, device="cpu", grace_seconds=0) as server:
+    with serving(models=linear_folder, device="cpu", grace_seconds=0) as server:
         answer = httpx2.post(f"{server.url}/predict", content=IMAGE, headers=HEADERS)
         assert answer.status_code == 200
         stopped = time.monotonic()

@@ -21,7 +21,7 @@ from service.bundle import MODEL_FILE
 from service.server.assignment import METRICS_VARIABLE, Assignment
 from tests.e2e.server import ROOT, Server, free_port, serving, set_at_start, start
 from tests.e2e.test_limits import SLOW_IMAGE, metric, wait_until
-from tests.service.bundles import write_linear_bundle
+from tests.service.bundles import write_linear_bundle, write_photo_bundle
 from tests.service.images import encode, noise
 
 IMAGE = encode(noise(20, 30))
@@ -35,7 +35,7 @@ def version(server: Server) -> str:
 
 def test_killed_worker_is_replaced(linear_folder: Path) -> None:
     """If one of two workers is killed, the other answers all requests until two serve again."""
-    with serving(model=linear_folder, workers=2, device="cpu") as server:
+    with serving(models=linear_folder, workers=2, device="cpu") as server:
         supervisor = psutil.Process(server.process.pid)
         victim, survivor = supervisor.children()
         victim.kill()
@@ -51,7 +51,7 @@ def test_killed_worker_is_replaced(linear_folder: Path) -> None:
 
 def test_worker_is_replaced_after_the_metrics_folder_was_deleted(linear_folder: Path) -> None:
     """A worker is replaced even if the temporary folder of the metrics was deleted."""
-    with serving(model=linear_folder, workers=2, device="cpu") as server:
+    with serving(models=linear_folder, workers=2, device="cpu") as server:
         victim = psutil.Process(server.process.pid).children()[0]
         shutil.rmtree(victim.environ()[METRICS_VARIABLE])
         victim.kill()
@@ -67,7 +67,7 @@ def test_worker_does_what_its_assignment_says(linear_folder: Path, tmp_path: Pat
 
     The settings ask for several workers and for a port: a worker ignores both.
     """
-    settings = {"MODEL": linear_folder, "DEVICE": "cpu", "WORKERS": 2, "PORT": 1}
+    settings = {"MODELS": linear_folder, "DEVICE": "cpu", "WORKERS": 2, "PORT": 1}
     with socket.create_server(("127.0.0.1", 0)) as listening:
         assignment = Assignment(listening.fileno(), 1, True, str(tmp_path))
         environment = assignment.to_environment()
@@ -100,7 +100,7 @@ def test_worker_with_stuck_threads_is_replaced(
         "request_timeout_seconds": 0.1,
         "check_interval_seconds": 0.01,
     }
-    with serving(model=linear_folder, workers=2, device="cpu", threads=1, **limits) as server:
+    with serving(models=linear_folder, workers=2, device="cpu", threads=1, **limits) as server:
 
         def one_is_replaced() -> bool:
             with suppress(httpx2.TransportError):  # the worker with this upload has ended
@@ -121,7 +121,7 @@ def test_worker_with_stuck_threads_is_replaced(
 
 def test_connections_are_spread_over_the_workers(linear_folder: Path) -> None:
     """If many connections are opened at once, every worker gets some of them."""
-    with serving(model=linear_folder, workers=2, device="cpu") as server, ExitStack() as stack:
+    with serving(models=linear_folder, workers=2, device="cpu") as server, ExitStack() as stack:
         address = urlsplit(server.url).hostname, urlsplit(server.url).port
         for _ in range(40):  # one worker gets all 40 by chance once in 5e11 runs
             stack.enter_context(socket.create_connection(address))
@@ -132,7 +132,7 @@ def test_connections_are_spread_over_the_workers(linear_folder: Path) -> None:
 
 def test_metrics_are_summed_over_workers(linear_folder: Path) -> None:
     """Each worker reports the requests of all workers."""
-    with serving(model=linear_folder, workers=2, device="cpu") as server:
+    with serving(models=linear_folder, workers=2, device="cpu") as server:
         with ThreadPoolExecutor(8) as threads:
             assert {r.status_code for r in threads.map(server.predict, [IMAGE] * 40)} == {200}
         answered = 'service_requests_total{route="/predict",status="200"}'
@@ -142,9 +142,64 @@ def test_metrics_are_summed_over_workers(linear_folder: Path) -> None:
             assert metric(server, answered) == 40
 
 
+def metrics_folder(server: Server) -> Path:
+    """Return the folder in which the workers share their metrics."""
+    worker, *_ = psutil.Process(server.process.pid).children()
+    return Path(worker.environ()["PROMETHEUS_MULTIPROC_DIR"])
+
+
+ANSWERED = 'service_requests_total{route="/predict",status="200"}'
+
+
+def kill_one(server: Server, folder: Path, expected: int) -> None:
+    """Kill a worker, and wait until its files are gone and ``expected`` workers have started."""
+    victim, *_ = psutil.Process(server.process.pid).children()
+    victim.kill()
+    wait_until(lambda: server.read_log().count("serves on") == expected)
+    wait_until(lambda: not list(folder.glob(f"*_{victim.pid}-*")))
+
+
+def answer_20(server: Server, expected: int) -> None:
+    """Let 20 uploads be answered, and wait until ``expected`` are counted."""
+    with ThreadPoolExecutor(8) as threads:
+        assert {r.status_code for r in threads.map(server.predict, [IMAGE] * 20)} == {200}
+    wait_until(lambda: metric(server, ANSWERED) == expected)
+
+
+def test_killed_workers_leave_no_files_but_their_counts(linear_folder: Path) -> None:
+    """However many workers are killed, the files stay as many, and no count is lost."""
+    with serving(models=linear_folder, workers=2, device="cpu") as server:
+        folder = metrics_folder(server)
+        numbers = set()
+        for number in range(1, 4):
+            answer_20(server, 20 * number)
+            kill_one(server, folder, 2 + number)
+            numbers.add(len(list(folder.iterdir())))
+            assert metric(server, ANSWERED) == 20 * number
+        assert len(numbers) == 1
+        ended = {path.name for path in folder.glob("*_ended.db")}
+        assert ended == {"counter_ended.db", "histogram_ended.db"}
+
+
+def test_folder_of_metrics_is_made_anew(linear_folder: Path) -> None:
+    """If the folder is deleted, the metrics are answered, and each worker counts on."""
+    with serving(models=linear_folder, workers=2, device="cpu") as server:
+        assert server.predict(IMAGE).status_code == 200
+        shutil.rmtree(metrics_folder(server))
+        for _ in range(8):
+            assert server.get("/metrics").status_code == 200
+        wait_until(lambda: len(list(metrics_folder(server).glob("counter_*.db"))) == 2)
+        answer_20(server, 20)
+        for path in metrics_folder(server).iterdir():
+            path.unlink()
+        for _ in range(8):
+            assert server.get("/metrics").status_code == 200
+        wait_until(lambda: metric(server, "service_ready") == 1)
+
+
 def test_workers_that_cannot_serve_end_the_supervisor(tmp_path: Path) -> None:
     """If no worker can load the model, the log has the reason, and the exit code is 1."""
-    process = start(port=free_port(), model=tmp_path / "none", workers=2)
+    process = start(port=free_port(), models=tmp_path / "none", workers=2)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "manifest.json is missing" in stderr
@@ -152,7 +207,7 @@ def test_workers_that_cannot_serve_end_the_supervisor(tmp_path: Path) -> None:
 
 def test_workers_end_with_their_supervisor(linear_folder: Path) -> None:
     """If the supervisor is killed, its workers end."""
-    with serving(model=linear_folder, workers=2, device="cpu", grace_seconds=0) as server:
+    with serving(models=linear_folder, workers=2, device="cpu", grace_seconds=0) as server:
         workers = psutil.Process(server.process.pid).children()
         server.process.kill()
         _, alive = psutil.wait_procs(workers, timeout=30)
@@ -164,7 +219,9 @@ def test_new_version_is_swapped_in_without_a_failed_request(tmp_path: Path, work
     """Under load, a new version takes over and a corrupt one is rejected; no request fails."""
     folder = tmp_path / "linear"
     write_linear_bundle(folder / "1")
-    with serving(model=folder, workers=workers, device="cpu", check_interval_seconds=0.2) as server:
+    with serving(
+        models=folder, workers=workers, device="cpu", check_interval_seconds=0.2
+    ) as server:
         statuses: list[int] = []
         with ThreadPoolExecutor(4) as threads:
             stop = False
@@ -182,11 +239,76 @@ def test_new_version_is_swapped_in_without_a_failed_request(tmp_path: Path, work
             shutil.move(corrupt, folder / "3")
             wait_until(lambda: "is rejected" in server.read_log())
             assert version(server) == "2"
-            assert server.get("/health").json()["model"]["version"] == "2"
+            assert server.get("/health").json()["models"][0]["version"] == "2"
             stop = True
             for client in clients:
                 client.result()
         assert set(statuses) == {200}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_swap_of_one_model_leaves_the_other_alone(tmp_path: Path, workers: int) -> None:
+    """Under load, a new version of the photo model takes over; no request of either model fails."""
+    write_linear_bundle(tmp_path / "linear" / "1")
+    write_photo_bundle(tmp_path / "colours" / "1")
+    models = f"{tmp_path / 'linear'},{tmp_path / 'colours'}"
+    uploads = [IMAGE, encode(noise(90, 90))]
+    answers: list[tuple[bytes, dict[str, str]]] = []
+    with serving(
+        models=models, workers=workers, device="cpu", check_interval_seconds=0.2
+    ) as server:
+        stop = False
+
+        def send_uploads() -> None:
+            while not stop:
+                for upload in uploads:
+                    response = server.predict(upload)
+                    assert response.status_code == 200, response.text
+                    answers.append((upload, response.json()["model"]))
+
+        with ThreadPoolExecutor(3) as threads:
+            clients = [threads.submit(send_uploads) for _ in range(3)]
+            new = write_photo_bundle(tmp_path / "new", version="2").folder
+            shutil.move(new, tmp_path / "colours" / "2")
+            labels = 'device="cpu",name="colours",provider="CPUExecutionProvider"'
+            info = f'service_model_info{{{labels},version="2"}}'
+            wait_until(lambda: metric(server, info) == 1)
+            wait_until(lambda: server.read_log().count("colours version 2 serves") == workers)
+            answers.clear()
+            wait_until(lambda: len(answers) > 20)
+            stop = True
+            for client in clients:
+                client.result()
+        assert server.read_log().count("model linear version 1 serves") == workers
+        health = server.get("/health").json()
+        assert [model["version"] for model in health["models"]] == ["1", "2"]
+    grey, photos = ([m for u, m in answers if u == upload] for upload in uploads)
+    assert {model["version"] for model in grey} == {"1"}
+    assert {model["name"] for model in grey} == {"linear"}
+    assert {model["version"] for model in photos} == {"2"}
+
+
+def test_hangup_reloads_every_model(tmp_path: Path) -> None:
+    """On SIGHUP, every worker reads the folders of all models again."""
+    for write, name in ((write_linear_bundle, "linear"), (write_photo_bundle, "colours")):
+        write(tmp_path / name, version="1")
+    models = f"{tmp_path / 'linear'},{tmp_path / 'colours'}"
+    with serving(models=models, workers=2, device="cpu") as server:
+        for write, name in ((write_linear_bundle, "linear"), (write_photo_bundle, "colours")):
+            shutil.rmtree(tmp_path / name)
+            write(tmp_path / name, version="1.1")
+        os.kill(server.process.pid, signal.SIGHUP)
+        wait_until(lambda: server.read_log().count("linear version 1.1 serves") == 2)
+        wait_until(lambda: server.read_log().count("colours version 1.1 serves") == 2)
+
+
+def test_former_name_of_the_setting_is_explained() -> None:
+    """SERVICE_MODEL is not ignored: one line says what to set instead, and the exit code is 2."""
+    process = start(model="models/resnet-8/3")
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert stderr.count("\n") == 1
+    assert "set SERVICE_MODELS=models/resnet-8/3" in stderr
 
 
 def reported_models(server: Server) -> dict[str, int]:
@@ -201,7 +323,7 @@ def reported_models(server: Server) -> dict[str, int]:
 def test_hangup_reloads_the_model(tmp_path: Path) -> None:
     """On SIGHUP the service reads the bundle's folder again and serves what is there now."""
     write_linear_bundle(tmp_path / "m", version="1")
-    with serving(model=tmp_path / "m", device="cpu") as server:
+    with serving(models=tmp_path / "m", device="cpu") as server:
         shutil.rmtree(tmp_path / "m")
         write_linear_bundle(tmp_path / "m", version="1.1")
         os.kill(server.process.pid, signal.SIGHUP)
@@ -210,14 +332,16 @@ def test_hangup_reloads_the_model(tmp_path: Path) -> None:
 
 def test_signal_while_a_worker_starts_stops_all(linear_folder: Path) -> None:
     """SIGTERM ends supervisor and workers, even while a worker or a replacement starts."""
-    with serving(model=linear_folder, workers=2, device="cpu", grace_seconds=0) as server:
+    with serving(models=linear_folder, workers=2, device="cpu", grace_seconds=0) as server:
         supervisor = psutil.Process(server.process.pid)
         before = supervisor.children()
         before[0].kill()
         wait_until(lambda: bool(set(supervisor.children()) - set(before)))
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(timeout=30) == 0
-    process = start(port=free_port(), model=linear_folder, workers=2, device="cpu", grace_seconds=0)
+    process = start(
+        port=free_port(), models=linear_folder, workers=2, device="cpu", grace_seconds=0
+    )
     wait_until(lambda: bool(psutil.Process(process.pid).children()))
     workers = psutil.Process(process.pid).children()
     process.send_signal(signal.SIGTERM)

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from service.bundle import Bundle, read_bundle, self_test_image
+from service.bundle import Bundle, newest_version, read_bundle, self_test_image
 from service.settings import Settings
 from tests.training.fashion_mnist import ROOT, SAMPLE, fashion_mnist, sample
 from training.assess.card import render_card
@@ -69,7 +69,7 @@ def test_self_test_is_answered(bundle: Bundle, session: Any) -> None:
 
 def test_golden_probabilities_are_answered() -> None:
     """ONNX Runtime gives Keras' probabilities for the golden set, in batches of any size."""
-    model = read_bundle(Settings().model).model
+    model = read_bundle(newest_version(Settings().models[0])).model
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     golden = np.load(SAMPLE / "probabilities.npy")
     for size in (1, 7, 300):

@@ -16,7 +16,7 @@ from service.settings import Settings
 @pytest.fixture(scope="session")
 def linear(linear_folder: Path) -> Iterator[TestClient]:
     """Client of an application that serves the linear bundle. The model is loaded."""
-    settings = Settings(model=linear_folder, device="cpu", max_upload_bytes=1_000_000)
+    settings = Settings(models=(linear_folder,), device="cpu", max_upload_bytes=1_000_000)
     with TestClient(create_app(settings)) as client:
         wait_until_ready(client)
         yield client
@@ -25,7 +25,7 @@ def linear(linear_folder: Path) -> Iterator[TestClient]:
 @pytest.fixture(scope="session")
 def colours(photo_folder: Path) -> Iterator[TestClient]:
     """Client of an application that serves the bundle of photos. The model is loaded."""
-    with TestClient(create_app(Settings(model=photo_folder, device="cpu"))) as client:
+    with TestClient(create_app(Settings(models=(photo_folder,), device="cpu"))) as client:
         wait_until_ready(client)
         yield client
 

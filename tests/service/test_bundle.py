@@ -1,12 +1,21 @@
 """Bundles: how models/NAME/VERSION/ is written, read and verified."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.bundle import CARD_FILE, MANIFEST_FILE, MODEL_FILE, newest_version, read_bundle
+from service.bundle import (
+    CARD_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    check_name,
+    list_files,
+    newest_version,
+    read_bundle,
+)
 from service.errors import BundleError
 from tests.service.bundles import linear_model, write_linear_bundle
 
@@ -113,3 +122,60 @@ def test_inconsistent_prediction_sets_are_rejected(
     rewrite_manifest(folder, {"prediction_sets": sets})
     with pytest.raises(BundleError, match=message):
         read_bundle(folder)
+
+
+def test_model_path_that_is_a_file_is_an_error(tmp_path: Path) -> None:
+    """The path of a file, of a bundle's own file, or of nothing is a BundleError with the path."""
+    bundle = write_linear_bundle(tmp_path / "1", version="1").folder
+    for path in (bundle / MODEL_FILE, bundle / MANIFEST_FILE, tmp_path / "missing"):
+        with pytest.raises(BundleError, match=path.name):
+            read_bundle(newest_version(path))
+
+
+@pytest.mark.parametrize("name", [MANIFEST_FILE, MODEL_FILE, CARD_FILE])
+def test_folder_in_place_of_a_file_is_an_error(tmp_path: Path, name: str) -> None:
+    """A folder with the name of a bundle's file is a BundleError."""
+    bundle = write_linear_bundle(tmp_path / "1", version="1").folder
+    (bundle / name).unlink()
+    (bundle / name).mkdir()
+    with pytest.raises(BundleError, match=name):
+        read_bundle(newest_version(bundle))
+
+
+def test_folder_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    """A folder without the right to read, or with an impossible name, is a BundleError."""
+    with pytest.raises(BundleError, match="cannot be read"):
+        newest_version(tmp_path / ("x" * 300))
+    locked = tmp_path / "locked"
+    write_linear_bundle(locked / "1", version="1")
+    locked.chmod(0)
+    if not os.access(locked, os.R_OK):  # root may read everything
+        with pytest.raises(BundleError, match="cannot be read"):
+            newest_version(locked)
+    locked.chmod(0o700)
+
+
+def test_every_change_of_a_file_is_seen(tmp_path: Path) -> None:
+    """Writing, adding and removing a file changes the list; reading does not."""
+    bundle = write_linear_bundle(tmp_path / "1", version="1").folder
+    before = list_files(bundle)
+    read_bundle(bundle)
+    assert list_files(bundle) == before
+    content = (bundle / MODEL_FILE).read_bytes()
+    (bundle / MODEL_FILE).write_bytes(content[::-1])  # as large as before
+    changed = list_files(bundle)
+    (bundle / CARD_FILE).unlink()
+    assert len({before, changed, list_files(bundle), list_files(tmp_path / "none")}) == 4
+
+
+@pytest.mark.parametrize("name", ["my_model", "My-model", "a/b", "..", "", "-a", "a b", "é", "a\n"])
+def test_name_that_a_bundle_may_not_have_is_an_error(name: str) -> None:
+    """The error shows the name and the characters that are allowed."""
+    with pytest.raises(BundleError, match="a to z, 0 to 9, dots and dashes"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["resnet-8", "1", "2026-11-26", "v1.2"])
+def test_usual_names_are_allowed(name: str) -> None:
+    """Letters, digits, dots and dashes are allowed, in names and in versions."""
+    check_name(name)

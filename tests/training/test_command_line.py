@@ -84,6 +84,38 @@ def test_own_images_are_trained_evaluated_and_exported(
     )
 
 
+def test_test_folder_that_lacks_a_class_is_measured(
+    command: Command, images: Path, tmp_path: Path
+) -> None:
+    """A class without test images has no figures of its own; the run is evaluated and exported."""
+    data = tmp_path / "data"
+    shutil.copytree(images, data / "train")
+    shutil.copytree(images / "Bag", data / "test" / "Bag")
+    command("train", "cnn-1conv", "--data", data, "--epochs", "1", "--name", "own")
+    command("calibrate", "runs/own", "--data", data)
+    assert "of 30 test images" in command("evaluate", "runs/own", "--data", data)
+    assert "NaN" not in (tmp_path / "runs/own/metrics.json").read_text()
+    for name, version in (("Own", "1"), ("own", "1/2"), ("own", "v_1")):
+        with pytest.raises(SystemExit, match="is not allowed"):
+            command("export", "runs/own", "--data", data, "--name", name, "--version", version)
+    command("export", "runs/own", "--data", data, "--name", "own")
+    card = (tmp_path / "models/own/1/MODEL_CARD.md").read_text()
+    assert "(Bag)" in card
+    assert "nan" not in card
+
+
+@pytest.mark.parametrize("backend", ["torch", "nonsense"])
+def test_backend_that_is_not_installed_is_named(backend: str) -> None:
+    """A backend of Keras that is not installed gives one line that says what to set."""
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    words = [sys.executable, "-m", "training", "list"]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert backend in done.stderr
+    assert "set KERAS_BACKEND to tensorflow or jax" in done.stderr
+
+
 def test_plots_are_drawn_without_a_run(command: Command, images: Path, tmp_path: Path) -> None:
     """The commands show and project need no run."""
     assert command("show", "--data", images) == "samples.png"
@@ -142,6 +174,8 @@ def test_download_of_keras_is_a_source(tmp_path: Path) -> None:
             "error: there is no augmentation 'x'; choose one of none",
         ),
         (("train", "cnn-1conv", "--recipe", "augmented-degrees"), "pass its folder with --from"),
+        (("train", "mlp-64-64", "--name", "My_run"), "error: the name 'My_run' is not allowed"),
+        (("train", "mlp-64-64", "--name", "../run"), "error: the name '../run' is not allowed"),
         (("evaluate", "nowhere"), "error: nowhere is not a run"),
         (("export", "nowhere"), "error: nowhere is not a run"),
     ],

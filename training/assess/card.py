@@ -164,7 +164,9 @@ def _rejections(manifest: Manifest) -> str:
         for kind, row in measured["outliers"].items()
     )
     accepted = ", ".join(
-        f"{name} {share:.1%}" for name, share in measured["accepted_per_class"].items()
+        f"{name} {share:.1%}"
+        for name, share in measured["accepted_per_class"].items()
+        if share is not None  # the test set has no image of the class
     )
     return f"""## Rejecting images of no class
 
@@ -198,10 +200,11 @@ The method is split conformal prediction. It has a threshold for each class, fit
 
 
 def _coverage_row(coverage: str, row: dict[str, Any]) -> str:
-    worst = min(row["per_class"], key=row["per_class"].__getitem__)
+    tested = {name: share for name, share in row["per_class"].items() if share is not None}
+    worst = min(tested, key=tested.__getitem__)
     return (
         f"| {float(coverage):.0%} | {row['coverage']:.2%} "
-        f"| {row['per_class'][worst]:.2%} ({worst}) "
+        f"| {tested[worst]:.2%} ({worst}) "
         f"| {row['mean_size']:.3f} | {row['empty']:.2%} |"
     )
 

@@ -29,7 +29,7 @@ def measure_distances(
         "threshold": threshold,
         "accepted": float(accepted.mean()),
         "accepted_per_class": {
-            name: float(accepted[labels == label].mean()) for label, name in enumerate(class_names)
+            name: _share(accepted[labels == label]) for label, name in enumerate(class_names)
         },
         "outliers": {
             kind: {
@@ -40,6 +40,11 @@ def measure_distances(
             for kind, others in outliers.items()
         },
     }
+
+
+def _share(is_so: NDArray[np.bool_]) -> float | None:
+    """Return the share of images; None if the test set has no image of the class."""
+    return float(is_so.mean()) if is_so.size else None
 
 
 def _auroc(known: Distances, others: Distances) -> float:
@@ -62,7 +67,7 @@ def measure_prediction_sets(
         measured[f"{coverage:.2f}"] = {
             "coverage": float(held.mean()),
             "per_class": {
-                name: float(held[labels == label].mean()) for label, name in enumerate(class_names)
+                name: _share(held[labels == label]) for label, name in enumerate(class_names)
             },
             "mean_size": float(members.sum(axis=1).mean()),
             "empty": float((~members.any(axis=1)).mean()),

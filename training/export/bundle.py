@@ -6,7 +6,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from service.bundle import CARD_FILE, MODEL_FILE, Bundle, Manifest, self_test_image, write_bundle
+from service.bundle import (
+    CARD_FILE,
+    MODEL_FILE,
+    Bundle,
+    Manifest,
+    check_name,
+    self_test_image,
+    write_bundle,
+)
 from training.assess.calibration import Calibration, load_calibrated, load_calibration
 from training.assess.card import render_card
 from training.data.photos.inputs import to_inputs
@@ -33,8 +41,10 @@ def export(run: Path, source: Source, models: Path, name: str, version: str) -> 
     Raises:
         RunError: The run has not ended or was not evaluated.
         ExportError: The graph failed a check. Nothing is written then.
-        BundleError: This version exists already.
+        BundleError: The name or version is not allowed, or this version exists already.
     """
+    for part in (name, version):
+        check_name(part)
     config, metrics, model = read_config(run), read_metrics(run), load_calibrated(run)
     manifest = describe(run, config, metrics, model, name, version)
     graph = convert(model, config.input_spec.shape)

@@ -3,15 +3,13 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from starlette.types import Scope
 
 from service.api.openapi import FILE, upload_body
 from service.api.problems import problem_body
-from service.api.routes.predict import PROBLEMS, name_model, prediction_fields
-from service.api.schemas import BatchPrediction, Failure, ImagePrediction, PredictionQuery
+from service.api.routes.predict import PROBLEMS, describe
+from service.api.schemas import BatchPrediction, Failure, Prediction, PredictionQuery
 from service.api.upload_route import UploadRoute
 from service.api.uploads import read_batch
-from service.errors import ImageError
 from service.inference.predictor import ImageAnswer, Predictor
 from service.telemetry.record import Record
 
@@ -38,31 +36,28 @@ async def predict_batch(
     """Classify up to 1024 images.
 
     Send a form with file parts named ``file``, or a tensor as ``application/octet-stream``. The
-    tensor has the model's input size and is uint8: ``[N, height, width]`` for a grey model, and
-    ``[N, height, width, 3]`` in RGB for a photo model. The model uses its images unchanged. Send a
-    file that ``numpy.save`` wrote, or send the pixels alone, with their shape in the header
-    ``X-Shape``.
+    tensor has a model's input size and is uint8: ``[N, height, width]`` for a grey model, and
+    ``[N, height, width, 3]`` in RGB for a photo model. The first model with this input answers, and
+    uses the images unchanged. Send a file that ``numpy.save`` wrote, or send the pixels alone, with
+    their shape in the header ``X-Shape``.
     """
     predictor: Predictor = request.app.state.predictor
     record: Record = request.state.record
     upload = await read_batch(request)
     if isinstance(upload, bytes):
         record.upload_bytes = len(upload)
-        batch = await predictor.predict_tensor(upload, request.headers.get("x-shape"))
+        shape = request.headers.get("x-shape")
+        batch = await predictor.predict_tensor(upload, shape, query.model)
     else:
         record.upload_bytes = sum(map(len, upload))
-        batch = await predictor.predict_files(upload)
+        batch = await predictor.predict_files(upload, query.model)
     record.answers += batch.answers
     record.failures += batch.failures
-    predictions: list[ImagePrediction | Failure] = []
+    predictions: list[Prediction | Failure] = []
     for index, item in enumerate(batch.items):
-        predictions.append(await _describe(index, item, query, request.scope))
-    return BatchPrediction(model=name_model(batch.manifest), predictions=predictions)
-
-
-async def _describe(
-    index: int, item: ImageAnswer | ImageError, query: PredictionQuery, scope: Scope
-) -> ImagePrediction | Failure:
-    if isinstance(item, ImageAnswer):
-        return ImagePrediction(**await prediction_fields(item, query))
-    return Failure(index=index, problem=problem_body(scope, item))
+        if isinstance(item, ImageAnswer):
+            predictions.append(await describe(item, query))
+        else:
+            problem = problem_body(request.scope, item)
+            predictions.append(Failure(index=index, problem=problem))
+    return BatchPrediction(predictions=predictions)

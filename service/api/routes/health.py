@@ -4,8 +4,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from service.api.routes.predict import name_model
-from service.api.schemas import Health, Liveness
+from service.api.schemas import Health, Liveness, ModelHealth
+from service.inference.live_model import LiveModel
 from service.inference.predictor import Predictor
 
 router = APIRouter(prefix="/health")
@@ -20,18 +20,23 @@ NOT_READY: dict[int | str, dict[str, Any]] = {
 @router.get("", summary="Whether the service accepts uploads", responses=NOT_READY)
 @router.get("/ready", summary="The same as /health, for probes", responses=NOT_READY)
 async def health(request: Request, response: Response) -> Health:
-    """Answer 200 if the model passed its self-test and the service accepts uploads, else 503."""
+    """Answer 200 if each model passed its self-test and the service accepts uploads, else 503."""
     predictor: Predictor = request.app.state.predictor
-    model = predictor.model
-    if model.status != "ready":
+    status = predictor.models.status
+    if status != "ready":
         response.status_code = 503
+    models = [_describe(model) for model in predictor.models]
+    return Health(status=status, models=models, uptime_seconds=predictor.uptime_seconds)
+
+
+def _describe(model: LiveModel) -> ModelHealth:
     classifier = model.classifier
-    return Health(
+    return ModelHealth(
+        name=model.name,
+        version=classifier.manifest.version if classifier else None,
         status=model.status,
-        model=name_model(classifier.manifest) if classifier else None,
         device=classifier.device if classifier else None,
         providers=list(classifier.providers) if classifier else [],
-        uptime_seconds=predictor.uptime_seconds,
     )
 
 

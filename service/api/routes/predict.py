@@ -2,7 +2,7 @@
 
 import asyncio
 from base64 import b64encode
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
@@ -10,7 +10,6 @@ from service.api.openapi import FILE, problem_responses, upload_body
 from service.api.schemas import Explanation, Model, Prediction, PredictionQuery
 from service.api.upload_route import UploadRoute
 from service.api.uploads import read_upload
-from service.bundle import Manifest
 from service.inference.predictor import ImageAnswer, Predictor
 from service.telemetry.record import Record
 
@@ -31,32 +30,27 @@ async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) 
     record: Record = request.state.record
     upload = await read_upload(request)
     record.upload_bytes = len(upload)
-    answer = await predictor.predict(upload)
+    answer = await predictor.predict(upload, query.model)
     record.answers.append(answer)
-    return Prediction(
-        model=name_model(answer.classification.manifest), **await prediction_fields(answer, query)
-    )
+    return await describe(answer, query)
 
 
-async def prediction_fields(answer: ImageAnswer, query: PredictionQuery) -> dict[str, Any]:
-    """Return the fields of ``ImagePrediction`` that ``query`` asks for."""
+async def describe(answer: ImageAnswer, query: PredictionQuery) -> Prediction:
+    """Return what ``query`` asks for about one image."""
     classification = answer.classification
-    return {
-        "class_id": classification.class_id,
-        "class_name": classification.class_name,
-        "probability": classification.probability,
-        "probabilities": classification.by_name(query.top_k),
-        "distance": classification.distance,
-        "in_distribution": classification.in_distribution,
-        "prediction_set": classification.prediction_set(query.coverage),
+    manifest = classification.manifest
+    return Prediction(
+        class_id=classification.class_id,
+        class_name=classification.class_name,
+        probability=classification.probability,
+        probabilities=classification.by_name(query.top_k),
+        distance=classification.distance,
+        in_distribution=classification.in_distribution,
+        prediction_set=classification.prediction_set(query.coverage),
         # Encoding two pictures takes milliseconds: the event loop answers other requests meanwhile.
-        "explanation": await asyncio.to_thread(explain, answer) if query.explain else None,
-    }
-
-
-def name_model(manifest: Manifest) -> Model:
-    """Return the name and the version of a model."""
-    return Model(name=manifest.name, version=manifest.version)
+        explanation=await asyncio.to_thread(explain, answer) if query.explain else None,
+        model=Model(name=manifest.name, version=manifest.version),
+    )
 
 
 def explain(answer: ImageAnswer) -> Explanation:

@@ -44,9 +44,9 @@ time.sleep(60)
 def load_service(device: Device) -> Report:
     """Send the service images one by one, forms and tensors."""
     workers = count_workers(Settings(device=device))
-    with serving(device=device, model=SERVED, workers=workers) as server:
+    with serving(device=device, models=SERVED, workers=workers) as server:
         health = server.get("/health").json()
-        report: Report = {"workers": workers, "device": health["device"]}
+        report: Report = {"workers": workers, "device": health["models"][0]["device"]}
         report |= measure_cells(port_of(server)) | measure_batches(server)
         return report | {"memory_mib": memory_mib(device)}
 
@@ -81,7 +81,7 @@ def hide_gpu() -> Report:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     refused = start(subprocess.DEVNULL, device="cuda", port=0, workers=1)
     report: Report = {"exit_code_with_cuda": refused.wait(timeout=60)}
-    with serving(device="auto", model=SERVED) as server:
+    with serving(device="auto", models=SERVED) as server:
         report["health_with_auto"] = server.get("/health").json()
     return report
 
@@ -90,7 +90,7 @@ def take_memory(device: Device) -> Report:
     """Ask for answers while another process holds all of the GPU's memory, and after it ended."""
     if device != "cuda":
         return {"skipped": "there is no GPU whose memory could be taken"}
-    with serving(device="cuda", model=SERVED, check_interval_seconds=1) as server:
+    with serving(device="cuda", models=SERVED, check_interval_seconds=1) as server:
         command = [sys.executable, "-c", TAKE_ALL_MEMORY]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
             assert other.stdout is not None

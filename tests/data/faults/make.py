@@ -10,8 +10,10 @@ import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -41,6 +43,7 @@ def main(folder: Path) -> None:
     rotated.save(HERE / "exif-rotated.jpg", quality=95, exif=exif)
     boot.save(HERE / "photo.tiff", compression="tiff_adobe_deflate")
     _make_avif(boot, pullover, rotated, exif.tobytes())
+    make_kinds(rgb.resize((64, 48)))
     _make_heic(rgb, rotated, exif.tobytes())
     Image.new("RGB", (1, 1), "red").save(HERE / "1x1.png")
     (HERE / "vector.svg").write_text(
@@ -77,6 +80,118 @@ def _make_heic(photo: Image.Image, rotated: Image.Image, exif: bytes) -> None:
     photo.save(HERE / "tiles.heic", quality=90, tile_size=64)
 
 
+def make_kinds(photo: Image.Image) -> None:
+    """Write files that browsers show whole into ``whole``, and others into ``broken``.
+
+    ``tests/service/imaging/test_browser.py`` compares what Chromium shows with what is read.
+    """
+    whole, broken = HERE / "whole", HERE / "broken"
+    for folder in (whole, broken):
+        folder.mkdir(exist_ok=True)
+    exif = b"II*\0" + struct.pack(
+        "<IHHHIHHI", 8, 1, EXIF_ORIENTATION, 3, 1, QUARTER_CLOCKWISE, 0, 0
+    )
+    kinds = _jpeg_kinds(photo, exif) | _png_kinds(photo, exif) | _other_kinds(photo)
+    for name, data in kinds.items():
+        (whole / name).write_bytes(data)
+    for file_format in ("JPEG", "PNG", "WEBP", "AVIF", "BMP"):
+        data = _encode(photo, file_format)
+        (broken / f"cut.{file_format.lower()}").write_bytes(data[: len(data) // 2])
+    png = _encode(photo, "PNG")
+    (broken / "header-checksum.png").write_bytes(png[:29] + bytes(4) + png[33:])
+    jpeg = _encode(photo, "JPEG")
+    (broken / "lossless.jpg").write_bytes(jpeg.replace(b"\xff\xc0", b"\xff\xc3"))
+    (broken / "12-bit.jpg").write_bytes(jpeg.replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c"))
+
+
+def _jpeg_kinds(photo: Image.Image, exif: bytes) -> dict[str, bytes]:
+    jpeg = _encode(photo, "JPEG")
+
+    def with_segments(*segments: tuple[int, bytes]) -> bytes:
+        written = (struct.pack(">BBH", 0xFF, kind, 2 + len(c)) + c for kind, c in segments)
+        return jpeg[:2] + b"".join(written) + jpeg[2:]
+
+    xmp = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta tiff:Orientation='6'/>"
+    scan = jpeg.index(b"\xff\xda")
+    return {
+        "plain.jpg": jpeg,
+        "progressive.jpg": _encode(photo, "JPEG", progressive=True),
+        "cmyk.jpg": _encode(photo.convert("CMYK"), "JPEG"),
+        "rgb.jpg": _encode(photo, "JPEG", keep_rgb=True),
+        "zeros-for-end.jpg": jpeg[:-2] + bytes(100),
+        "text-after-end.jpg": jpeg + b"text" * 100,
+        "later-picture-of-many-scans.jpg": jpeg + jpeg[:scan] + jpeg[scan : scan + 20] * 200,
+        "preview-of-many-scans.jpg": with_segments((0xE1, jpeg[:scan] + jpeg[scan:][:20] * 200)),
+        "exif.jpg": with_segments((0xE1, b"Exif\0\0" + exif)),
+        "exif-twice.jpg": with_segments((0xE1, b"Exif\0\0" + exif), (0xE1, b"Exif\0\0" + exif)),
+        "exif-damaged.jpg": with_segments((0xE1, b"Exif\0\0damaged")),
+        "xmp-orientation.jpg": with_segments((0xE1, xmp)),
+        "profile-short.jpg": with_segments((0xE2, b"ICC_PROFILE\0")),
+        "jfif-short.jpg": with_segments((0xE0, b"JFIF\0")),
+        "adobe-short.jpg": with_segments((0xEE, b"Adobe")),
+        "photoshop-damaged.jpg": with_segments((0xED, b"Photoshop 3.0\0008BIM\x04\x04\x20")),
+        "pictures-damaged.jpg": with_segments((0xE2, b"MPF\0damaged")),
+        "comments.jpg": with_segments((0xFE, b"x")) + with_segments((0xFE, b"x")),
+    }
+
+
+def _png_kinds(photo: Image.Image, exif: bytes) -> dict[str, bytes]:
+    png = _encode(photo, "PNG")
+    bomb = zlib.compress(bytes(2_000_000))
+    raw_profile = b"Raw profile type exif\0\0" + zlib.compress(
+        b"\nexif\n      32\n" + (b"Exif\0\0" + exif).hex().encode()
+    )
+    chunks = {
+        "exif": (b"eXIf", exif),
+        "raw-profile": (b"zTXt", raw_profile),
+        "text-bomb": (b"zTXt", b"workflow\0\0" + bomb),
+        "international-text-bomb": (b"iTXt", b"workflow\0\1\0\0\0" + bomb),
+        "profile-bomb": (b"iCCP", b"x\0\0" + bomb),
+    }
+    kinds = {f"{name}.png": png[:33] + _chunk(*chunk) + png[33:] for name, chunk in chunks.items()}
+    for kind in (b"tEXt", b"iCCP", b"tIME", b"pHYs", b"gAMA", b"cHRM", b"eXIf", b"bKGD", b"prVt"):
+        damaged = png[:33] + _chunk(kind, b"x\0\0damaged", is_sound=False) + png[33:]
+        kinds[f"checksum-of-{kind.decode()}.png"] = damaged
+    packed = png.index(b"IDAT") + 4 + int.from_bytes(png[png.index(b"IDAT") - 4 :][:4])
+    return kinds | {
+        "plain.png": png,
+        "palette.png": _encode(photo.quantize(16), "PNG"),
+        "without-end.png": png[:-12],
+        "text-after-end.png": png + b"text" * 100,
+        "checksum-of-pixels.png": png[:packed] + bytes(4) + png[packed + 4 :],
+    }
+
+
+def _chunk(kind: bytes, content: bytes, *, is_sound: bool = True) -> bytes:
+    checksum = zlib.crc32(kind + content) ^ (not is_sound)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+def _other_kinds(photo: Image.Image) -> dict[str, bytes]:
+    gif, webp, avif, bmp = (_encode(photo, kind) for kind in ("GIF", "WEBP", "AVIF", "BMP"))
+    first = 13 + (6 << (gif[10] & 7))
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = QUARTER_CLOCKWISE
+    return {
+        "plain.gif": gif,
+        "without-end.gif": gif[:-1],
+        "application-empty.gif": gif[:first] + b"!\xff\0" + gif[first:],
+        "comments.gif": gif[:first] + b"!\xfe" + b"\1x" * 1000 + b"\0" + gif[first:],
+        "plain.webp": webp,
+        "text-after-end.webp": webp + b"text" * 100,
+        "exif-damaged.webp": _encode(photo, "WEBP", exif=b"damaged"),
+        "profile-damaged.webp": _encode(photo, "WEBP", icc_profile=b"damaged"),
+        "xmp-large.webp": _encode(photo, "WEBP", xmp=b"x" * 10_000),
+        "plain.avif": avif,
+        "text-after-end.avif": avif + b"text" * 100,
+        "exif.avif": _encode(photo, "AVIF", exif=exif.tobytes()),
+        "xmp-large.avif": _encode(photo, "AVIF", xmp=b"x" * 10_000),
+        "plain.bmp": bmp,
+        "text-after-end.bmp": bmp + b"text" * 100,
+        "size-missing.bmp": bmp[:2] + bytes(4) + bmp[6:],
+    }
+
+
 def _transparent(photo: Image.Image) -> Image.Image:
     """Make the white of a photo transparent, and green where it is not flattened."""
     grey = np.asarray(photo)
@@ -97,9 +212,9 @@ def _transparent_palette(photo: Image.Image) -> Image.Image:
     return palette
 
 
-def _encode(image: Image.Image, file_format: str) -> bytes:
+def _encode(image: Image.Image, file_format: str, **options: Any) -> bytes:
     buffer = BytesIO()
-    image.save(buffer, file_format, quality=95)
+    image.save(buffer, file_format, quality=95, **options)
     return buffer.getvalue()
 
 

@@ -32,7 +32,7 @@ def guarded(tmp_path: Path, linear_folder: Path) -> Iterator[TestClient]:
     path = tmp_path / "keys"
     path.write_text(LINE)
     settings = Settings(
-        model=linear_folder,
+        models=(linear_folder,),
         device="cpu",
         api_keys_file=path,
         rate_limit_per_minute=100,

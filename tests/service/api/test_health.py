@@ -24,9 +24,15 @@ def test_ready_service_says_what_it_runs_on(linear: TestClient, path: str) -> No
     assert body.pop("uptime_seconds") >= 0
     assert body == {
         "status": "ready",
-        "model": {"name": "linear", "version": "1"},
-        "device": "cpu",
-        "providers": ["CPUExecutionProvider"],
+        "models": [
+            {
+                "name": "linear",
+                "version": "1",
+                "status": "ready",
+                "device": "cpu",
+                "providers": ["CPUExecutionProvider"],
+            }
+        ],
     }
 
 
@@ -35,7 +41,7 @@ def test_service_that_has_not_loaded_is_alive_but_not_ready(linear_folder: Path)
 
     async def ask() -> tuple[httpx2.Response, httpx2.Response, httpx2.Response]:
         # This transport does not start the application, so the model is never loaded.
-        transport = httpx2.ASGITransport(create_app(Settings(model=linear_folder)))
+        transport = httpx2.ASGITransport(create_app(Settings(models=(linear_folder,))))
         async with httpx2.AsyncClient(transport=transport, base_url="http://service") as client:
             upload = client.post("/predict", files={"file": encode(noise(20, 30))})
             return await client.get("/health"), await client.get("/health/live"), await upload
@@ -43,8 +49,15 @@ def test_service_that_has_not_loaded_is_alive_but_not_ready(linear_folder: Path)
     health, live, upload = asyncio.run(ask())
     assert health.status_code == 503
     assert health.json()["status"] == "starting"
-    assert health.json()["model"] is None
-    assert health.json()["device"] is None
+    assert health.json()["models"] == [
+        {
+            "name": "linear",
+            "version": None,
+            "status": "starting",
+            "device": None,
+            "providers": [],
+        }
+    ]
     assert live.status_code == 200
     assert live.json() == {"status": "alive"}
     assert upload.status_code == 503
@@ -60,7 +73,7 @@ def test_service_without_a_model_says_failed_and_stops(tmp_path: Path, damage: s
         write_linear_bundle(folder, preprocessing="another")
     stops: list[str] = []
     with TestClient(
-        create_app(Settings(model=folder), on_failure=lambda: stops.append("stop"))
+        create_app(Settings(models=(folder,)), on_failure=lambda: stops.append("stop"))
     ) as client:
         while client.get("/health").json()["status"] == "starting":
             pass

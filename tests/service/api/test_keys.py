@@ -48,6 +48,26 @@ def test_each_key_has_its_owner(tmp_path: Path) -> None:
     assert alice not in path.read_text()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_file_of_an_editor_on_windows_is_read(tmp_path: Path, encoding: str, line_end: str) -> None:
+    """A byte order mark, UTF-16 (PowerShell's ``>``) and CRLF change no key."""
+    (alice, alice_line), (bob, bob_line) = new_key("alice"), new_key("bob")
+    path = tmp_path / "keys"
+    path.write_bytes(line_end.join([alice_line, "# é", bob_line, ""]).encode(encoding))
+    keys = KeyRing(path)
+    assert [keys.owner(key) for key in (alice, bob)] == ["alice", "bob"]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfea", b"\xff", b"\xfe\xff\xd8\x00"])
+def test_file_that_is_no_text_is_an_error(tmp_path: Path, content: bytes) -> None:
+    """A file in no known encoding is a KeysFileError."""
+    path = tmp_path / "keys"
+    path.write_bytes(content)
+    with pytest.raises(KeysFileError):
+        KeyRing(path)
+
+
 @given(key=st.text())
 def test_any_other_text_has_no_owner(tmp_path_factory: pytest.TempPathFactory, key: str) -> None:
     """Only the key itself is accepted: no part of it, not its hash, not its line."""
@@ -101,7 +121,7 @@ def test_broken_file_prevents_the_start_but_not_the_service(
     if damage == "missing":
         path.unlink()
     else:
-        path.write_bytes(b"\xff\xfe" if damage == "binary" else f"{line}\n\n{damage}\n".encode())
+        path.write_bytes(b"\xff\xfd" if damage == "binary" else f"{line}\n\n{damage}\n".encode())
     clock.move()
     with caplog.at_level(logging.ERROR, "service.api.keys"):
         assert keys.owner(alice) == "alice"

@@ -201,6 +201,46 @@ def test_quick_upload_has_no_guard() -> None:
     assert len(app.tasks) == 2
 
 
+class SlowClient(Client):
+    """A client that waits ``pause`` seconds before each part after the first."""
+
+    def __init__(self, pause: float, *parts: bytes, complete: bool = True) -> None:
+        super().__init__(*parts, complete=complete)
+        self.pause = pause
+
+    async def receive(self) -> Message:
+        """Return the next message after the pause."""
+        if self.reads and self.messages:
+            await asyncio.sleep(self.pause)
+        return await super().receive()
+
+
+def test_steady_body_may_take_longer_than_the_timeout() -> None:
+    """A body whose parts keep coming is answered, however long the whole body takes."""
+    client = SlowClient(0.1, *[bytes(8000)] * 8)  # 80 kB/s
+    limits = limit(App(), upload_timeout_seconds=0.4, request_timeout_seconds=0.4)
+    upload(limits, client)
+    assert client.status == 200
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_body_that_stalls_is_cancelled(parts: int) -> None:
+    """A body that came steadily and then stops is answered 408, and the connection closes."""
+    client = SlowClient(0.1, *[bytes(8000)] * parts, complete=False)
+    app = App()
+    upload(limit(app, upload_timeout_seconds=0.3), client)
+    assert (client.status, app.finished) == (408, 0)
+    assert client.headers["connection"] == "close"
+
+
+def test_body_of_single_bytes_is_cancelled() -> None:
+    """A client that sends a byte now and then is never silent, but too slow: it gets 408."""
+    client = SlowClient(0.1, *[b"x"] * 1000)
+    upload(limit(App(), upload_timeout_seconds=0.3), client)
+    assert client.status == 408
+    assert client.messages
+
+
 def test_slow_body_is_cancelled() -> None:
     """A body that does not arrive in time is answered 408, and the connection closes."""
     client = Client(BODY, complete=False)

@@ -39,7 +39,7 @@ def rejections(reason: str) -> str:
 @pytest.fixture
 def faulty(linear_folder: Path) -> Iterator[TestClient]:
     """Client of an application with two faulty routes: one fails at once, one in mid-answer."""
-    app = create_app(Settings(model=linear_folder, device="cpu"))
+    app = create_app(Settings(models=(linear_folder,), device="cpu"))
 
     @app.get("/broken")
     async def broken() -> None:
@@ -162,7 +162,7 @@ def test_client_that_disconnects_is_no_error(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    metrics = create_app(Settings(model=linear_folder, device="cpu")).state.metrics
+    metrics = create_app(Settings(models=(linear_folder,), device="cpu")).state.metrics
     scope = {"type": "http", "method": "GET", "path": "/left", "headers": []}
     with caplog.at_level(logging.INFO):
         asyncio.run(Observe(leave, metrics, {"/left"})(scope, receive, send))

@@ -55,7 +55,7 @@ def test_explanation_without_activations_has_no_heat_map(
     """A photo model without the output ``activations`` is served; its explanation has no map."""
     model = photo_model(HEIGHT, WIDTH, with_activations=False)
     folder = write_photo_bundle(tmp_path_factory.mktemp("models") / "1", model=model).folder
-    with TestClient(create_app(Settings(model=folder, device="cpu"))) as client:
+    with TestClient(create_app(Settings(models=(folder,), device="cpu"))) as client:
         wait_until_ready(client)
         body = post(client, encode(noise(50, 50)), explain=True).json()
     assert body["explanation"].keys() == {"image"}

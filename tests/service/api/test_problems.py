@@ -114,7 +114,7 @@ def test_framework_errors_are_problems_too(linear: TestClient) -> None:
 
 def test_unknown_error_is_opaque(linear_folder: Path) -> None:
     """An unexpected error becomes a 500 with only the request id, and the service goes on."""
-    app = create_app(Settings(model=linear_folder, device="cpu"))
+    app = create_app(Settings(models=(linear_folder,), device="cpu"))
 
     @app.get("/broken")
     async def broken() -> None:

@@ -82,6 +82,27 @@ def test_header_with_many_options_is_rejected() -> None:
         upload(b"", "multipart/form-data; boundary=b" + ";" * 60_000)
 
 
+@pytest.mark.parametrize(
+    ("after_delimiter", "after_header", "before_last"),
+    [("\n", "\n", "\n"), ("\r\n", "\n", "\r\n"), ("\n", "\r\n", "\r\n"), ("\r\n", "\r\n", "\n")],
+)
+@pytest.mark.parametrize("before", ["", "\n"])
+def test_form_with_bare_line_feeds_is_told_so(
+    before: str, after_delimiter: str, after_header: str, before_last: str
+) -> None:
+    """The error of a form whose lines end in LF, all or some, says that CRLF is needed."""
+    head = f'{before}--b{after_delimiter}Content-Disposition: form-data; name="file"{after_header}'
+    form = f"{head}{after_header}content{before_last}--b--{before_last}".encode()
+    with pytest.raises(MalformedFormError, match="every line of a form must end in CRLF"):
+        upload(form, "multipart/form-data; boundary=b")
+
+
+def test_upload_without_a_content_type_is_read() -> None:
+    """RFC 9110 allows a body without a content type, whose content then says what it is."""
+    for content_type in ("", " ", "binary/octet-stream", "application/octet-stream; x=y"):
+        assert upload(b"content", content_type) == b"content"
+
+
 def test_file_name_with_many_semicolons_is_accepted() -> None:
     """A Cyrillic file name, escaped by a browser with many semicolons, is accepted."""
     name = "&#1092;&#1086;&#1090;&#1086;" * 10

@@ -31,6 +31,7 @@ class ScriptedServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), ScriptedHandler)
         self.arrivals: dict[bytes, list[float]] = defaultdict(list)  # time.monotonic() by body
         self.headers: list[Any] = []
+        self.paths: list[str] = []  # with their queries
         self.in_flight = self.most_in_flight = 0
         self.lock, self.stopping = threading.Lock(), threading.Event()
 
@@ -55,6 +56,7 @@ class ScriptedHandler(BaseHTTPRequestHandler):
             steps = body.decode().split(";")
             step = steps[min(len(arrivals), len(steps)) - 1].split(maxsplit=2)
             self.server.headers.append(self.headers)
+            self.server.paths.append(self.path)
             self.server.in_flight += 1
             self.server.most_in_flight = max(self.server.most_in_flight, self.server.in_flight)
         time.sleep(0.01)  # lets concurrent requests overlap

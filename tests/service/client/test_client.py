@@ -61,6 +61,24 @@ def test_api_key_is_a_bearer_token(server: ScriptedServer) -> None:
     assert [headers["Authorization"] for headers in server.headers] == ["Bearer secret", None]
 
 
+def test_model_is_asked_for_by_name(server: ScriptedServer) -> None:
+    """`model` is a parameter of each request, sync and async; without it there is none."""
+
+    async def predict() -> None:
+        async with AsyncClient(server.url, model="tiny", explain=True) as client:
+            await client.predict(b"200 0")
+
+    for model in ("tiny", None):
+        with Client(server.url, model=model) as client:
+            client.predict(b"200 0")
+    asyncio.run(predict())
+    assert server.paths == [
+        "/predict?model=tiny",
+        "/predict",
+        "/predict?explain=true&model=tiny",
+    ]
+
+
 @pytest.mark.parametrize("first", ["429", "502", "503", "504", "drop"])
 def test_temporary_failures_are_retried(server: ScriptedServer, first: str) -> None:
     """Overload, a gateway's error and a broken connection are retried, sync and async."""

@@ -24,7 +24,7 @@ from tests.service.client.scripted_server import CLASSES, ScriptedServer, runnin
 ROOT = Path(__file__).parents[3]
 MISSING = (
     "the client needs packages that are not installed: httpx2, rich, stamina, typer. "
-    "Run: pip install 'fashion-classifier[client]'"
+    "Run: pip install httpx2 rich stamina typer"
 )
 
 
@@ -170,6 +170,81 @@ def test_accuracy_comes_from_folders(server: ScriptedServer, tmp_path: Path) -> 
     assert "accuracy: 60.00% (3 of 5 labelled and classified images)" in done.stdout
     done = run(tmp_path / "set/shoes", *options, "--output", tmp_path / "other.csv")
     assert "accuracy: unknown" in done.stdout
+    assert "1 classified images are in folders that are named after no class" in done.stderr
+
+
+def test_labels_are_a_column_and_can_be_required(server: ScriptedServer, tmp_path: Path) -> None:
+    """Rows have their labels; with --require-labels an image without one gives exit code 1."""
+    for name in ("t-shirts_tops/a", "BAGS/b", "shoes/c"):
+        path = tmp_path / "set" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("200 0")
+    output = tmp_path / "results.csv"
+    options = tmp_path / "set", "--url", server.url, "--output", output, "--overwrite"
+    assert run(*options, "--labels-from-folders").returncode == 0
+    labels = {name: row["label"] for name, row in read(output).items()}
+    assert labels == {"a.png": "T-shirt/top", "b.png": "Bag", "c.png": ""}
+    assert run(*options, "--labels-from-folders", "--require-labels").returncode == 1
+    assert run(*options, "--require-labels").returncode == 2
+    shutil.rmtree(tmp_path / "set/shoes")
+    assert run(*options, "--labels-from-folders", "--require-labels").returncode == 0
+
+
+def test_files_that_are_passed_over_are_in_the_summary(
+    server: ScriptedServer, images: Path, tmp_path: Path
+) -> None:
+    """The summary counts the files of a folder that are no images by their suffix."""
+    (images / "boot.heic").touch()
+    done = run(images, "--url", server.url, "--output", tmp_path / "results.csv")
+    assert done.returncode == 0
+    assert "3 other files in the folders were passed over" in done.stdout
+    assert "1 x .heic" in done.stdout
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_answer_that_every_image_gets_ends_the_run(
+    server: ScriptedServer, tmp_path: Path, status: int
+) -> None:
+    """A wrong key or URL ends the run at its first answers, with the server's reason."""
+    for number in range(30):
+        (tmp_path / f"{number}.png").write_text(str(status))
+    options = "--url", server.url, "--output", tmp_path / "results.csv", "--concurrency", 2
+    done = run(tmp_path, *options)
+    assert done.returncode == 1
+    assert "error: the detail" in done.stderr
+    assert len(server.headers) <= 4
+
+
+def test_resume_under_another_spelling_sends_nothing(
+    server: ScriptedServer, images: Path, output: Path
+) -> None:
+    """Images that have an answer are skipped when their paths are spelled in another way."""
+    options = "--url", server.url, "--output", output
+    assert run(images, *options).returncode == 0
+    roundabout = images / "deeper" / ".."
+    assert run(roundabout, *options, "--resume").returncode == 0
+    assert len(server.headers) == 3
+    assert len(read(output)) == 3
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "socks://127.0.0.1:1", "x://y", "::"])
+def test_proxy_is_not_used_for_this_machine(
+    server: ScriptedServer,
+    images: Path,
+    tmp_path: Path,
+    proxy: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With any proxy in the environment, a service on this machine is reached directly."""
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setenv("NO_PROXY", "fd00::/8")
+    done = run(images, "--url", server.url, "--output", tmp_path / "results.csv")
+    assert done.returncode == 0, done.stderr
+    far = run(images, "--url", "http://shop.example", "--output", tmp_path / "far.csv")
+    if proxy != "::":
+        assert far.returncode == 2
+        assert "proxy" in far.stderr
+    assert "Traceback" not in far.stderr
 
 
 def test_concurrency_is_bounded(server: ScriptedServer, tmp_path: Path) -> None:
@@ -254,8 +329,10 @@ def test_missing_extra_is_named(way: tuple[str, str], tmp_path: Path) -> None:
 
 
 def test_real_service_answers(tmp_path: Path) -> None:
-    """The real service gives all fields for images, and an error for a text named .png."""
-    config = uvicorn.Config(create_app(Settings(device="cpu")), port=0, log_config=None)
+    """The named model gives all fields for images, and an error for a text named .png."""
+    models = ROOT / "models/resnet-8", ROOT / "models/resnet-8-tiny/2"
+    app = create_app(Settings(models=models, device="cpu"))
+    config = uvicorn.Config(app, port=0, log_config=None)
     service = uvicorn.Server(config)
     thread = threading.Thread(target=service.run)
     thread.start()
@@ -266,7 +343,7 @@ def test_real_service_answers(tmp_path: Path) -> None:
         (tmp_path / "text.png").write_text("no image")
         sample = ROOT / "tests/data/fashion-mnist-sample"
         output = tmp_path / "results.jsonl"
-        options = "--url", url, "--output", output, "--explain"
+        options = "--url", url, "--output", output, "--explain", "--model", "resnet-8-tiny"
         done = run(f"{sample}/000*.png", tmp_path / "text.png", *options)
     finally:
         service.should_exit = True
@@ -277,6 +354,7 @@ def test_real_service_answers(tmp_path: Path) -> None:
     assert rejected["error_title"]
     assert rejected["request_id"]
     assert len(rows) == 10
+    assert {row["model"] for row in rows.values()} == {"resnet-8-tiny/2"}
     sums = [sum(row["probabilities"].values()) for row in rows.values()]
     assert sums == pytest.approx([1] * 10, abs=1e-3)
     assert all(row["explanation"]["image"] for row in rows.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import tempfile
 from contextlib import closing
@@ -39,6 +40,7 @@ answered = st.builds(
     model=awkward,
     distance=st.none() | st.floats(-20, 20),
     in_distribution=st.none() | st.booleans(),
+    label=st.none() | awkward,
 )
 failed = st.builds(
     lambda path, text: Row(path, error_type=text, error_title=text, error_detail=text),
@@ -139,3 +141,78 @@ def test_unreadable_output_is_an_error(output: Path) -> None:
     output.mkdir()
     with pytest.raises(UsageError, match="cannot read"):
         read_rows(output)
+
+
+DONE = Row.answered(Path("d/done.png"), PREDICTION)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"\r\n", b"\n"),
+        (b"path,class_id", b"\xef\xbb\xbfpath,class_id"),
+        (b"path,class_id", b"\xef\xbb\xbf" + b"path,class_id"),
+        (b"false", b"FALSE"),
+        (b"false", b"False"),
+        (b"done.png,1,", b"done.png,1.0,"),
+        (b",label", b""),
+        (b"\r\n", b"\r\n\r\n"),
+    ],
+)
+def test_csv_that_another_program_saved_is_read(tmp_path: Path, old: bytes, new: bytes) -> None:
+    """Byte order mark, line ends, numbers and truth values as other programs write them."""
+    output = tmp_path / "rows.csv"
+    write(output, DONE)
+    text = output.read_bytes()
+    assert old in text
+    if old == b",label":  # an earlier version of this client wrote no such column
+        text = text.replace(b",\r\n", b"\r\n")
+    output.write_bytes(text.replace(old, new))
+    assert read_rows(output) == [DONE]
+
+
+def test_csv_of_a_spreadsheet_with_semicolons_is_read(tmp_path: Path) -> None:
+    """Excel writes semicolons and decimal commas in many countries."""
+    output = tmp_path / "rows.csv"
+    write(output, DONE)
+    rows = list(csv.reader(output.read_text().splitlines()))
+    rows[1] = [cell.replace("0.75", "0,75") if cell == "0.75" else cell for cell in rows[1]]
+    rows[1] = ["-1,5" if cell == "-1.5" else cell for cell in rows[1]]
+    with output.open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file, delimiter=";").writerows(rows)
+    assert read_rows(output) == [DONE]
+
+
+def test_column_of_an_index_is_dropped(tmp_path: Path) -> None:
+    """The index that pandas adds is dropped; a column that would be lost is an error."""
+    output = tmp_path / "rows.csv"
+    write(output, DONE)
+    rows = list(csv.reader(output.read_text().splitlines()))
+    for title, is_read in {"": True, "Unnamed: 0": True, "checked by": False}.items():
+        with output.open("w", newline="") as file:
+            csv.writer(file).writerows([[title, *rows[0]], ["0", *rows[1]]])
+        if is_read:
+            assert read_rows(output) == [DONE]
+        else:
+            with pytest.raises(UsageError, match="cannot be resumed"):
+                read_rows(output)
+
+
+def test_resume_knows_a_file_under_another_spelling(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failed row of an image is dropped when the image is named in another way."""
+    monkeypatch.chdir(output.parent)
+    write(output, Row.failed(Path("a/b.png"), UnreachableError("gone")))
+    for spelling in ("a/b.png", "./a/b.png", "a/c/../b.png", str(Path("a/b.png").absolute())):
+        assert read_kept_rows(output, [Path(spelling)], resume=True, overwrite=False) == []
+
+
+def test_label_is_the_class_of_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An image's label is the class that its folder is named after, however its path is written."""
+    for path, label in {"Bags/a": "Bag", "1/a": "Bag", "x/a": None, "Coat/x/../a": "Coat"}.items():
+        assert Row.answered(Path(path), PREDICTION).labelled().label == label
+    (tmp_path / "Coat").mkdir()
+    monkeypatch.chdir(tmp_path / "Coat")
+    assert Row.answered(Path("a.png"), PREDICTION).labelled().label == "Coat"
+    assert Row.failed(Path("Bag/a"), UnreachableError("gone")).labelled().label is None

@@ -28,7 +28,7 @@ def summarise(*rows: Row, labels_from_folders: bool = False) -> Summary:
     """Count rows."""
     summary = Summary(labels_from_folders)
     for row in rows:
-        summary.add(row)
+        summary.add(row.labelled() if labels_from_folders else row)
     return summary
 
 
@@ -70,3 +70,29 @@ def test_accuracy_counts_labelled_answers() -> None:
     assert len(list(summarise(*rows).lines())) == 1
     (_, unknown) = summarise(answered("else/d", 1), labels_from_folders=True).lines()
     assert unknown.startswith("accuracy: unknown")
+
+
+def test_folders_that_are_no_class_are_named() -> None:
+    """Images without a label are counted and their folders named, the largest first."""
+    rows = answered("Coat/a", 0), answered("x/a", 1), answered("y/a", 1), answered("y/b", 1)
+    (warning,) = summarise(*rows, labels_from_folders=True).warnings()
+    assert "3 classified images" in warning
+    assert "y (2), x (1)" in warning
+    assert "Coat, Bag, [bold]Shirt" in warning
+    assert list(summarise(*rows).warnings()) == []
+    assert list(summarise(answered("coats/a", 0), labels_from_folders=True).warnings()) == []
+
+
+def test_many_folders_are_not_all_named() -> None:
+    """With many folders, the warning names some and counts the rest."""
+    rows = [answered(f"{number}x/a", 1) for number in range(50)]
+    (warning,) = summarise(*rows, labels_from_folders=True).warnings()
+    assert "50 classified images" in warning
+    assert "and 30 more" in warning
+
+
+def test_passed_over_files_are_a_line_before_the_accuracy() -> None:
+    """The line about files that were passed over follows the totals."""
+    lines = list(summarise(answered("Coat/a", 0), labels_from_folders=True).lines("2 x .heic"))
+    assert lines[1] == "2 x .heic"
+    assert lines[2].startswith("accuracy")

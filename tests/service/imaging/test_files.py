@@ -17,6 +17,7 @@ from PIL.ExifTags import Base
 
 from service.errors import ImageError, ImageTooLargeError, UnreadableImageError
 from service.imaging import InputSpec, read_image, read_picture
+from service.imaging.files import ORIENTATIONS
 from service.machine.sizing import BYTES_PER_PIXEL
 from tests.service.images import FAULTS, encode, fault, noise
 
@@ -61,7 +62,16 @@ def test_damaged_files_never_crash(file_format: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["transparent.avif", "rotated.avif", "animated.avif", "rotated.heic", "tiles.heic"]
+    "name",
+    [
+        "transparent.avif",
+        "rotated.avif",
+        "animated.avif",
+        "progressive.avif",
+        "layers.avif",
+        "rotated.heic",
+        "tiles.heic",
+    ],
 )
 def test_damaged_containers_never_crash(name: str) -> None:
     """The same holds for the tables of AVIF and HEIC files, which are at the beginning."""
@@ -110,6 +120,11 @@ def test_bytes_that_are_not_an_image_are_rejected(data: bytes) -> None:
         (encode(noise(8, 8), "JPEG2000"), "a JPEG 2000 image"),
         (encode(noise(16, 16), "ICO"), "an icon"),
         (b"8BPS" + bytes(100), "a Photoshop image"),
+        (b"PK\3\4" + bytes(100), "a ZIP archive"),
+        (b"\0\0\0\x18ftypisom" + bytes(100), "a video"),
+        (b"<!DOCTYPE html><title>404</title>", "an HTML page"),
+        (b"data:image/png;base64,iVBORw0KGgo=", "a data URL, not the bytes of an image"),
+        (b"/9j/4AAQSkZJRg==", "an image in Base64, not its bytes"),
     ],
 )
 def test_format_that_is_not_read_is_named(data: bytes, what: str) -> None:
@@ -163,6 +178,7 @@ def test_unusual_files_give_the_same_input_as_the_plain_photo() -> None:
         "rotated.avif",
         "transparent.avif",
         "animated.avif",
+        "progressive.avif",
         "photo.heic",
         "rotated.heic",
         "tiles.heic",
@@ -321,22 +337,44 @@ def test_rotated_photo_may_have_odd_exif(orientation: int) -> None:
     )
 
 
-def test_exif_that_no_camera_writes_is_ignored() -> None:
-    """An image is turned by its EXIF up to a size; with more EXIF it is read as it is stored."""
+def test_large_exif_turns_an_image() -> None:
+    """EXIF of any size turns an image: only its first directory is read."""
     pixels = noise(28, 20)
     exif = Image.Exif()
     exif[Base.Orientation] = 6
+    exif[Base.ImageDescription] = "x" * 70_000
     turned = read_image(
         encode(pixels, exif=exif), InputSpec("item-on-black", (20, 28)), MAX_PIXELS
     ).image
     np.testing.assert_array_equal(turned, np.rot90(pixels, -1))
-    exif[Base.ImageDescription] = "x" * 70_000
-    np.testing.assert_array_equal(
-        read_image(
-            encode(pixels, exif=exif), InputSpec("item-on-black", (28, 20)), MAX_PIXELS
-        ).image,
-        pixels,
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_format_is_turned_alike(file_format: str, orientation: int) -> None:
+    """An image with EXIF's orientation is upright in each format that can hold one."""
+    upright = np.zeros((120, 80), np.uint8)
+    upright[:60, :40], upright[60:, :40] = 255, 128
+    turn = ORIENTATIONS.get({6: 8, 8: 6}.get(orientation, orientation))
+    image = Image.fromarray(upright).convert("RGB")
+    exif = Image.Exif()
+    exif[Base.Orientation] = orientation
+    stored = image if turn is None else image.transpose(turn)
+    data = encode(stored, file_format, exif=exif.tobytes(), quality=95)
+    seen = np.asarray(read_picture(data, MAX_PIXELS).image.convert("L")).astype(int)
+    np.testing.assert_allclose(seen, upright, atol=40)
+    assert abs(seen - upright).mean() < 2
+
+
+@pytest.mark.parametrize("exif", [b"junk", b"", b"II*\0", b"Exif\0\0junk" * 100])
+def test_damaged_exif_of_a_webp_never_matters(exif: bytes) -> None:
+    """A WebP with EXIF that cannot be read is shown as it is stored."""
+    pixels = noise(20, 30)
+    plain, odd = (
+        read_picture(encode(pixels, "WEBP", **options), MAX_PIXELS).image
+        for options in ({}, {"exif": exif, "xmp": b"<x tiff:Orientation='6'/>"})
     )
+    np.testing.assert_array_equal(np.asarray(plain), np.asarray(odd))
 
 
 def test_very_long_edges_are_rejected() -> None:

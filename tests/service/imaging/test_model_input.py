@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from service.imaging import PREPROCESSINGS, InputSpec, read_image
-from tests.service.images import encode
+from tests.service.images import encode, noise
 
 
 @pytest.mark.parametrize("preprocessing", PREPROCESSINGS)
@@ -25,3 +25,43 @@ def test_photo_models_see_rgb_and_other_models_grey() -> None:
     assert InputSpec("letterbox", (20, 30)).shape == (20, 30, 3)
     assert InputSpec("item-on-black", (20, 30)).shape == (20, 30)
     assert InputSpec("fit-pad", (20, 30)).shape == (20, 30)
+
+
+PHOTO, SMALL, LARGE = (
+    InputSpec("letterbox", (40, 40)),
+    InputSpec("item-on-black", (28, 28)),
+    InputSpec("item-on-black", (60, 90)),
+)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("spec", [SMALL, LARGE])
+@pytest.mark.parametrize("default", [PHOTO, SMALL])
+def test_grey_image_of_an_exact_size_is_unchanged(
+    spec: InputSpec, default: InputSpec, mode: str
+) -> None:
+    """A grey image of the size of one of `exact` becomes that input, pixel for pixel."""
+    pixels = noise(*spec.size)
+    upload = encode(Image.fromarray(pixels).convert(mode))
+    seen = read_image(upload, default, 10_000, [SMALL, LARGE])
+    assert seen.spec == spec
+    np.testing.assert_array_equal(seen.image, pixels)
+
+
+@pytest.mark.parametrize("size", [(28, 29), (90, 60), (120, 180), (240, 360), (480, 720)])
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_image_of_another_size_gets_the_default(size: tuple[int, int], file_format: str) -> None:
+    """A grey image that only decoding reduces to an exact size becomes the default input."""
+    upload = encode(noise(*size), file_format)
+    alone = read_image(upload, PHOTO, 10**6)
+    seen = read_image(upload, PHOTO, 10**6, [SMALL, LARGE])
+    assert seen.spec == PHOTO
+    assert np.abs(seen.image.astype(int) - alone.image).mean() < 20  # LARGE reduces it less
+
+
+def test_coloured_image_of_an_exact_size_gets_the_default() -> None:
+    """One pixel of colour is enough: only the default rule sees it."""
+    image = Image.new("RGB", (28, 28), "white")
+    image.putpixel((3, 4), (255, 255, 254))
+    upload = encode(image)
+    assert read_image(upload, PHOTO, 10_000, [SMALL]).spec == PHOTO

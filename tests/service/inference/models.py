@@ -1,26 +1,27 @@
-"""A live model for tests."""
+"""Live models for tests."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from service.inference.classifier import Classifier, load_classifier
-from service.inference.live_model import LiveModel
+from service.inference.models import LiveModels
 from service.machine.sizing import count_threads
 from service.settings import Settings
 
 
 @asynccontextmanager
-async def started_model(
-    settings: Settings, load: Callable[[], Classifier] | None = None, **hooks: Any
-) -> AsyncIterator[LiveModel]:
-    """Start a model, and close it at the end."""
-    load_model = load or partial(load_classifier, settings)
+async def started_models(
+    settings: Settings, load: Callable[[Path], Classifier] | None = None, **hooks: Any
+) -> AsyncIterator[LiveModels]:
+    """Start the models of ``settings``, and close them at the end."""
+    load_any = load or partial(load_classifier, device=settings.device)
     threads = count_threads(settings, workers=1)
-    model = LiveModel(settings, load_model, threads=threads, **hooks)
-    await model.start()
-    yield model
-    model.close()
+    models = LiveModels(settings, load_any, threads=threads, **hooks)
+    await models.start()
+    yield models
+    models.close()

@@ -36,7 +36,7 @@ def calibrated(tmp_path: Path) -> Iterator[TestClient]:
         distance_threshold=0.6,
         prediction_sets=SETS,
     )
-    with TestClient(create_app(Settings(model=bundle.folder, device="cpu"))) as client:
+    with TestClient(create_app(Settings(models=(bundle.folder,), device="cpu"))) as client:
         wait_until_ready(client)
         yield client
 
@@ -81,7 +81,7 @@ def test_coverage_out_of_range_is_rejected(calibrated: TestClient, coverage: Any
     body = assert_problem(answer, 422, "invalid-parameter")
     assert "coverage" in body["detail"]
     if coverage in (0.5, 0.95):
-        assert "outside this model's range (0.8 to 0.9)" in body["detail"]
+        assert "outside the range of the model linear (0.8 to 0.9)" in body["detail"]
 
 
 def test_uncalibrated_model_answers_without_uncertainty(linear: TestClient) -> None:

@@ -11,7 +11,6 @@ import pytest
 from service.bundle import read_bundle
 from service.errors import BundleError, DeviceError, InferenceError
 from service.inference.classifier import Classifier, load_classifier
-from service.settings import Settings
 from tests.service.bundles import (
     PHOTO_SIZE,
     linear_answer,
@@ -142,4 +141,4 @@ def test_other_preprocessing_is_rejected(tmp_path: Path) -> None:
     """A bundle for an unknown preprocessing is rejected. The error names all known ones."""
     folder = write_linear_bundle(tmp_path / "m", preprocessing="another").folder
     with pytest.raises(BundleError, match=r"'another'; this release knows item-on-black, letterb"):
-        load_classifier(Settings(model=folder))
+        load_classifier(folder, "cpu")

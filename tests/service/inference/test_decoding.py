@@ -78,6 +78,22 @@ def test_simultaneous_uploads_are_decoded_separately(threads: int) -> None:
     run(test, threads)
 
 
+def test_tiny_grey_upload_needs_no_thread_beside_a_photo_model() -> None:
+    """A grey upload of a grey model's size is decoded before other tasks run, unchanged."""
+    pixels = noise(28, 28)
+    photo, grey = InputSpec("letterbox", (160, 160)), InputSpec("item-on-black", (28, 28))
+
+    async def test(decoder: Decoder) -> None:
+        decoding = decoder.decode(encode(pixels), photo, [GREY, grey])
+        with pytest.raises(StopIteration) as end:
+            decoding.send(None)  # a decoding that waits for a thread would not end here
+        decoded: Decoded = end.value.value
+        assert decoded.source.spec == grey
+        np.testing.assert_array_equal(decoded.source.image, pixels)
+
+    run(test)
+
+
 def test_slow_image_does_not_delay_earlier_ones() -> None:
     """A thread's decoded images are handed over while it still decodes the next one."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -15,14 +16,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.bundle import CARD_FILE, MODEL_FILE, read_bundle
+from service.bundle import CARD_FILE, MANIFEST_FILE, MODEL_FILE, read_bundle
 from service.errors import BundleError, DeviceError, InferenceError, NotReadyError
 from service.inference.classification import Classification
 from service.inference.classifier import Classifier, load_classifier
 from service.inference.live_model import LiveModel
+from service.inference.models import LiveModels
 from service.settings import Settings
 from tests.service.bundles import write_linear_bundle
-from tests.service.inference.models import started_model
+from tests.service.inference.models import started_models
 
 IMAGE = np.full((20, 30), 7, np.uint8)
 OFTEN = 0.01  # seconds between checks
@@ -49,10 +51,12 @@ def run(
     load: Callable[[], Classifier] | None = None,
     **hooks: Any,
 ) -> None:
-    """Run ``test`` with a started model."""
+    """Run ``test`` with the only model of ``settings``, started."""
+    load_any = None if load is None else lambda _: load()
 
     async def main() -> None:
-        async with started_model(settings, load, **hooks) as model:
+        async with started_models(settings, load_any, **hooks) as models:
+            (model,) = models
             await test(model)
 
     asyncio.run(main())
@@ -95,7 +99,7 @@ def test_classifier_on_a_broken_device_is_replaced_once(linear_folder: Path) -> 
         assert model.status == "ready"
         await answer(model)
 
-    run(Settings(), test, load)
+    run(Settings(models=(linear_folder,)), test, load)
 
 
 def test_classifier_on_a_hung_device_is_replaced(
@@ -117,7 +121,7 @@ def test_classifier_on_a_hung_device_is_replaced(
         assert model.classifier is loaded[1]
         assert model.status == "ready"
 
-    run(Settings(), test, load)
+    run(Settings(models=(linear_folder,)), test, load)
 
 
 def test_client_that_leaves_does_not_stop_the_replacement(linear_folder: Path) -> None:
@@ -145,7 +149,7 @@ def test_client_that_leaves_does_not_stop_the_replacement(linear_folder: Path) -
         assert model.status == "ready"
         await answer(model)
 
-    run(Settings(), test, load)
+    run(Settings(models=(linear_folder,)), test, load)
 
 
 def test_idle_model_finds_a_broken_device(linear_folder: Path) -> None:
@@ -171,7 +175,8 @@ def test_idle_model_finds_a_broken_device(linear_folder: Path) -> None:
             model.current()
         watch.cancel()
 
-    run(Settings(check_interval_seconds=OFTEN), test, load, on_failure=failed.set)
+    settings = Settings(models=(linear_folder,), check_interval_seconds=OFTEN)
+    run(settings, test, load, on_failure=failed.set)
 
 
 def test_unreadable_folder_does_not_end_the_watch(
@@ -199,18 +204,18 @@ def test_unreadable_folder_does_not_end_the_watch(
         await wait_until(lambda: model.current().classifier.manifest.version == "2")
         watch.cancel()
 
-    run(Settings(model=versions, check_interval_seconds=OFTEN), test)
+    run(Settings(models=(versions,), check_interval_seconds=OFTEN), test)
 
 
 def test_bad_version_is_tried_once(versions: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A damaged newer version is tried once. The current one serves until a valid one arrives."""
-    settings = Settings(model=versions, check_interval_seconds=OFTEN)
+    settings = Settings(models=(versions,), check_interval_seconds=OFTEN)
     loads = 0
 
     def load() -> Classifier:
         nonlocal loads
         loads += 1
-        return load_classifier(settings)
+        return load_classifier(versions, settings.device)
 
     async def test(model: LiveModel) -> None:
         watch = asyncio.create_task(model.watch())
@@ -218,7 +223,7 @@ def test_bad_version_is_tried_once(versions: Path, caplog: pytest.LogCaptureFixt
         bad = write_linear_bundle(versions.with_name("bad"), version="2").folder
         (bad / MODEL_FILE).write_bytes(b"damaged")
         bad.rename(versions / "2")
-        await wait_until(lambda: "the new model is rejected" in caplog.text)
+        await wait_until(lambda: "the new version is rejected" in caplog.text)
         await asyncio.sleep(10 * OFTEN)
         assert loads == 2
         assert await answer(model) == "1"
@@ -231,13 +236,46 @@ def test_bad_version_is_tried_once(versions: Path, caplog: pytest.LogCaptureFixt
     run(settings, test, load)
 
 
+@pytest.mark.parametrize("last", [MODEL_FILE, CARD_FILE, MANIFEST_FILE])
+def test_version_that_is_copied_slowly_serves_at_last(
+    versions: Path, caplog: pytest.LogCaptureFixture, last: str
+) -> None:
+    """A version whose manifest comes first is rejected with a reason, and serves when it is whole.
+
+    One file first comes in part.
+    """
+
+    async def test(model: LiveModel) -> None:
+        watch = asyncio.create_task(model.watch())
+        await asyncio.sleep(0)  # let the watch start
+        source = write_linear_bundle(versions.with_name("source"), version="2").folder
+        copy = versions / "2"
+        copy.mkdir()
+        names = sorted((MANIFEST_FILE, MODEL_FILE, CARD_FILE), key=lambda name: name == last)
+        for name in [*sorted(names[:2], key=lambda name: name != MANIFEST_FILE), last]:
+            content = (source / name).read_bytes()
+            (copy / name).write_bytes(content[: len(content) // 2])
+            await asyncio.sleep(3 * OFTEN)
+            assert await answer(model) == "1"
+            (copy / name).write_bytes(content)
+        await wait_until(lambda: model.current().classifier.manifest.version == "2")
+        assert "tried again when its files change" in caplog.text
+        loaded = caplog.text.count("serves on")
+        await asyncio.sleep(5 * OFTEN)
+        assert caplog.text.count("serves on") == loaded
+        watch.cancel()
+
+    with caplog.at_level(logging.INFO):
+        run(Settings(models=(versions,), check_interval_seconds=OFTEN), test)
+
+
 def test_current_version_serves_while_the_next_one_loads(versions: Path) -> None:
     """Requests are answered by the old version until the new one has passed its self-test."""
-    settings = Settings(model=versions)
+    settings = Settings(models=(versions,))
     loading, answered = threading.Event(), threading.Event()
 
     def load() -> Classifier:
-        classifier = load_classifier(settings)
+        classifier = load_classifier(versions, settings.device)
         if classifier.manifest.version == "2":
             loading.set()
             assert answered.wait(30)
@@ -272,7 +310,7 @@ def test_replaced_classifier_is_freed_without_the_garbage_collector(linear_folde
         await model.reload()
         await wait_until(lambda: old() is None)  # the loading thread drops its reference last
 
-    run(Settings(model=linear_folder, device="cpu", threads=1), test)
+    run(Settings(models=(linear_folder,), device="cpu", threads=1), test)
 
 
 def test_status_follows_the_model(linear_folder: Path) -> None:
@@ -284,8 +322,9 @@ def test_status_follows_the_model(linear_folder: Path) -> None:
         statuses.append(model.status)
         await answer(model)
 
-    settings = Settings(model=linear_folder, device="cpu")
-    statuses = [LiveModel(settings, partial(load_classifier, settings), threads=1).status]
+    settings = Settings(models=(linear_folder,), device="cpu")
+    load = partial(load_classifier, device="cpu")
+    statuses = [LiveModels(settings, load, threads=1).status]
     run(settings, test)
     assert statuses == ["starting", "ready", "draining"]
 
@@ -307,6 +346,6 @@ def test_unexpected_error_while_loading_is_a_failure(
         raise ZeroDivisionError("a defect")
 
     for load in (load_missing, load_defect):
-        run(Settings(), test, load, on_failure=lambda: failures.append("told"))
+        run(Settings(models=(tmp_path,)), test, load, on_failure=lambda: failures.append("told"))
     assert failures == ["told", "failed"] * 2
     assert [record.exc_info is None for record in caplog.records] == [True, False]

@@ -18,13 +18,13 @@ from service.errors import InferenceError, NotReadyError
 from service.inference.classification import Classification
 from service.inference.classifier import Classifier, load_classifier
 from service.inference.decoding import SMALL_UPLOAD_BYTES
-from service.inference.live_model import LiveModel
+from service.inference.models import LiveModels
 from service.inference.predictor import Predictor
 from service.machine.sizing import count_threads
 from service.settings import Settings
 from tests.service.bundles import write_linear_bundle
 from tests.service.images import encode, noise
-from tests.service.inference.models import started_model
+from tests.service.inference.models import started_models
 
 GOOD = encode(np.full((20, 30), 7, np.uint8))
 POISON = encode(np.full((20, 30), 255, np.uint8))
@@ -69,15 +69,15 @@ class WatchedClassifier(Classifier):
 def run(
     settings: Settings,
     test: Callable[[Predictor], Coroutine[Any, Any, None]],
-    load: Callable[[], Classifier] | None = None,
+    load: Callable[[Path], Classifier] | None = None,
     **hooks: Any,
 ) -> None:
-    """Run ``test`` with a predictor whose model is started."""
+    """Run ``test`` with a predictor whose models are started."""
 
     async def main() -> None:
-        async with started_model(settings, load, **hooks) as model:
+        async with started_models(settings, load, **hooks) as models:
             threads = count_threads(settings, workers=1)
-            predictor = Predictor(settings, model, threads=threads)
+            predictor = Predictor(settings, models, threads=threads)
             await test(predictor)
             predictor.close()
 
@@ -86,9 +86,9 @@ def run(
 
 def test_model_that_is_not_loaded_answers_nothing(linear_folder: Path) -> None:
     """Before the model is loaded, every kind of request is rejected."""
-    settings = Settings(model=linear_folder, device="cpu")
-    model = LiveModel(settings, partial(load_classifier, settings), threads=1)
-    predictor = Predictor(settings, model, threads=1)
+    settings = Settings(models=(linear_folder,), device="cpu")
+    models = LiveModels(settings, partial(load_classifier, device="cpu"), threads=1)
+    predictor = Predictor(settings, models, threads=1)
     for request in (
         predictor.predict(GOOD),
         predictor.predict_files([GOOD]),
@@ -110,7 +110,8 @@ def test_single_image_does_not_wait_for_a_whole_tensor(linear_folder: Path) -> N
         assert len(WatchedClassifier.batches) < 5
         assert len((await tensor).answers) == 1024
 
-    run(Settings(threads=1), test, lambda: WatchedClassifier(read_bundle(linear_folder), "cpu"))
+    settings = Settings(models=(linear_folder,), threads=1)
+    run(settings, test, lambda folder: WatchedClassifier(read_bundle(folder), "cpu"))
 
 
 def test_photos_that_wait_reach_the_model_together(
@@ -126,7 +127,7 @@ def test_photos_that_wait_reach_the_model_together(
         answers = await asyncio.gather(*map(predictor.predict, photos))
         assert max(answer.batch_size for answer in answers) > 1
 
-    run(Settings(model=linear_folder, device="cpu", threads=1), test)
+    run(Settings(models=(linear_folder,), device="cpu", threads=1), test)
 
 
 def test_image_that_breaks_the_model_fails_alone(tmp_path: Path) -> None:
@@ -140,9 +141,9 @@ def test_image_that_breaks_the_model_fails_alone(tmp_path: Path) -> None:
         outcomes = await asyncio.gather(*map(predictor.predict, uploads), return_exceptions=True)
         for upload, outcome in zip(uploads, outcomes, strict=True):
             assert isinstance(outcome, InferenceError) == (upload is POISON), outcome
-        assert predictor.model.status == "ready"
+        assert predictor.models.status == "ready"
 
-    run(Settings(model=bundle.folder, device="cpu", threads=1), test)
+    run(Settings(models=(bundle.folder,), device="cpu", threads=1), test)
 
 
 def test_batch_of_small_images_does_not_block_the_event_loop(linear_folder: Path) -> None:
@@ -165,7 +166,7 @@ def test_batch_of_small_images_does_not_block_the_event_loop(linear_folder: Path
         assert len(batch.answers) == 32
         assert turns >= 32
 
-    run(Settings(model=linear_folder, threads=1), test)
+    run(Settings(models=(linear_folder,), threads=1), test)
 
 
 def test_answer_holds_pixels_and_durations(linear_folder: Path) -> None:
@@ -176,14 +177,14 @@ def test_answer_holds_pixels_and_durations(linear_folder: Path) -> None:
         assert answer.source.source_pixels == 2000
         assert all(seconds >= 0 for seconds in answer.durations.values())
 
-    run(Settings(model=linear_folder, device="cpu"), test)
+    run(Settings(models=(linear_folder,), device="cpu"), test)
 
 
 @pytest.fixture
 def impatient(linear_folder: Path) -> Settings:
     """Settings with one thread, a very short deadline and frequent checks."""
     return Settings(
-        model=linear_folder,
+        models=(linear_folder,),
         device="cpu",
         threads=1,
         check_interval_seconds=0.01,
@@ -198,7 +199,7 @@ def test_slow_image_is_not_a_stuck_thread(impatient: Settings) -> None:
     async def test(predictor: Predictor) -> None:
         watch = asyncio.create_task(predictor.watch())
         await asyncio.gather(*(predictor.predict(slow) for _ in range(5)))
-        assert predictor.model.status == "ready"
+        assert predictor.models.status == "ready"
         assert not watch.done()
         watch.cancel()
 
@@ -218,7 +219,7 @@ def test_stuck_threads_end_the_service(
         await predictor.predict(GOOD)
         uploads = [asyncio.create_task(predictor.predict(slow)) for _ in range(20)]
         await asyncio.wait_for(failed.wait(), 30)
-        assert predictor.model.status == "failed"
+        assert predictor.models.status == "failed"
         await watch
         for task in uploads:
             task.cancel()

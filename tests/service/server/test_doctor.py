@@ -20,6 +20,7 @@ from tests.service.machine.test_resources import write_machine
 ROOT = Path(__file__).parents[3]
 TOPICS = [
     "python",
+    "settings",
     "runtime",
     "model",
     "session",
@@ -68,7 +69,7 @@ def test_good_configuration_can_run(linear_folder: Path) -> None:
 
     The page names the model, the provider and the limits.
     """
-    found, code = run_doctor(model=linear_folder, device="cpu")
+    found, code = run_doctor(models=linear_folder, device="cpu")
     assert code == 0
     depends_on_machine = {"address", "cores", "memory"}
     levels = {found[topic].split()[0] for topic in found.keys() - depends_on_machine}
@@ -81,12 +82,12 @@ def test_good_configuration_can_run(linear_folder: Path) -> None:
 
 def test_missing_gpu_is_reported_with_a_remedy(linear_folder: Path) -> None:
     """Without a GPU, the service cannot run with `cuda`; with `auto`, it can, with a warning."""
-    found, code = run_doctor(model=linear_folder, device="cuda")
+    found, code = run_doctor(models=linear_folder, device="cuda")
     assert code == 1
     assert found["session"].startswith("fail")
     assert found["driver"].startswith("warn")
     assert "--gpus all" in found["driver"]
-    found, code = run_doctor(model=linear_folder, device="auto")
+    found, code = run_doctor(models=linear_folder, device="auto")
     assert code == 0
     assert found["session"].startswith("warn")
 
@@ -95,11 +96,30 @@ def test_corrupt_bundle_cannot_run(tmp_path: Path) -> None:
     """A damaged model file fails the check and is named; the other checks still run."""
     path = write_linear_bundle(tmp_path / "linear").folder / MODEL_FILE
     path.write_bytes(path.read_bytes() + b"\0")
-    found, code = run_doctor(model=tmp_path / "linear", device="cpu")
+    found, code = run_doctor(models=tmp_path / "linear", device="cpu")
     assert code == 1
     assert found["model"].startswith("fail")
     assert MODEL_FILE in found["model"]
     assert found["limits"].startswith("ok")
+
+
+def test_every_model_is_checked(linear_folder: Path, photo_folder: Path) -> None:
+    """Each model has a line for its bundle and one for its session."""
+    page, can_run = doctor(Settings(models=(linear_folder, photo_folder), device="cpu"))
+    assert can_run
+    assert "linear version 1, 3 classes" in page
+    assert "colours version 1, 3 classes" in page
+    assert "linear: self-test passed" in page
+    assert "colours: self-test passed" in page
+
+
+def test_two_models_of_one_name_cannot_run(tmp_path: Path, linear_folder: Path) -> None:
+    """Two models of the same name fail the check; the line names both folders."""
+    other = write_linear_bundle(tmp_path / "other", version="2").folder
+    page, can_run = doctor(Settings(models=(linear_folder, other), device="cpu"))
+    assert not can_run
+    assert f"{linear_folder} and {other} both hold a model called linear" in page
+    assert "remove one of the folders from SERVICE_MODELS" in page
 
 
 def test_two_packages_of_onnxruntime_are_found(tmp_path: Path, linear_folder: Path) -> None:
@@ -111,7 +131,7 @@ def test_two_packages_of_onnxruntime_are_found(tmp_path: Path, linear_folder: Pa
             "onnxruntime_other-1.2.dist-info/top_level.txt": "onnxruntime",
         },
     )
-    found, code = run_doctor(packages=tmp_path, model=linear_folder, device="cpu")
+    found, code = run_doctor(packages=tmp_path, models=linear_folder, device="cpu")
     assert code == 1
     assert found["runtime"].startswith("fail")
     assert "onnxruntime-other 1.2" in found["runtime"]
@@ -121,7 +141,7 @@ def test_two_packages_of_onnxruntime_are_found(tmp_path: Path, linear_folder: Pa
 def test_broken_runtime_is_a_finding(tmp_path: Path, linear_folder: Path) -> None:
     """If onnxruntime cannot be imported, only the session fails; there is no traceback."""
     write_machine(tmp_path, {"onnxruntime.py": "raise ImportError('libsomething.so is missing')"})
-    found, code = run_doctor(packages=tmp_path, model=linear_folder, device="cpu")
+    found, code = run_doctor(packages=tmp_path, models=linear_folder, device="cpu")
     assert code == 1
     assert found["session"].startswith("fail")
     assert "libsomething.so is missing" in found["session"]
@@ -149,7 +169,7 @@ def test_runtime_says_which_cuda_it_was_built_for(
             "onnxruntime/capi/build_and_package_info.py": build,
         },
     )
-    found, _ = run_doctor(packages=tmp_path, model=linear_folder, device="auto")
+    found, _ = run_doctor(packages=tmp_path, models=linear_folder, device="auto")
     assert text in found["runtime"]
     assert text.replace("the CPU", "built for the CPU") in found["cuda"]
 
@@ -158,9 +178,9 @@ def test_broken_file_of_keys_cannot_run(tmp_path: Path, linear_folder: Path) -> 
     """The doctor reads the file of API keys as the service does."""
     path = tmp_path / "keys"
     path.write_text(new_key("alice")[1])
-    assert run_doctor(model=linear_folder, device="cpu", api_keys_file=path)[1] == 0
+    assert run_doctor(models=linear_folder, device="cpu", api_keys_file=path)[1] == 0
     path.write_text("alice")
-    found, code = run_doctor(model=linear_folder, device="cpu", api_keys_file=path)
+    found, code = run_doctor(models=linear_folder, device="cpu", api_keys_file=path)
     assert code == 1
     assert "line 1" in found["access"]
 
@@ -178,14 +198,14 @@ def test_quota_of_the_container_is_compared_with_the_settings(
             "sys/fs/cgroup/memory.max": "268435456",
         },
     )
-    page, can_run = doctor(Settings(model=linear_folder, device="cpu", threads=4), root)
+    page, can_run = doctor(Settings(models=(linear_folder,), device="cpu", threads=4), root)
     assert can_run
     assert "warn  cores      1; container quota: 1.0" in page
     assert "SERVICE_THREADS=1" in page
     assert "warn  memory     container limit: 256 MiB; needed at most: 2122 MiB" in page
     assert "Module  580.1" in page
     small = Settings(
-        model=linear_folder, device="cpu", max_image_pixels=10**6, max_bytes_in_flight=10**8
+        models=(linear_folder,), device="cpu", max_image_pixels=10**6, max_bytes_in_flight=10**8
     )
     page, can_run = doctor(small, root)
     assert can_run
@@ -195,7 +215,17 @@ def test_quota_of_the_container_is_compared_with_the_settings(
 def test_taken_port_is_a_warning(linear_folder: Path) -> None:
     """A taken port is only a warning, because the service itself may already listen there."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        found, code = run_doctor(model=linear_folder, device="cpu", port=listening.getsockname()[1])
+        found, code = run_doctor(
+            models=linear_folder, device="cpu", port=listening.getsockname()[1]
+        )
     assert code == 0
     assert found["address"].startswith("warn")
     assert "SERVICE_PORT" in found["address"]
+
+
+def test_misspelt_variable_is_named() -> None:
+    """A variable that is not a setting is a warning with the nearest setting."""
+    found, exit_code = run_doctor(device="cpu", workres=2)
+    assert found["settings"].startswith("warn SERVICE_WORKRES is not a setting")
+    assert "did you mean SERVICE_WORKERS?" in found["settings"]
+    assert exit_code == 0

@@ -46,7 +46,7 @@ def test_entry_describes_the_request(
     """A request's entry has its client, route, status and trace, and the time of each step."""
     key, line = new_key("alice")
     (tmp_path / "keys").write_text(line)
-    settings = Settings(model=linear_folder, device="cpu", api_keys_file=tmp_path / "keys")
+    settings = Settings(models=(linear_folder,), device="cpu", api_keys_file=tmp_path / "keys")
     trace = f"00-{TRACE}-b7ad6b7169203331-01"
     headers = {"X-API-Key": key, "X-Request-ID": "abc", "traceparent": trace}
     with (

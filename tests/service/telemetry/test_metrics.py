@@ -13,7 +13,6 @@ from tests.service.api.test_predict import IMAGE, post
 from tests.service.conftest import wait_until_ready
 
 PAGE = Path(__file__).parents[3] / "docs" / "monitoring.md"
-STEPS = ("decode_seconds", "queue_seconds", "inference_seconds", "batch_size")
 MODEL = 'device="cpu",name="linear",provider="CPUExecutionProvider",version="1"'
 
 
@@ -25,16 +24,18 @@ def samples(client: TestClient) -> dict[str, float]:
 
 def test_one_answer_is_counted_in_every_metric(linear_folder: Path) -> None:
     """After one upload each histogram has one value, and size, class and model are as expected."""
-    with TestClient(create_app(Settings(model=linear_folder, device="cpu"))) as client:
+    with TestClient(create_app(Settings(models=(linear_folder,), device="cpu"))) as client:
         wait_until_ready(client)
         class_name = post(client, IMAGE).json()["class_name"]
         values = samples(client)
-    histograms = (*STEPS, "confidence", "upload_bytes", "image_pixels")
-    assert {values[f"service_{name}_count"] for name in histograms} == {1}
+    of_uploads = "decode_seconds", "queue_seconds", "upload_bytes", "image_pixels"
+    of_models = "inference_seconds", "batch_size", "confidence"
+    assert {values[f"service_{name}_count"] for name in of_uploads} == {1}
+    assert {values[f'service_{name}_count{{model="linear"}}'] for name in of_models} == {1}
     assert values['service_request_duration_seconds_count{route="/predict"}'] == 1
     assert values["service_upload_bytes_sum"] == len(IMAGE)
     assert values["service_image_pixels_sum"] == 20 * 30
-    assert values[f'service_predictions_total{{class_name="{class_name}"}}'] == 1
+    assert values[f'service_predictions_total{{class_name="{class_name}",model="linear"}}'] == 1
     assert values[f"service_model_info{{{MODEL}}}"] == 1
     gauges = "service_ready", "service_queue_depth", "service_requests_in_flight"
     assert [values[name] for name in gauges] == [1, 0, 1]
@@ -42,7 +43,7 @@ def test_one_answer_is_counted_in_every_metric(linear_folder: Path) -> None:
 
 def test_series_begin_at_zero(linear_folder: Path) -> None:
     """The series of each reason and class is 0 before its first event; none has a creation time."""
-    with TestClient(create_app(Settings(model=linear_folder, device="cpu"))) as client:
+    with TestClient(create_app(Settings(models=(linear_folder,), device="cpu"))) as client:
         wait_until_ready(client)
         values = samples(client)
     assert values['service_rejections_total{reason="inference-failed"}'] == 0

@@ -10,7 +10,13 @@ import keras
 from training.data.samples import Source
 from training.data.sources.csv import TEST_FILE, TRAINING_FILE, CsvPair, find_csv
 from training.data.sources.folder import ImageFolder
-from training.data.sources.idx import TEST_FILES, TRAINING_FILES, WHERE_TO_GET_IT, IdxFolder
+from training.data.sources.idx import (
+    TEST_FILES,
+    TRAINING_FILES,
+    WHERE_TO_GET_IT,
+    IdxFolder,
+    find_idx,
+)
 from training.errors import DataError
 
 # The same rule as in Keras, which chooses its cache folder when it is imported.
@@ -41,12 +47,15 @@ def open_source(data: Path | None, input_size: tuple[int, int] = (28, 28)) -> So
         return IdxFolder(next(filter(_holds_idx, STANDARD_FOLDERS), None) or _download())
     if data == Path("keras"):
         return IdxFolder(_download())
-    if _holds_idx(data):
-        return IdxFolder(data)
-    if any(find_csv(data, name).exists() for name in (TRAINING_FILE, TEST_FILE)):
-        return CsvPair(data)
-    if data.is_dir() and any(path.is_dir() for path in data.iterdir()):
-        return ImageFolder(data, input_size)
+    try:
+        if _holds_idx(data):
+            return IdxFolder(data)
+        if any(find_csv(data, name).exists() for name in (TRAINING_FILE, TEST_FILE)):
+            return CsvPair(data)
+        if data.is_dir() and any(path.is_dir() for path in data.iterdir()):
+            return ImageFolder(data, input_size)
+    except OSError as error:
+        raise DataError(f"{data} cannot be read: {error.strerror}") from error
     raise DataError(
         f"{data} is not a data source: pass a folder with {TRAINING_FILES[0]} and the other IDX "
         f"files, with {TRAINING_FILE} and {TEST_FILE}, or with one sub-folder of images for each "
@@ -55,7 +64,7 @@ def open_source(data: Path | None, input_size: tuple[int, int] = (28, 28)) -> So
 
 
 def _holds_idx(folder: Path) -> bool:
-    return any((folder / name).exists() for name in TRAINING_FILES + TEST_FILES)
+    return any(find_idx(folder, name).exists() for name in TRAINING_FILES + TEST_FILES)
 
 
 def _download() -> Path:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
+import io
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +87,10 @@ def _read_values(path: Path) -> NDArray[np.int64]:
             return np.loadtxt(
                 file, np.int64, delimiter=",", skiprows=int(has_header), ndmin=2, comments=None
             )
-    except (EOFError, OSError) as error:
+    except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8 or UTF-16: {error.reason}") from error
     except ValueError as error:
         raise DataError(_find_fault(path) or f"{path} cannot be read: {error}") from error
 
@@ -95,9 +100,15 @@ def _within(values: NDArray[np.int64], limit: int) -> bool:
 
 
 def _open(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="ascii")
-    return path.open(encoding="ascii")
+    """Open a file in ASCII, or in UTF-8 or UTF-16 with a byte order mark."""
+    with _open_bytes(path) as file:
+        start = file.read(2)
+    is_utf_16 = start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return io.TextIOWrapper(_open_bytes(path), encoding="utf-16" if is_utf_16 else "utf-8-sig")
+
+
+def _open_bytes(path: Path) -> gzip.GzipFile | io.BufferedReader:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def _find_fault(path: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,18 +13,28 @@ from service.imaging import ITEM_ON_BLACK, InputSpec, read_image
 from training.data.samples import Images, Samples
 from training.errors import DataError
 
+IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".webp")
 MAX_PIXELS = 100_000_000
 TEST_FRACTION = 1 / 6
 TEST_SEED = 13
+
+
+# Files and folders that an operating system or a NAS adds without being asked.
+JUNK = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"})
+TRAINING_NAMES = ("train", "training")
+TEST_NAMES = ("test", "testing")
+VALIDATION_NAMES = ("val", "valid", "validation")
+MOST_NAMED = 10  # unreadable files that an error names
 
 
 @dataclass(frozen=True)
 class ImageFolder:
     """A folder with one sub-folder of images for each class.
 
-    The sub-folders may also be inside two folders ``train`` and ``test``. Without these two, the
-    test set is a sixth of each class, drawn with a fixed seed. The service's preprocessing turns
-    each image into a model input. ``input_size`` is (height, width) in pixels.
+    The class folders may also be inside two folders ``train`` and ``test`` (or ``val``). Without
+    these two, the test set is a sixth of each class, drawn with a fixed seed. Images in sub-folders
+    of a class folder belong to the class. The service's preprocessing turns each image into a model
+    input. ``input_size`` is (height, width) in pixels.
     """
 
     folder: Path
@@ -31,7 +42,7 @@ class ImageFolder:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the sub-folders in alphabetical order."""
+        """The names of the class folders in alphabetical order."""
         return tuple(path.name for path in _list(self._training_folder) if path.is_dir())
 
     def __str__(self) -> str:
@@ -40,48 +51,107 @@ class ImageFolder:
     def training(self) -> Samples:
         """Read the images for training."""
         samples = self._read(self._training_folder)
-        return samples if self._has_test else samples.split(TEST_FRACTION, TEST_SEED)[0]
+        return samples if self._test_folder else samples.split(TEST_FRACTION, TEST_SEED)[0]
 
     def test(self) -> Samples:
-        """Read the images for testing."""
-        samples = self._read(self.folder / "test" if self._has_test else self.folder)
-        return samples if self._has_test else samples.split(TEST_FRACTION, TEST_SEED)[1]
-
-    @property
-    def _has_test(self) -> bool:
-        return (self.folder / "train").is_dir() and (self.folder / "test").is_dir()
+        """Read the images for testing. A folder ``test`` may lack a class."""
+        if self._test_folder:
+            return self._read(self._test_folder, may_lack_classes=True)
+        return self._read(self._training_folder).split(TEST_FRACTION, TEST_SEED)[1]
 
     @property
     def _training_folder(self) -> Path:
-        return self.folder / "train" if self._has_test else self.folder
+        return self._find(TRAINING_NAMES) or self.folder
 
-    def _read(self, folder: Path) -> Samples:
+    @property
+    def _test_folder(self) -> Path | None:
+        """The folder of test images, if there is one beside a folder of training images.
+
+        Raises:
+            DataError: Both ``test`` and ``val`` exist, and one would be left out.
+        """
+        test, validation = self._find(TEST_NAMES), self._find(VALIDATION_NAMES)
+        if test and validation and self._find(TRAINING_NAMES):
+            raise DataError(
+                f"{self.folder} holds {validation.name} beside {test.name}; training takes its "
+                f"validation images from the training folder: move the images of {validation.name} "
+                "there, or remove it"
+            )
+        return test or validation if self._find(TRAINING_NAMES) else None
+
+    def _find(self, names: tuple[str, ...]) -> Path | None:
+        folders = (path for path in _list(self.folder) if path.is_dir())
+        return next((path for path in folders if path.name.lower() in names), None)
+
+    def _read(self, folder: Path, *, may_lack_classes: bool = False) -> Samples:
         names = self.class_names
         if len(names) < 2:
             raise DataError(
                 f"{folder} holds {len(names)} sub-folders: create one for each class, at least two"
             )
-        unknown = {path.name for path in _list(folder) if path.is_dir()} - set(names)
-        if unknown:
-            raise DataError(
-                f"{folder} holds {', '.join(sorted(unknown))}: "
-                "the training folder has no such classes; remove them or add them to train"
-            )
-        images = [_read_class(folder / name, self.input_size) for name in names]
-        labels = np.repeat(np.arange(len(names)), [len(found) for found in images])
-        return Samples(np.concatenate(images), labels)
+        _check_entries(folder, names)
+        paths = [list(_walk(folder / name)) for name in names]
+        for name, found in zip(names, paths, strict=True):
+            if not found and not may_lack_classes:
+                raise DataError(f"{folder / name} holds no images of class {name!r}")
+        if not any(paths):
+            raise DataError(f"{folder} holds no images")
+        images = _read_files([path for found in paths for path in found], self.input_size)
+        return Samples(images, np.repeat(np.arange(len(names)), [len(found) for found in paths]))
+
+
+def _check_entries(folder: Path, names: tuple[str, ...]) -> None:
+    """Check that a folder holds no folder of another class, and no image beside the folders."""
+    entries = _list(folder)
+    unknown = {path.name for path in entries if path.is_dir()} - set(names)
+    if unknown:
+        raise DataError(
+            f"{folder} holds {', '.join(sorted(unknown))}: "
+            "the training folder has no such classes; remove them or add them to train"
+        )
+    stray = [path.name for path in entries if path.suffix.lower() in IMAGE_SUFFIXES]
+    if stray:
+        raise DataError(
+            f"{folder} holds {len(stray)} images beside its sub-folders, such as {stray[0]}; "
+            "move each into the sub-folder of its class"
+        )
 
 
 def _list(folder: Path) -> list[Path]:
-    """List a folder in order, without the hidden files of file managers and notebooks."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    """List a folder in order, without hidden files and JUNK."""
+    try:
+        return sorted(path for path in folder.iterdir() if not _is_junk(path.name))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}") from error
 
 
-def _read_class(folder: Path, input_size: tuple[int, int]) -> Images:
-    paths = [path for path in _list(folder) if path.is_file()]
-    if not paths:
-        raise DataError(f"{folder} holds no images of class {folder.name!r}")
-    return np.stack([_read_file(path, input_size) for path in paths])
+def _is_junk(name: str) -> bool:
+    return name.startswith(".") or name.lower() in JUNK
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield all files below ``folder`` in order; nothing if it does not exist."""
+    if not folder.exists():
+        return
+    for path in _list(folder):
+        if path.is_dir():
+            yield from _walk(path)
+        else:
+            yield path
+
+
+def _read_files(paths: list[Path], input_size: tuple[int, int]) -> Images:
+    images, faults = [], []
+    for path in paths:
+        try:
+            images.append(_read_file(path, input_size))
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        rest = len(faults) - MOST_NAMED
+        more = [f"and {rest} more"] if rest > 0 else []
+        raise DataError("; ".join([*faults[:MOST_NAMED], *more]))
+    return np.stack(images)
 
 
 def _read_file(path: Path, input_size: tuple[int, int]) -> Images:

@@ -46,7 +46,10 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class IdxFolder:
-    """A folder with the four published files. Reading verifies their md5 and number of items."""
+    """A folder with the four published files, gzipped or not.
+
+    Reading verifies their md5 and number of items.
+    """
 
     folder: Path
 
@@ -67,15 +70,26 @@ class IdxFolder:
         return self._read(TEST_FILES)
 
     def _read(self, names: tuple[str, str]) -> Samples:
-        images, labels = (_read_published(self.folder / name) for name in names)
+        images, labels = (_read_published(self.folder, name) for name in names)
         return Samples(images, labels.astype(np.int64))
 
 
+def find_idx(folder: Path, name: str) -> Path:
+    """Return the path of a published file: gzipped, gunzipped, or gunzipped by another program.
+
+    Some programs replace the dash before ``idx`` by a dot. If there is no such file, the path of
+    the gzipped file is returned.
+    """
+    plain = name.removesuffix(".gz")
+    paths = [folder / each for each in (name, plain, plain.replace("-idx", ".idx"))]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Read a gzipped IDX file of unsigned bytes, in the shape that its header gives.
+    """Read an IDX file of unsigned bytes, gzipped or not, in the shape that its header gives.
 
     Raises:
-        DataError: The file is missing or truncated, or is not gzip, or is not IDX.
+        DataError: The file is missing or truncated, or is not IDX.
     """
     return _parse(path, _decompress(path))
 
@@ -86,8 +100,8 @@ def write_idx(path: Path, values: NDArray[np.uint8]) -> None:
     path.write_bytes(gzip.compress(header + values.tobytes(), mtime=0))
 
 
-def _read_published(path: Path) -> NDArray[np.uint8]:
-    md5, count = PUBLISHED[path.name]
+def _read_published(folder: Path, name: str) -> NDArray[np.uint8]:
+    path, (md5, count) = find_idx(folder, name), PUBLISHED[name]
     content = _decompress(path)
     values = _parse(path, content)
     if len(values) != count:
@@ -102,7 +116,9 @@ def _read_published(path: Path) -> NDArray[np.uint8]:
 
 def _decompress(path: Path) -> bytes:
     try:
-        return gzip.decompress(path.read_bytes())
+        content = path.read_bytes()
+        # IDX begins with two zeros, so a file that begins so is not gzipped, whatever its name is.
+        return content if content.startswith(b"\0\0") else gzip.decompress(content)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is truncated or not gzip ({error}); {WHERE_TO_GET_IT}") from error
     except OSError as error:

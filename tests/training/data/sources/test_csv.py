@@ -98,3 +98,36 @@ def test_missing_or_truncated_file_is_named(tmp_path: Path) -> None:
     (tmp_path / f"{TRAINING_FILE}.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=rf"{TRAINING_FILE}\.gz cannot be read"):
         pair.training()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_encodings_of_other_programs_are_read(
+    tmp_path: Path, encoding: str, header: bool, suffix: str
+) -> None:
+    """A file with a byte order mark, in UTF-8 or UTF-16, gives the written tensors."""
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    text = mark + "\r\n".join([*to_lines(sample(), header), ""])
+    content = text.encode(encoding)
+    path = tmp_path / f"images.csv{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix else content)
+    assert read_csv(path, 300).sha256() == sample().sha256()
+
+
+@pytest.mark.parametrize("content", [b"label,\xff\xfe", b"\xff\xfe\x00\xd8\x00\xd8", b"\x1f\x8b"])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_file_that_is_no_text_is_named(tmp_path: Path, content: bytes, suffix: str) -> None:
+    """A file in another encoding, or a damaged gzip file, is an error that names the file."""
+    path = tmp_path / f"images.csv{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"images\.csv{suffix}"):
+        read_csv(path, 300)
+
+
+def test_wrong_value_is_named_in_a_file_with_a_mark(tmp_path: Path) -> None:
+    """A wrong line is found in a file with a byte order mark, too."""
+    path = tmp_path / "images.csv"
+    path.write_bytes(b"\xef\xbb\xbflabel,pixel1\n0,0\n")
+    with pytest.raises(DataError, match="line 2: 2 columns, expected 785"):
+        read_csv(path, 300)

@@ -91,3 +91,98 @@ def test_test_folder_with_unknown_class_is_rejected(
     (root / "test" / "hats").mkdir()
     with pytest.raises(DataError, match=r"holds hats: the training folder has no such classes"):
         open_source(root).test()
+
+
+def test_all_unreadable_files_are_named_at_once(folder: Path) -> None:
+    """Files that are no images are named in one error, some by name and the rest by number."""
+    for number in range(12):
+        (folder / CLASSES[number % 3] / f"notes{number}.txt").write_text("no image")
+    with pytest.raises(DataError) as caught:
+        open_source(folder).training()
+    assert str(caught.value).count("is not a readable image") == 10
+    assert str(caught.value).endswith("and 2 more")
+
+
+def test_files_of_an_operating_system_are_passed_over(folder: Path) -> None:
+    """Thumbs.db, desktop.ini and __MACOSX are neither images nor classes, in any case."""
+    (folder / "__MACOSX" / "tops").mkdir(parents=True)
+    (folder / "__MACOSX" / "tops" / "._a.png").write_text("no image")
+    (folder / "tops" / "@eaDir").mkdir()
+    for name in ("Thumbs.db", "thumbs.db", "desktop.ini", "Desktop.ini", "ehthumbs.db"):
+        (folder / "tops" / name).write_text("no image")
+        (folder / name).write_text("no image")
+    source = open_source(folder)
+    assert source.class_names == CLASSES
+    assert len(source.training()) == 25
+
+
+def test_images_in_sub_folders_are_read(folder: Path) -> None:
+    """Images in sub-folders of a class folder belong to the class, linked folders included."""
+    expected = open_source(folder).training().sha256()
+    for name in CLASSES:
+        (folder / name / "deeper" / "still").mkdir(parents=True)
+        for picture in sorted((folder / name).glob("*.png")):
+            picture.rename(folder / name / "deeper" / "still" / picture.name)
+    assert open_source(folder).training().sha256() == expected
+    (folder / "tops" / "deeper").rename(folder.parent / f"{folder.name}-elsewhere")
+    (folder / "tops" / "deeper").symlink_to(folder.parent / f"{folder.name}-elsewhere")
+    assert open_source(folder).training().sha256() == expected
+
+
+def test_image_beside_the_class_folders_is_named(folder: Path) -> None:
+    """An image that is in no class folder is an error; other files there are passed over."""
+    (folder / "README.md").write_text("my data")
+    assert len(open_source(folder).training()) == 25
+    picture = next((folder / "tops").glob("*.png"))
+    shutil.copy(picture, folder / "stray.png")
+    with pytest.raises(DataError, match=r"1 images beside its sub-folders, such as stray\.png"):
+        open_source(folder).training()
+
+
+@pytest.mark.parametrize(
+    ("training", "test"),
+    [("Train", "Test"), ("training", "testing"), ("train", "val"), ("TRAIN", "Validation")],
+)
+def test_other_names_of_train_and_test_are_understood(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, training: str, test: str
+) -> None:
+    """Usual names of the two folders, in any case, are not taken for classes."""
+    root = tmp_path_factory.mktemp("split")
+    shutil.copytree(folder, root / training)
+    shutil.copytree(folder / "tops", root / test / "tops")
+    source = open_source(root)
+    assert source.class_names == CLASSES
+    assert len(source.training()) == 30
+    assert len(source.test()) == 10
+
+
+def test_third_folder_is_not_passed_over(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A folder val beside train and test is an error that says what to do with its images."""
+    root = tmp_path_factory.mktemp("split")
+    for name in ("train", "val", "test"):
+        shutil.copytree(folder, root / name)
+    with pytest.raises(DataError, match="move the images of val"):
+        open_source(root).training()
+
+
+def test_test_folder_may_lack_a_class(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A class without test images is no error; a class without training images is one."""
+    root = tmp_path_factory.mktemp("split")
+    shutil.copytree(folder, root / "train")
+    shutil.copytree(folder, root / "test")
+    shutil.rmtree(root / "test" / "boots")
+    shutil.rmtree(root / "test" / "coats")
+    (root / "test" / "coats").mkdir()
+    test = open_source(root).test()
+    assert set(test.labels) == {CLASSES.index("tops")}
+    shutil.rmtree(root / "test" / "tops")
+    with pytest.raises(DataError, match="holds no images"):
+        open_source(root).test()
+    shutil.rmtree(root / "train" / "coats")
+    (root / "train" / "coats").mkdir()
+    with pytest.raises(DataError, match="holds no images of class 'coats'"):
+        open_source(root).training()

@@ -87,3 +87,26 @@ def test_missing_data_is_named(tmp_path: Path) -> None:
     """A path that does not exist gives an error with the path and the allowed sources."""
     with pytest.raises(DataError, match="nowhere is not a data source: pass a folder with"):
         open_source(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("change", [("-idx", "-idx"), ("-idx", ".idx")])
+def test_gunzipped_files_are_read(tmp_path: Path, change: tuple[str, str]) -> None:
+    """Files that were gunzipped, also with a dot in their names, are read and verified."""
+    source = fashion_mnist()
+    for name in TEST_FILES:
+        plain = name.removesuffix(".gz").replace(*change)
+        (tmp_path / plain).write_bytes(gzip.decompress((source.folder / name).read_bytes()))
+    opened = open_source(tmp_path)
+    assert isinstance(opened, IdxFolder)
+    assert opened.test().sha256() == source.test().sha256()
+
+
+def test_gunzipped_file_with_the_old_name_is_read(tmp_path: Path) -> None:
+    """A file that was gunzipped but kept its suffix .gz is read; a truncated one is named."""
+    content = gzip.decompress((SAMPLE / "images-idx3-ubyte.gz").read_bytes())
+    path = tmp_path / "images.gz"
+    path.write_bytes(content)
+    assert (read_idx(path) == sample().images).all()
+    path.write_bytes(content[:-1])
+    with pytest.raises(DataError, match=r"images\.gz holds"):
+        read_idx(path)

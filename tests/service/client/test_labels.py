@@ -1,0 +1,73 @@
+"""Folders that are named after classes."""
+
+import pytest
+
+from service.client.labels import match_class
+
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("T-shirt_top", "T-shirt/top"),
+        ("T-shirt-top", "T-shirt/top"),
+        ("T-shirt:top", "T-shirt/top"),
+        ("t-shirts tops", "T-shirt/top"),
+        ("tshirt_top", "T-shirt/top"),
+        ("T-Shirt", "T-shirt/top"),
+        ("tops", "T-shirt/top"),
+        ("0", "T-shirt/top"),
+        ("Trousers", "Trouser"),
+        ("DRESSES", "Dress"),
+        ("dress", "Dress"),
+        ("shirts", "Shirt"),
+        ("ankle_boots", "Ankle boot"),
+        ("AnkleBoot", "Ankle boot"),
+        ("Ankle boot", "Ankle boot"),
+        ("9", "Ankle boot"),
+        ("09", "Ankle boot"),
+    ],
+)
+def test_spellings_of_a_class(folder: str, name: str) -> None:
+    """Slash, case, plural, spaces and marks are forgiven; an id counts."""
+    assert match_class(folder, CLASSES) == name
+
+
+@pytest.mark.parametrize("folder", ["", ".", "__", "10", "boot", "shoes", "shirt coat", "-1", "s"])
+def test_other_folders_are_no_class(folder: str) -> None:
+    """Another word, an id that no class has, or a part of a name is no class."""
+    assert match_class(folder, CLASSES) is None
+
+
+def test_exact_name_comes_first() -> None:
+    """A name wins over an id and over another class's spelling; what fits two classes is none."""
+    assert match_class("1", ("a", "b", "1")) == "1"
+    assert match_class("Bags", ("Bag", "Bags")) == "Bags"
+    assert match_class("bags", ("Bag", "BAG")) is None
+    assert match_class("top", ("T-shirt/top", "Vest/top")) is None
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("batteries", "Battery"), ("Boxes", "box"), ("Glass", "Glasses")]
+)
+def test_plurals_of_other_classes(folder: str, name: str) -> None:
+    """Regular English plurals are forgiven in both directions."""
+    assert match_class(folder, (name, "Other")) == name
+
+
+def test_names_in_other_scripts() -> None:
+    """Names with letters beyond ASCII work."""
+    assert match_class("Schuhe_für draußen", ("Schuhe/für Draußen", "Hemd")) == "Schuhe/für Draußen"
+    assert match_class("靴", ("靴", "鞄")) == "靴"

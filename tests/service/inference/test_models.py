@@ -1,0 +1,209 @@
+"""Several live models: each is swapped, tested and replaced without the others."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.bundle import read_bundle
+from service.errors import DeviceError, InferenceError, InvalidParameterError, NotReadyError
+from service.imaging.model_input import ModelInput
+from service.inference.classifier import Classifier, load_classifier
+from service.inference.models import LiveModels
+from service.settings import Settings
+from tests.service.bundles import write_linear_bundle, write_photo_bundle
+from tests.service.inference.models import started_models
+from tests.service.inference.test_live_model import OFTEN, BreakableClassifier, wait_until
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of two models, one grey and one for photos, each in a folder of versions."""
+    for write, name in ((write_linear_bundle, "linear"), (write_photo_bundle, "colours")):
+        write(tmp_path / name / "1")
+    folders = tmp_path / "linear", tmp_path / "colours"
+    return Settings(models=folders, device="cpu", threads=1, check_interval_seconds=OFTEN)
+
+
+def run(
+    settings: Settings,
+    test: Callable[[LiveModels], Coroutine[Any, Any, None]],
+    load: Callable[[Path], Classifier] | None = None,
+    **hooks: Any,
+) -> None:
+    """Run ``test`` with started models."""
+
+    async def main() -> None:
+        async with started_models(settings, load, **hooks) as models:
+            await test(models)
+
+    asyncio.run(main())
+
+
+async def versions(models: LiveModels) -> dict[str, str]:
+    """Classify an image with each model; map its name to the version that answered."""
+    route = models.route()
+    answers = {}
+    for spec in route.inputs:
+        source = ModelInput(np.zeros(spec.shape, np.uint8), spec, 1)
+        manifest = (await route.classify(source)).answer.manifest
+        answers[manifest.name] = manifest.version
+    return answers
+
+
+def test_new_version_of_one_model_leaves_the_other_alone(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """A newer version is swapped in for its model only. SIGHUP's reload reads all folders."""
+
+    async def test(models: LiveModels) -> None:
+        first, second = models.classifiers
+        watch = asyncio.create_task(models.watch())
+        for _ in range(2):  # let the watch of each model start
+            await asyncio.sleep(0)
+        write_photo_bundle(tmp_path / "new", version="2").folder.rename(tmp_path / "colours" / "2")
+        await wait_until(lambda: models.classifiers[1] is not second)
+        assert await versions(models) == {"linear": "1", "colours": "2"}
+        assert models.classifiers[0] is first
+        watch.cancel()
+        write_linear_bundle(tmp_path / "linear" / "3", version="3")
+        await models.reload()
+        assert await versions(models) == {"linear": "3", "colours": "2"}
+
+    run(settings, test)
+
+
+def test_request_keeps_the_versions_of_its_start(settings: Settings, tmp_path: Path) -> None:
+    """An image that was decoded before a swap is answered by the version that it was made for."""
+
+    async def test(models: LiveModels) -> None:
+        route = models.route()
+        write_photo_bundle(tmp_path / "colours" / "2", version="2")
+        await models.reload()
+        source = ModelInput(np.zeros(route.default.shape, np.uint8), route.default, 1)
+        assert (await route.classify(source)).answer.manifest.version == "1"
+        assert (await versions(models))["colours"] == "2"
+
+    run(settings, test)
+
+
+def test_new_version_with_the_name_of_another_model_is_rejected(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A newer version that takes another model's name is rejected; the current one serves on."""
+
+    async def test(models: LiveModels) -> None:
+        write_linear_bundle(tmp_path / "colours" / "2", name="linear", version="2")
+        await models.reload()
+        assert "model colours: the new version is rejected" in caplog.text
+        assert "both hold a model called linear" in caplog.text
+        assert await versions(models) == {"linear": "1", "colours": "1"}
+        assert models.status == "ready"
+
+    run(settings, test)
+
+
+def test_model_that_fails_does_not_touch_the_other(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While a broken model is loaded again, the service is failed but the other model answers."""
+    broken = threading.Event()
+    loading, released = threading.Event(), threading.Event()
+
+    def load(folder: Path) -> Classifier:
+        if folder.name == "linear":
+            return load_classifier(folder, "cpu")
+        if broken.is_set():
+            loading.set()
+            assert released.wait(30)
+        return BreakableClassifier(read_bundle(folder / "1"), "cpu")
+
+    async def test(models: LiveModels) -> None:
+        grey, photos = models.classifiers
+        assert isinstance(photos, BreakableClassifier)
+        photos.broken = True
+        broken.set()
+        failing = asyncio.create_task(versions(models))
+        await asyncio.to_thread(loading.wait, 30)
+        assert [models.status, *(model.status for model in models)] == ["failed", "ready", "failed"]
+        with pytest.raises(NotReadyError, match="colours is failed"):
+            models.route()
+        route = models.route("linear")
+        source = ModelInput(np.zeros(route.default.shape, np.uint8), route.default, 1)
+        assert (await route.classify(source)).answer.manifest.name == "linear"
+        released.set()
+        with pytest.raises(InferenceError):
+            await failing
+        assert models.status == "ready"
+        assert models.classifiers[0] is grey
+        assert "model colours: the self-test failed" in caplog.text
+
+    run(settings, test, load)
+
+
+def test_model_that_cannot_be_loaded_again_ends_the_service(settings: Settings) -> None:
+    """If one of two models cannot be loaded again after a failure, the service has failed."""
+    loads: list[Path] = []
+
+    def load(folder: Path) -> Classifier:
+        if folder in loads:
+            raise DeviceError("no device is left")
+        loads.append(folder)
+        return BreakableClassifier(read_bundle(folder / "1"), "cpu")
+
+    failures: list[str] = []
+
+    async def test(models: LiveModels) -> None:
+        classifier = models.classifiers[1]
+        assert isinstance(classifier, BreakableClassifier)
+        classifier.broken = True
+        with pytest.raises(InferenceError):
+            await versions(models)
+        assert models.status == "failed"
+        assert failures == ["told"]
+
+    run(settings, test, load, on_failure=lambda: failures.append("told"))
+
+
+def test_unknown_name_is_rejected(settings: Settings) -> None:
+    """Only a served model's name gives a route."""
+
+    async def test(models: LiveModels) -> None:
+        assert models.route("colours").inputs == (models.classifiers[1].input_spec,)
+        with pytest.raises(InvalidParameterError, match="send one of linear, colours"):
+            models.route("resnet-8")
+
+    run(settings, test)
+
+
+def test_all_models_share_the_threads(settings: Settings) -> None:
+    """With one thread, batches of two models that need a thread run one after the other."""
+    running, most = 0, 0
+    lock = threading.Lock()
+
+    class SlowClassifier(Classifier):
+        seconds_per_image = 1.0
+
+        def classify(self, images: Any) -> Any:
+            nonlocal running, most
+            with lock:
+                running += 1
+                most = max(most, running)
+            try:
+                threading.Event().wait(0.02)
+                return super().classify(images)
+            finally:
+                with lock:
+                    running -= 1
+
+    async def test(models: LiveModels) -> None:
+        await asyncio.gather(*(versions(models) for _ in range(3)))
+        assert most == 1
+
+    run(settings, test, lambda folder: SlowClassifier(read_bundle(folder / "1"), "cpu"))
