@@ -20,7 +20,7 @@ from training.errors import DataError
 
 BATCH_SIZE = 50
 
-Image8 = NDArray[np.uint8]
+Input = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class MeasuredBundle:
             bundle.model, providers=["CPUExecutionProvider"]
         )
 
-    def prepare(self, picture: Picture) -> Image8:
+    def prepare(self, picture: Picture) -> Input:
         """Turn a picture into the model's input, as the service does.
 
         Raises:
@@ -57,13 +57,13 @@ class MeasuredBundle:
         except InvalidRequestError as error:
             raise DataError(f"{picture.name} cannot be read: {error}") from error
 
-    def squash(self, picture: Picture) -> Image8:
+    def squash(self, picture: Picture) -> Input:
         """Resize a picture to the model's input, as a client without the preparation does."""
         height, width, *channels = self._spec.shape
         image = read_picture(picture.data, MAX_PIXELS).image.convert("RGB" if channels else "L")
         return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
-    def answer(self, images: Sequence[Image8]) -> Answers:
+    def answer(self, images: Sequence[Input]) -> Answers:
         """Answer model inputs ``[N, *shape]``."""
         names = [output.name for output in self._session.get_outputs()]
         batches = [

@@ -98,13 +98,18 @@ def read_photo_kinds(folder: Path) -> Iterator[Pictures]:
     """Read the validation photos of ``labels.csv`` that belong to a kind, one kind at a time.
 
     Raises:
-        DataError: The table or a photo cannot be read.
+        DataError: The table or a photo cannot be read, or no photo is for validation.
     """
     files = defaultdict(list)
     for photo in read_photos(folder):
         kind = _find_kind(photo)
         if kind is not None and is_validation(photo.file):
             files[kind].append(photo)
+    if not files:
+        raise DataError(
+            f"{folder} has no photo for validation: add photos; a tenth of them, chosen by the "
+            "file's name, is for validation"
+        )
     for kind, photos in files.items():
         yield kind, [_open(folder / photo.file, photo.classes) for photo in photos]
 

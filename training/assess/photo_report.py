@@ -24,7 +24,7 @@ from training.data.samples import Samples, Source
 from training.errors import DataError
 
 REFERENCE_IMAGES = 3_000
-SHOWN_PER_KIND = 10
+SHOWN_MADE, SHOWN_PHOTOS = 5, 10  # the pictures of each kind on a sheet
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,16 @@ def write_photos(bundle: Bundle, material: Material, sheet: Path, output: Path) 
     measured, manifest = MeasuredBundle(bundle), bundle.manifest
     beside = output.with_suffix("")
     beside.mkdir(parents=True, exist_ok=True)
-    rows, made, others = [], list[Picture](), list[Picture]()
+    rows, made, photos = [], list[Picture](), list[Picture]()
     for kind, pictures in _read_kinds(bundle, material):
         rows.append(measure_kind(measured, kind, pictures))
-        shown = made if kind in MADE_KINDS else others
-        shown += pictures[:: -(-len(pictures) // SHOWN_PER_KIND)]
+        is_made = kind in MADE_KINDS
+        shown, count = (made, SHOWN_MADE) if is_made else (photos, SHOWN_PHOTOS)
+        shown += pictures[:: -(-len(pictures) // count)]
     name = f"{manifest.name}-{manifest.version}"
     write_figures(beside / f"{name}.json", manifest, rows)
     draw_sheet(beside / f"{name}.png", measured, made)
-    draw_sheet(sheet, measured, others)
+    draw_sheet(sheet, measured, photos)
     page = render_photos(beside)
     output.write_text(page, encoding="utf-8")
     return page

@@ -9,12 +9,12 @@ import numpy as np
 
 from service.imaging import read_picture
 from service.imaging.heat_map import draw_heat_map
-from training.assess.measured_bundle import Answers, MeasuredBundle
+from training.assess.measured_bundle import Answers, Input, MeasuredBundle
 from training.assess.photo_kinds import Picture
 from training.data.sources.folder import MAX_PIXELS
 from training.plots import plot_pairs
 
-COLUMNS = 8
+COLUMNS = 5
 
 
 def draw_sheet(path: Path, measured: MeasuredBundle, pictures: Sequence[Picture]) -> None:
@@ -37,7 +37,7 @@ def draw_sheet(path: Path, measured: MeasuredBundle, pictures: Sequence[Picture]
     plot_pairs(path, pairs, COLUMNS)
 
 
-def _explain(image: np.ndarray, answers: Answers, number: int) -> np.ndarray:
+def _explain(image: Input, answers: Answers, number: int) -> Input:
     if answers.activations is None:
         return image
     activation = answers.activations[number, answers.class_ids[number]]

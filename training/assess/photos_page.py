@@ -55,11 +55,10 @@ accepted (`in_distribution` is true).
 {_summarize(found)}
 
 - Training saw none of these pictures: a tenth of each folder of photos is kept back for validation.
-  The threshold of a photo model accepts 97.5 % of the validation pictures of its classes, so
-  "accepted" is fitted to them.
-- "squashed" is the same model without the service's preparation: the picture is resized to the
-  model's input, and grey for a grey model.
-- The goals are meant for photo models.
+  But the threshold of a photo model is fitted to such pictures, so "accepted" is not a test.
+- "squashed" is the same model without the service's preparation: the picture is only resized to
+  the model's input, and made grey for a grey model.
+- The goals are those of photo models.
 - The class counts only for pictures with one possible class. Nobody labelled the kind of the
   "other shoes".
 - The groups are top (T-shirt/top, Pullover, Coat, Shirt), trouser, dress, shoe (Sandal, Sneaker,
@@ -70,14 +69,15 @@ accepted (`in_distribution` is true).
   (`resnet-8/3`) classifies correctly as they are: photos on white with colour, texture and shadow;
   images at 32 to 800 pixels, bright on black or dark on white; and figures with a colour map, with
   axes or without.
-- Pictures of "no class" show nothing that the models know. The model should not accept them.
+- Pictures of "no class" show nothing that the models know, so models should not accept them.
 
 {details}
 
 ## Where does a model look?
 
-Each sheet shows made pictures. A photo model has a heat map of the answer beside each picture: the
-model saw signs of this class at the yellow places. A grey model has its input there.
+Each sheet shows made pictures, one kind in each row. Beside each picture is the heat map of the
+answer: where it is yellow, the model saw signs of this class. For a grey model, the sheet has the
+model's input there instead.
 
 {sheets}
 

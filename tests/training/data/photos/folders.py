@@ -11,7 +11,7 @@ from training.data.photos.table import is_validation
 
 TAGS = ("null", "skin", "dress", "shoes", "belt", "skirt", "hair")
 BACKGROUND, SKIN, DRESS, SHOES, BELT, SKIRT, HAIR = range(len(TAGS))
-# The colours of the parts of a person. A garment is red or green; nothing else is.
+# The colours of the parts of a person: the dress is red, the shoes are green.
 COLOURS = ("#404080", "#4060a0", "#ff0000", "#00ff00", "#0000ff", "#202020", "#101060")
 PARTS = {
     HAIR: (70, 2, 130, 30),
@@ -63,6 +63,7 @@ def draw_person() -> tuple[Image.Image, Image.Image]:
 
 
 def share_of_garment(picture: Image.Image) -> float:
-    """Return the share of pixels in a garment's colour, red or green."""
-    red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB")).astype(int), 2, 0)
-    return float((np.maximum(red, green) > blue + 60).mean())
+    """Return the share of pixels in the colour of the dress or of the shoes."""
+    pixels = np.asarray(picture.convert("RGB")).astype(int)
+    distances = [abs(pixels - colour).max(axis=2) for colour in ((255, 0, 0), (0, 255, 0))]
+    return float((np.minimum(*distances) < 40).mean())

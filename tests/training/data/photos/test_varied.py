@@ -11,6 +11,7 @@ from PIL import Image
 from tests.training.data.photos.folders import (
     BELT,
     DRESS,
+    WORN_SIZE,
     draw_person,
     share_of_garment,
     write_worn_folder,
@@ -86,6 +87,5 @@ def test_bare_crops_hold_no_garment(photo: WornPhoto) -> None:
 
 def test_photo_full_of_garment_has_no_bare_crop(photo: WornPhoto) -> None:
     """If a garment is everywhere, no crop is found."""
-    mask = Image.open(photo.mask_file)
-    Image.new("P", mask.size, DRESS).save(photo.mask_file)
+    Image.new("L", WORN_SIZE, DRESS).save(photo.mask_file)
     assert crop_bare(photo, np.random.default_rng(1)) is None

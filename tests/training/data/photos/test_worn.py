@@ -76,7 +76,7 @@ def test_specks_are_no_items(tmp_path: Path) -> None:
     """A garment of a few pixels is left out."""
     folder = write_worn_folder(tmp_path, training=1)
     name = Path(choose_names(1, validation=False)[0]).stem
-    speck = Image.new("P", WORN_SIZE, BACKGROUND)
+    speck = Image.new("L", WORN_SIZE, BACKGROUND)
     speck.paste(DRESS, (10, 10, 22, 22))
     speck.save(folder / "masks" / f"{name}.png")
     (photo,) = read_worn(folder, validation=False)
