@@ -168,6 +168,8 @@ def test_shutdown_timeout_is_kept() -> None:
     ):
         uploads = [threads.submit(server.predict, slow) for _ in range(count)]
         wait_until(lambda: in_flight(server) + sum(upload.done() for upload in uploads) == count)
+        # When the first upload is answered, the bodies of the others have arrived.
+        wait_until(lambda: any(upload.done() for upload in uploads))
         server.process.terminate()
         assert server.process.wait(60) == 0
         assert {upload.result().status_code for upload in uploads} == {200, 503}
