@@ -1,4 +1,4 @@
-"""Draw the README's picture: an upload, what the model saw, and a running service's answer.
+"""Draw the README's picture: an upload, where the model looked, and a running service's answer.
 
 make serve                                     # in one terminal
 .venv/bin/python -m docs.picture               # in another: writes docs/picture.png
@@ -40,20 +40,19 @@ def draw_upload(item: Image.Image) -> Image.Image:
 
 
 def draw_picture(upload: Image.Image, prediction: Prediction) -> Image.Image:
-    """Draw ``upload``, what the model saw, and the three most likely classes side by side."""
+    """Draw ``upload``, where the model looked, and the three most likely classes side by side."""
     assert prediction.explanation is not None  # noqa: S101  main() asks for it
-    seen = Image.open(BytesIO(b64decode(prediction.explanation["image"])))
+    seen = Image.open(BytesIO(b64decode(prediction.explanation["heat_map"])))
     step = PANEL_PIXELS + GAP_PIXELS
     size = 2 * step + ANSWER_PIXELS, TITLE_PIXELS + PANEL_PIXELS
     picture = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(picture)
-    titles = "upload", f"what the model saw ({seen.width} x {seen.height})", "answer"
+    titles = "upload", "where the model looked", "answer"
     for number, title in enumerate(titles):
         draw.text((number * step, 4), title, DARK, ImageFont.load_default(16))
     for number, panel in enumerate((upload, seen)):
-        method = Image.Resampling.NEAREST if panel is seen else Image.Resampling.LANCZOS
         picture.paste(
-            panel.convert("RGB").resize((PANEL_PIXELS, PANEL_PIXELS), method),
+            panel.convert("RGB").resize((PANEL_PIXELS, PANEL_PIXELS), Image.Resampling.LANCZOS),
             (number * step, TITLE_PIXELS),
         )
         _draw_arrow(draw, number * step + PANEL_PIXELS + 12, TITLE_PIXELS + PANEL_PIXELS // 2)

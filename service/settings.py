@@ -89,7 +89,7 @@ class Settings(BaseSettings):
             "(`models/NAME`): the newest version is served. Separated by commas. Of models that "
             "take the same kind of image, the first one answers.",
         ),
-    ] = (MODELS / "resnet-8-photos", MODELS / "resnet-8")
+    ] = (MODELS / "resnet-8", MODELS / "garments")
     # The former name of `models`. Without this field, pydantic would ignore the variable.
     model: Annotated[None, BeforeValidator(_reject_renamed)] = None
     device: Annotated[

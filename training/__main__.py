@@ -257,7 +257,9 @@ def export(
 
 @app.command()
 def golden(
-    run: Annotated[Path, typer.Argument(help="The run of the shipped bundle.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="RUN|BUNDLE", help="The run or the bundle that answers.")
+    ],
     output: Annotated[Path, typer.Option(help="The folder that the tests read.")] = Path(
         "tests/data/fashion-mnist-sample"
     ),
@@ -267,8 +269,8 @@ def golden(
     ] = 30,
     data: Data = None,
 ) -> None:
-    """Write the golden set of the tests: test images with Keras' probabilities."""
-    write_golden(run, open_source(data), output, count, png_count)
+    """Write the golden set of the tests: test images and a model's probabilities."""
+    write_golden(model, open_source(data), output, count, png_count)
 
 
 @app.command()

@@ -45,8 +45,8 @@ def test_server_survives_every_fault(server: Server) -> None:
     assert server.process.poll() is None
 
 
-def test_golden_set_gets_the_probabilities_of_keras(server: Server) -> None:
-    """With sixteen parallel uploads, each golden image gets the Keras network's probabilities."""
+def test_golden_set_gets_its_probabilities(server: Server) -> None:
+    """With sixteen parallel uploads, each image gets the probabilities in the golden set."""
     uploads = [encode(image) for image in golden.images()]
     with ThreadPoolExecutor(16) as threads:
         answers = [

@@ -1,4 +1,4 @@
-"""The golden set of the tests: images of the test set with Keras' probabilities."""
+"""The golden set of the tests: images of the test set, and the answers of a model to them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import onnxruntime
 
+from service.bundle import MANIFEST_FILE, read_bundle
 from training.assess.calibration import load_calibrated
-from training.data.samples import Source
+from training.data.photos.inputs import to_inputs
+from training.data.samples import Images, Source
 from training.data.sources.idx import write_idx
-from training.fit.answers import predict
+from training.fit.answers import Probabilities, predict, run_graph
+from training.fit.runs import read_config
 
 SAMPLE_SEED = 2017
 
 
-def write_golden(run: Path, source: Source, folder: Path, count: int, png_count: int) -> None:
-    """Write ``count`` test images, equally many of each class, with Keras' probabilities.
+def write_golden(model: Path, source: Source, folder: Path, count: int, png_count: int) -> None:
+    """Write ``count`` test images, equally many of each class, and the model's probabilities.
 
-    The first ``png_count`` images are also written as PNG. The probabilities come from Keras, not
-    from ONNX Runtime, because tests compare the served model with the trained one.
+    The first ``png_count`` images are also written as PNG. The probabilities of a run come from
+    Keras, those of a bundle from ONNX Runtime. Their file is called after the run or the bundle.
     """
     test = source.test()
     _, sample = test.split(count / len(test), SAMPLE_SEED)
@@ -27,6 +31,16 @@ def write_golden(run: Path, source: Source, folder: Path, count: int, png_count:
     labels = sample.labels.astype(np.uint8)
     write_idx(folder / "images-idx3-ubyte.gz", sample.images)
     write_idx(folder / "labels-idx1-ubyte.gz", labels)
-    np.save(folder / "probabilities.npy", predict(load_calibrated(run), sample.images))
+    name, probabilities = _answer(model, sample.images)
+    np.save(folder / f"{name}.npy", probabilities)
     for number, (image, label) in enumerate(zip(sample.images[:png_count], labels, strict=False)):
         keras.utils.save_img(folder / f"{number:04}_{label}.png", image[..., None], scale=False)
+
+
+def _answer(model: Path, images: Images) -> tuple[str, Probabilities]:
+    if not (model / MANIFEST_FILE).exists():
+        inputs = to_inputs(images, read_config(model).input_spec)
+        return model.name, predict(load_calibrated(model), inputs)
+    bundle = read_bundle(model)
+    session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
+    return bundle.manifest.name, run_graph(session, images, 500).probabilities

@@ -99,7 +99,7 @@ _GARMENTS = Recipe(
         worn_per_batch=12,
         uploads_per_batch=14,
         view_pixels=128,
-        input_pixels=160,
+        input_pixels=128,
         first_trained_block=5,
     ),
 )

@@ -83,7 +83,7 @@ def time_bundle(bundle: Bundle, device: Device) -> Report:
 
 
 def compare_with_cpu(bundle: Bundle, device: Device, images: Images) -> Report:
-    """Compare the device's answers with the CPU's, and with Keras' for the golden set."""
+    """Compare the device's answers with the CPU's, and with the golden set's."""
     expected = run(open_session(bundle, "cpu"), images)
     report: Report = {"images": len(images)}
     for name in ("default", "no TF32") if device == "cuda" else ("default",):
@@ -92,9 +92,9 @@ def compare_with_cpu(bundle: Bundle, device: Device, images: Images) -> Report:
             "largest_difference": float(np.abs(found - expected).max()),
             "same_class": int((found.argmax(axis=1) == expected.argmax(axis=1)).sum()),
         }
-    if bundle.manifest.name == "resnet-8-photos":  # the golden answers are this model's
+    if bundle.manifest.name == "resnet-8":  # the golden answers are this model's
         found = run(open_session(bundle, device), golden.images())
-        report["difference_from_keras"] = float(np.abs(found - golden.probabilities()).max())
+        report["difference_from_golden"] = float(np.abs(found - golden.probabilities()).max())
     return report
 
 

@@ -19,6 +19,7 @@ from service.api.problems import MEDIA_TYPE
 from tests import golden
 from tests.service.bundles import linear_model
 from tests.service.images import encode, fault, noise
+from training.data.sources.idx import CLASS_NAMES
 
 PIXELS = noise(20, 30)
 IMAGE = encode(PIXELS)
@@ -61,16 +62,26 @@ def test_answer_has_the_probabilities_of_the_raw_pixels(linear: TestClient) -> N
     assert body["model"] == {"name": "linear", "version": "1"}
 
 
-def test_golden_set_is_answered_as_by_keras(shipped: TestClient) -> None:
-    """Every golden image, uploaded as PNG, gets the probabilities of the trained Keras network."""
-    names = shipped.app.state.predictor.models.classifiers[0].manifest.class_names  # type: ignore[attr-defined]
-    for image, expected in zip(golden.images(), golden.probabilities(), strict=True):
-        body = post(shipped, encode(image)).json()
-        assert tuple(body["probabilities"]) == names
+@pytest.mark.parametrize("model", ["resnet-8", "garments"])
+def test_golden_set_is_answered(shipped: TestClient, model: str) -> None:
+    """Every golden image, uploaded as PNG, gets the model's probabilities in the golden set."""
+    for image, expected in zip(golden.images(), golden.probabilities(model), strict=True):
+        body = post(shipped, encode(image), params={"model": model}).json()
+        assert body["model"]["name"] == model
+        assert tuple(body["probabilities"]) == CLASS_NAMES
         np.testing.assert_allclose(
-            list(body["probabilities"].values()), expected, atol=golden.TOLERANCE
+            list(body["probabilities"].values()), expected, atol=golden.TOLERANCES[model]
         )
-        assert body["class_id"] == expected.argmax()
+
+
+def test_grey_image_goes_to_the_grey_model_and_a_photo_to_the_other(shipped: TestClient) -> None:
+    """The shipped models share the work by greyness and size; the answer names the model."""
+    image = golden.images()[0]
+    assert post(shipped, encode(image)).json()["model"]["name"] == "resnet-8"
+    enlarged = image.repeat(2, axis=0).repeat(2, axis=1)
+    assert post(shipped, encode(enlarged)).json()["model"]["name"] == "garments"
+    tinted = np.stack([image, image, image // 2], axis=-1)
+    assert post(shipped, encode(tinted)).json()["model"]["name"] == "garments"
 
 
 @pytest.mark.parametrize(
