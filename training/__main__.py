@@ -260,6 +260,7 @@ def golden(
     model: Annotated[
         Path, typer.Argument(metavar="RUN|BUNDLE", help="The run or the bundle that answers.")
     ],
+    name: Annotated[str, typer.Option(help="The name of the bundle, for the file of answers.")],
     output: Annotated[Path, typer.Option(help="The folder that the tests read.")] = Path(
         "tests/data/fashion-mnist-sample"
     ),
@@ -270,7 +271,7 @@ def golden(
     data: Data = None,
 ) -> None:
     """Write the golden set of the tests: test images and a model's probabilities."""
-    write_golden(model, open_source(data), output, count, png_count)
+    write_golden(model, open_source(data), output, name, count, png_count)
 
 
 @app.command()

@@ -59,11 +59,11 @@ def test_tensors_are_answered(server: Server, tmp_path: Path, block: str) -> Non
 
 
 def test_uncertainty_is_the_measured_one() -> None:
-    """The figures on unknown images and prediction sets are in the default model's card."""
+    """The figures on prediction sets are in the card of the model for photos."""
     section = PAGE.split("## How sure is the answer?")[1].split("\n## ")[0]
     figures = re.findall(r"(\d+\.\d+)(?= %| classes)", section)
-    assert len(figures) == 3
-    card = (newest_version(Settings().models[0]) / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert len(figures) == 2
+    card = (newest_version(Settings().models[1]) / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert [figure for figure in figures if figure not in card] == []
 
 

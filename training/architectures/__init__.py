@@ -40,7 +40,7 @@ class Architecture:
     """A network, and its number of parameters for 28x28 images of ten classes.
 
     ``load_pretrained`` puts weights from a file, a package or a download into a new model.
-    ``is_for_photos``: the network takes RGB photos of any size, and has one more output, for
+    ``is_for_photos``: the network takes RGB photos, and has one more output, for
     pictures that show none of the classes.
     """
 
@@ -52,10 +52,9 @@ class Architecture:
     def build(self, input_size: tuple[int, int], class_count: int) -> Any:
         """Build the Keras model: pixels 0..255 ``[N, H, W, 1]`` -> logits float32 ``[N, K]``.
 
-        For photos it is RGB ``[N, H, W, 3]`` of any size -> ``[N, K + 1]``.
+        For photos it is RGB ``[N, H, W, 3]`` -> ``[N, K + 1]``.
         """
-        shape = (None, None, 3) if self.is_for_photos else (*input_size, 1)
-        image = keras.Input(shape, name="image")
+        image = keras.Input((*input_size, 3 if self.is_for_photos else 1), name="image")
         scaled = keras.layers.Rescaling(1 / 255, name="scale")(image)
         logits = self.network(scaled, class_count + self.is_for_photos)
         to_float32 = keras.layers.Activation("linear", dtype="float32", name="logits")
@@ -84,6 +83,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 }
 
 
+COUNTED_LAYERS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+
+
 def find_architecture(name: str) -> Architecture:
     """Look up a network by name.
 
@@ -104,7 +106,7 @@ def count_multiplications(model: Any) -> int:
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             total += count_multiplications(layer)
-        elif isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+        elif isinstance(layer, COUNTED_LAYERS):
             positions = math.prod(layer.output.shape[1:-1])
             total += positions * math.prod(layer.kernel.shape)
     return total

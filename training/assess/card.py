@@ -177,6 +177,16 @@ The threshold accepts 95 % of the validation images{changed}. It accepts \
 | images of no class | images | AUROC | rejected |
 |---|---|---|---|
 {outliers}
+{_photos(measured)}
+"""
+
+
+def _photos(measured: dict[str, Any]) -> str:
+    if "photos" not in measured:
+        return ""
+    return f"""
+The model accepts {measured["photos"]["accepted"]:.1%} of {measured["photos"]["count"]:,} photos \
+of its own classes.
 """
 
 
@@ -248,6 +258,9 @@ opset {manifest.opset}.
 def _used(recipe: dict[str, Any]) -> dict[str, Any]:
     """Select the settings that a recipe uses. Teachers make label smoothing unused."""
     unused = () if recipe.get("distillation_temperature") is None else ("label_smoothing",)
+    recipe = {name: value for name, value in recipe.items() if name != "photo"} | (
+        recipe.get("photo") or {}
+    )
     return {
         name: value
         for name, value in recipe.items()

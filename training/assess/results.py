@@ -155,12 +155,18 @@ def _row(group: list[Evaluated]) -> str:
         str(len(group)),
         f"{mean(accuracies):.2%} {_spread(group)}",
         *_beside_published(mean(accuracies), recipe.published),
-        f"{mean(run.metrics['test_with_flips']['accuracy'] for run in group):.2%}",
+        _accuracy_with_flips(group),
         f"{mean(run.metrics['validation']['accuracy'] for run in group):.2%}",
         f"{mean(sum(row['seconds'] for row in run.history) for run in group) / 60:.1f}",
         config.made_by["machine"],
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _accuracy_with_flips(group: list[Evaluated]) -> str:
+    if group[0].config.recipe.photo is not None:
+        return ""  # networks for photos are not measured with flips
+    return f"{mean(run.metrics['test_with_flips']['accuracy'] for run in group):.2%}"
 
 
 def _spread(group: list[Evaluated]) -> str:

@@ -19,11 +19,13 @@ from training.fit.runs import read_config
 SAMPLE_SEED = 2017
 
 
-def write_golden(model: Path, source: Source, folder: Path, count: int, png_count: int) -> None:
+def write_golden(
+    model: Path, source: Source, folder: Path, name: str, count: int, png_count: int
+) -> None:
     """Write ``count`` test images, equally many of each class, and the model's probabilities.
 
     The first ``png_count`` images are also written as PNG. The probabilities of a run come from
-    Keras, those of a bundle from ONNX Runtime. Their file is called after the run or the bundle.
+    Keras, those of a bundle from ONNX Runtime. Their file is called ``NAME.npy``.
     """
     test = source.test()
     _, sample = test.split(count / len(test), SAMPLE_SEED)
@@ -31,16 +33,15 @@ def write_golden(model: Path, source: Source, folder: Path, count: int, png_coun
     labels = sample.labels.astype(np.uint8)
     write_idx(folder / "images-idx3-ubyte.gz", sample.images)
     write_idx(folder / "labels-idx1-ubyte.gz", labels)
-    name, probabilities = _answer(model, sample.images)
-    np.save(folder / f"{name}.npy", probabilities)
+    np.save(folder / f"{name}.npy", _answer(model, sample.images))
     for number, (image, label) in enumerate(zip(sample.images[:png_count], labels, strict=False)):
         keras.utils.save_img(folder / f"{number:04}_{label}.png", image[..., None], scale=False)
 
 
-def _answer(model: Path, images: Images) -> tuple[str, Probabilities]:
+def _answer(model: Path, images: Images) -> Probabilities:
     if not (model / MANIFEST_FILE).exists():
         inputs = to_inputs(images, read_config(model).input_spec)
-        return model.name, predict(load_calibrated(model), inputs)
+        return predict(load_calibrated(model), inputs)
     bundle = read_bundle(model)
     session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
-    return bundle.manifest.name, run_graph(session, images, 500).probabilities
+    return run_graph(session, images, 500).probabilities

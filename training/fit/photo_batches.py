@@ -42,7 +42,7 @@ class PhotoBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no 
             (recipe.worn_per_batch, collection.worn),
             (recipe.uploads_per_batch, collection.uploads),
         )
-        self._size = (recipe.view_pixels, recipe.view_pixels)
+        self._size = (recipe.input_pixels, recipe.input_pixels)
         self._class_count, self._steps, self._seed = class_count, recipe.steps_per_epoch, seed
         self.epoch = 0
 
@@ -81,7 +81,7 @@ def make_photo_batches(
     kept_back = open_collection(folders, validation, validation=True)
     class_count = len(config.class_names)
     batches = PhotoBatches(training, recipe, class_count, config.seed)
-    return batches, draw_validation(kept_back, recipe.view_pixels, class_count)
+    return batches, draw_validation(kept_back, recipe.input_pixels, class_count)
 
 
 def draw_validation(collection: Collection, side_pixels: int, class_count: int) -> PhotoBatch:

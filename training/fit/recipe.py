@@ -23,17 +23,14 @@ class PhotoRecipe:
 
     An epoch is ``steps_per_epoch`` batches. A batch holds ``photos_per_batch`` labelled photos,
     ``worn_per_batch`` worn garments and ``uploads_per_batch`` images of the data set, made into
-    uploads. ``view_pixels`` is the height and width in training, ``input_pixels`` that of the
-    published bundle: random crops enlarge items, so a network that trains at 128 pixels is best at
-    a higher resolution (Touvron et al. 2019). The blocks before ``first_trained_block`` keep their
-    ImageNet weights.
+    uploads. ``input_pixels`` is the height and width of the network's input. The blocks before
+    ``first_trained_block`` keep their ImageNet weights.
     """
 
     steps_per_epoch: int
     photos_per_batch: int
     worn_per_batch: int
     uploads_per_batch: int
-    view_pixels: int
     input_pixels: int
     first_trained_block: int
 
@@ -41,7 +38,7 @@ class PhotoRecipe:
         """Name what a batch holds and the size of its images."""
         return (
             f"{self.photos_per_batch} photos, {self.worn_per_batch} worn garments and "
-            f"{self.uploads_per_batch} uploads of {self.view_pixels} pixels in a batch, "
+            f"{self.uploads_per_batch} uploads of {self.input_pixels} pixels in a batch, "
             f"{self.steps_per_epoch} steps an epoch, blocks from {self.first_trained_block} trained"
         )
 

@@ -98,7 +98,6 @@ _GARMENTS = Recipe(
         photos_per_batch=22,
         worn_per_batch=12,
         uploads_per_batch=14,
-        view_pixels=128,
         input_pixels=128,
         first_trained_block=5,
     ),

@@ -30,8 +30,7 @@ TINY = PhotoRecipe(
     photos_per_batch=2,
     worn_per_batch=2,
     uploads_per_batch=2,
-    view_pixels=32,
-    input_pixels=64,
+    input_pixels=32,
     first_trained_block=15,
 )
 
@@ -83,7 +82,7 @@ def test_bundle_answers_like_keras(folders: PhotoFolders, photo_run: Path, tmp_p
     """
     bundle = export(photo_run, SOURCE, tmp_path, "tiny", "1")
     images, _ = stack_validation(read_config(photo_run), SOURCE, folders)
-    assert images.shape[1:] == (64, 64, 3)
+    assert images.shape[1:] == (32, 32, 3)
     outputs = load_calibrated(photo_run).predict(images[:3].astype(np.float32), verbose=0)
     session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
     probabilities, distances, activations = session.run(None, {"image": images[:3]})
