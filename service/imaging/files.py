@@ -20,6 +20,7 @@ from service.imaging.transparency import choose_background
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF")
 """What every browser shows, by Pillow's names. With pillow-heif, ``HEIF`` is read as well."""
+FULL_OPACITY = 255
 MAX_SIDE_PIXELS = 32_768
 PIXEL_WEIGHTS = {"WEBP": 2, "AVIF": 4, "HEIF": 2}
 """Decoding takes up to 17, 28 and 16 bytes a pixel, and 8 in other formats: see decision 0014."""
@@ -37,10 +38,14 @@ ORIENTATIONS = {  # EXIF's: how an image is stored -> what makes it upright
 
 @dataclass(frozen=True)
 class Picture:
-    """An upright ``image`` of mode L or RGB; ``source_pixels`` counts the pixels of the file."""
+    """An upright ``image`` of mode L or RGB; ``source_pixels`` counts the pixels of the file.
+
+    ``is_cut_out``: the file has transparent parts, which are a background now.
+    """
 
     image: Image.Image
     source_pixels: int
+    is_cut_out: bool = False
 
 
 def read_picture(data: bytes, max_pixels: int, shortest: int | None = None) -> Picture:
@@ -63,7 +68,8 @@ def read_picture(data: bytes, max_pixels: int, shortest: int | None = None) -> P
         image = _open(file.data, kind, max_pixels)
         _check(image, max_pixels)
         source_pixels = image.width * image.height
-        return Picture(_decode(image, file, shortest or min(image.size)), source_pixels)
+        decoded, is_cut_out = _decode(image, file, shortest or min(image.size))
+        return Picture(decoded, source_pixels, is_cut_out)
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise any exception on damaged files
@@ -139,8 +145,11 @@ def _weigh(image: Image.Image) -> int:
     return PIXEL_WEIGHTS.get(str(image.format), 1) + has_costly_alpha
 
 
-def _decode(image: Image.Image, file: Stripped, shortest: int) -> Image.Image:
-    """Return the image upright, as L or RGB, its shorter edge at least ``shortest`` if it was."""
+def _decode(image: Image.Image, file: Stripped, shortest: int) -> tuple[Image.Image, bool]:
+    """Return the image upright, as L or RGB, and whether it had transparent parts.
+
+    Its shorter edge is at least ``shortest`` if it was.
+    """
     if file.other_tail is not None:
         _check_end(image, file.other_tail)
     elif min(image.size) > 2 * shortest:
@@ -148,8 +157,10 @@ def _decode(image: Image.Image, file: Stripped, shortest: int) -> Image.Image:
         image.draft("RGB", (shortest, shortest))
     image = _load(image, file)
     orientation = read_orientation(file.exif or _read_exif(image))
-    small = _flatten(_shrink(image, shortest))
-    return small.transpose(ORIENTATIONS[orientation]) if orientation in ORIENTATIONS else small
+    small, is_cut_out = _flatten(_shrink(image, shortest))
+    if orientation in ORIENTATIONS:
+        small = small.transpose(ORIENTATIONS[orientation])
+    return small, is_cut_out
 
 
 def _load(image: Image.Image, file: Stripped) -> Image.Image:
@@ -221,9 +232,12 @@ def _reduce(image: Image.Image, factor: int) -> Image.Image:
     return (image if image.mode in ("L", "RGB") else image.convert("RGB")).reduce(factor)
 
 
-def _flatten(image: Image.Image) -> Image.Image:
+def _flatten(image: Image.Image) -> tuple[Image.Image, bool]:
+    """Return the image without transparency, and whether it had any."""
     if not image.has_transparency_data:
-        return image if image.mode == "L" else image.convert("RGB")
+        return image if image.mode == "L" else image.convert("RGB"), False
     rgba = image.convert("RGBA")
     background = Image.new("RGBA", rgba.size, choose_background(rgba))
-    return Image.alpha_composite(background, rgba).convert("RGB")
+    flat = Image.alpha_composite(background, rgba).convert("RGB")
+    translucent = rgba.getchannel("A").histogram()[:FULL_OPACITY]
+    return flat, any(translucent)

@@ -43,18 +43,18 @@ class PlacedItem:
 
 
 def place_item(
-    image: Image.Image, size: tuple[int, int]
+    image: Image.Image, size: tuple[int, int], *, is_cut_out: bool = False
 ) -> tuple[NDArray[np.uint8], PlacedItem | None]:
     """Turn an upright ``image`` into uint8 ``[height, width]`` of ``size`` (height, width).
 
-    A grey image of that size is taken as it is, pixel for pixel; its item is None. In any other
-    image the item is found and treated like the photos of the data set (Xiao et al. 2017,
-    section 2, without the sharpening): it is cut out, scaled until it fills ``size``, centred on
-    black, made grey and negated. An item that is lighter than a dark background is not negated.
-    An item that is heavier on its left is mirrored: the data set's shoes all point to the left, so
-    a photo and its mirror image get the same answer.
+    A grey image of that size is taken as it is, pixel for pixel; its item is None. A cut-out is not
+    taken as it is: its background was transparent. In any other image the item is found and treated
+    like the photos of the data set (Xiao et al. 2017, section 2, without the sharpening): it is cut
+    out, scaled until it fills ``size``, centred on black, made grey and negated. An item that is
+    lighter than a dark background is not negated. An item that is heavier on its left is mirrored:
+    the data set's shoes all point to the left, so a photo and its mirror image get the same answer.
     """
-    if (image.height, image.width) == size and is_grey(image):
+    if (image.height, image.width) == size and is_grey(image) and not is_cut_out:
         return np.asarray(image.convert("L")), None
     item = find_item(_to_lab(_scale(image, ITEM_SIDE_PIXELS)))
     negated = item.is_darker_than_background or item.background[0] > DARK_BACKGROUND

@@ -73,8 +73,8 @@ def read_image(
 ) -> ModelInput:
     """Turn the bytes of an image into the input that ``spec`` describes.
 
-    A grey image that has exactly the size of one of the grey inputs ``exact`` becomes that input
-    instead.
+    A grey, opaque image that has exactly the size of one of the grey inputs ``exact`` becomes that
+    input instead.
 
     Raises:
         ImageTooLargeError: The header declares more than ``max_pixels``. Nothing was decoded.
@@ -85,13 +85,15 @@ def read_image(
     picture = read_picture(data, max_pixels, max(sides))
     spec = next((each for each in exact if _is_exactly(picture, each.size)), spec)
     if spec.is_grey:
-        image, placed = place_item(picture.image, spec.size)
+        image, placed = place_item(picture.image, spec.size, is_cut_out=picture.is_cut_out)
         return ModelInput(image, spec, picture.source_pixels, placed)
     return ModelInput(fit_into_box(picture.image, spec.size), spec, picture.source_pixels)
 
 
 def _is_exactly(picture: Picture, size: tuple[int, int]) -> bool:
-    """Tell whether the picture is grey and had ``size`` (height, width) in its file already."""
+    """Tell whether the picture is grey, opaque, and had ``size`` (height, width) in its file."""
+    if picture.is_cut_out:
+        return False
     image = picture.image
     was_reduced = picture.source_pixels != math.prod(size)
     return (image.height, image.width) == size and not was_reduced and is_grey(image)

@@ -29,7 +29,7 @@ def read_tensor(
             than ``MAX_BATCH_IMAGES`` images.
     """
     shapes = [",".join(map(str, each)) for each in image_shapes]
-    start, sizes = (0, _parse(shape, shapes[0])) if shape is not None else _read_header(data)
+    start, sizes = (0, _parse(shape, shapes)) if shape is not None else _read_header(data)
     wanted = f"uint8 {' or '.join(f'[N,{each}]' for each in shapes)} with N of at least 1"
     if sizes[1:] not in image_shapes or type(sizes[0]) is not int or sizes[0] < 1:
         raise UnreadableTensorError(f"the tensor's shape is {list(sizes)}; send {wanted}")
@@ -44,12 +44,12 @@ def read_tensor(
     return np.frombuffer(data, np.uint8, offset=start).reshape(sizes)
 
 
-def _parse(shape: str, model_shape: str) -> tuple[int, ...]:
+def _parse(shape: str, model_shapes: Sequence[str]) -> tuple[int, ...]:
     numbers = shape.split(",") if len(shape) <= MAX_SHAPE_CHARACTERS else []
     if not all(number.strip().isdecimal() for number in numbers) or not numbers:
         raise UnreadableTensorError(
             f"the shape {shape[:MAX_SHAPE_CHARACTERS]!r} is not a list of numbers; "
-            f"send N,{model_shape}"
+            f"send {' or '.join(f'N,{each}' for each in model_shapes)}"
         )
     return tuple(int(number) for number in numbers)
 

@@ -39,10 +39,10 @@ def in_flight(server: Server) -> int:
 
 
 def metric(server: Server, name: str) -> int:
-    """Read a metric; it is 0 before its first event."""
-    text = server.get("/metrics").text
-    lines = [line for line in text.splitlines() if line.startswith(name + " ")]
-    return int(float(lines[0].rsplit(" ", 1)[1])) if lines else 0
+    """Read a metric, summed over its labels; it is 0 before its first event."""
+    lines = server.get("/metrics").text.splitlines()
+    found = [line for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in found)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -34,7 +34,7 @@ def server() -> Iterator[Server]:
 
 def test_server_survives_every_fault(server: Server) -> None:
     """After many parallel broken and unusual uploads, the same process answers a good upload."""
-    files = [path for path in FAULTS.iterdir() if path.suffix != ".py"]
+    files = [path for path in FAULTS.rglob("*") if path.is_file() and path.suffix != ".py"]
     with ThreadPoolExecutor(8) as threads:
         statuses = [
             r.status_code
@@ -141,7 +141,7 @@ sys.addaudithook(lambda event, _: event == "socket.bind" and signal.raise_signal
         ({"device": "gpu"}, 2, "SERVICE_DEVICE=gpu: Input should be 'auto', 'cuda' or 'cpu'"),
         ({"port": "many"}, 2, "SERVICE_PORT=many"),
         ({"max_image_pixels": "1000000000"}, 2, "SERVICE_MAX_IMAGE_PIXELS=1000000000"),
-        ({"model": "models/none/1"}, 1, "models/none/1/manifest.json is missing"),
+        ({"models": "models/none/1"}, 1, "models/none/1/manifest.json is missing"),
     ],
 )
 def test_server_that_cannot_serve_says_why_and_exits(

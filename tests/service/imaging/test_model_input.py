@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from service.imaging import PREPROCESSINGS, InputSpec, read_image
+from tests import golden
 from tests.service.images import encode, noise
 
 
@@ -65,3 +66,16 @@ def test_coloured_image_of_an_exact_size_gets_the_default() -> None:
     image.putpixel((3, 4), (255, 255, 254))
     upload = encode(image)
     assert read_image(upload, PHOTO, 10_000, [SMALL]).spec == PHOTO
+
+
+def test_grey_cut_out_is_no_model_input() -> None:
+    """A grey image of the model's size is taken as it is only if no part of it is transparent."""
+    grey = Image.fromarray(golden.images()[0])
+    spec = InputSpec("item-on-black", (28, 28))
+    photo = InputSpec("letterbox", (64, 64))
+    opaque = Image.merge("LA", (grey, Image.new("L", grey.size, 255)))
+    cut_out = Image.merge("LA", (grey, grey))
+    for image, expected in ((grey, spec), (opaque, spec), (cut_out, photo)):
+        assert read_image(encode(image), photo, 10_000, (spec,)).spec == expected
+    assert read_image(encode(opaque), spec, 10_000).placed is None
+    assert read_image(encode(cut_out), spec, 10_000).placed is not None
