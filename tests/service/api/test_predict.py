@@ -66,7 +66,7 @@ def test_answer_has_the_probabilities_of_the_raw_pixels(linear: TestClient) -> N
 def test_golden_set_is_answered(shipped: TestClient, model: str) -> None:
     """Every golden image, uploaded as PNG, gets the model's probabilities in the golden set."""
     for image, expected in zip(golden.images(), golden.probabilities(model), strict=True):
-        body = post(shipped, encode(image), params={"model": model}).json()
+        body = post(shipped, encode(image), model=model).json()
         assert body["model"]["name"] == model
         assert tuple(body["probabilities"]) == CLASS_NAMES
         np.testing.assert_allclose(
