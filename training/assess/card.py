@@ -118,7 +118,8 @@ def _stored(parity: dict[str, Any]) -> str:
     if "stored" not in parity:
         return ""
     stored = parity["stored"]
-    return f"""Then the weights were stored as float16; the computation stays in float32. This changes a
+    return f"""Then the weights were stored as float16; the computation stays in float32. This \
+changes a
 probability by at most {stored["largest_change"]:.1e}, and {stored["test_correct"]:,} test images \
 get the right class.
 """
