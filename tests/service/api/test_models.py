@@ -30,7 +30,7 @@ def test_card_of_another_model_is_not_found(linear: TestClient) -> None:
 
 
 def test_shipped_card_and_metrics_are_served(shipped: TestClient) -> None:
-    """Each shipped model's card is served unchanged, and its test accuracy is that of its bundle."""
+    """Each shipped model's card and test figures are served as they are in its bundle."""
     models = shipped.get("/models").json()["models"]
     for model, folder in zip(models, Settings().models, strict=True):
         bundle = read_bundle(newest_version(folder))
