@@ -140,3 +140,9 @@ class Recipe:
                     warmup_target=self.learning_rate,
                     warmup_steps=rise,
                 )
+
+
+def read_recipe(values: dict[str, Any]) -> Recipe:
+    """Make a recipe from what ``dataclasses.asdict`` returned and JSON stored."""
+    photo = values.get("photo")
+    return Recipe(**{**values, "photo": None if photo is None else PhotoRecipe(**photo)})

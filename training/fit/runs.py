@@ -34,7 +34,7 @@ from training.architectures import find_architecture
 from training.data.photos.collection import PhotoFolders
 from training.data.samples import Samples
 from training.errors import RunError
-from training.fit.recipe import PhotoRecipe, Recipe
+from training.fit.recipe import Recipe, read_recipe
 
 CONFIG_FILE = "config.json"
 HISTORY_FILE = "history.csv"
@@ -127,9 +127,7 @@ def read_config(folder: Path) -> Config:
     """
     try:
         values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        if photo := values["recipe"].get("photo"):
-            values["recipe"]["photo"] = PhotoRecipe(**photo)
-        values["recipe"] = Recipe(**values["recipe"])
+        values["recipe"] = read_recipe(values["recipe"])
         values.setdefault("teachers", ())
         for name in ("class_names", "input_size", "teachers"):
             values[name] = tuple(values[name])
