@@ -179,7 +179,11 @@ def test_container_predicts(container: Container) -> None:
     answer = httpx2.post(f"{container.url}/predict", files={"file": fault("photo.png")}, timeout=30)
     assert answer.status_code == 200, answer.text
     assert answer.json()["class_name"] == "Ankle boot"
-    assert httpx2.get(f"{container.url}/health").json()["device"] == "cpu"
+    models = httpx2.get(f"{container.url}/health").json()["models"]
+    assert {model["name"]: model["device"] for model in models} == {
+        "resnet-8": "cpu",
+        "garments": "cpu",
+    }
 
 
 def test_container_is_confined(container: Container) -> None:
