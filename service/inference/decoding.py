@@ -16,8 +16,7 @@ from service.errors import ImageError, ImageTooLargeError
 from service.imaging.model_input import InputSpec, ModelInput, read_image
 
 # An upload of at most this size, with at most as many pixels as a model's input, usually decodes
-# faster than a thread hop, so the event loop decodes it. The worst case takes 10 ms: a PNG whose
-# text is compressed a thousandfold.
+# faster than a thread hop, so the event loop decodes it.
 SMALL_UPLOAD_BYTES = 4 * 1024
 # A thread decodes up to MAX_TOGETHER uploads before it hands them to the event loop: this takes
 # fewer thread hops, and the model gets the images in one batch. A decoded image waits at most

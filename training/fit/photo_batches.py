@@ -23,8 +23,7 @@ Targets = NDArray[np.float32]
 PhotoBatch = tuple[NDArray[np.float32], Targets]
 
 
-# The pictures on which the validation loss is measured after each epoch.
-VALIDATION_PHOTOS, VALIDATION_WORN, VALIDATION_UPLOADS = 300, 240, 300
+VALIDATION_COUNTS = 300, 240, 300  # photos, worn items and uploads, measured after each epoch
 
 
 class PhotoBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
@@ -37,11 +36,8 @@ class PhotoBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no 
         self, collection: Collection, recipe: PhotoRecipe, class_count: int, seed: int
     ) -> None:
         super().__init__(workers=1, max_queue_size=6)  # a thread draws while the network learns
-        self._sources = (
-            (recipe.photos_per_batch, collection.photos),
-            (recipe.worn_per_batch, collection.worn),
-            (recipe.uploads_per_batch, collection.uploads),
-        )
+        self._collection = collection
+        self._counts = recipe.photos_per_batch, recipe.worn_per_batch, recipe.uploads_per_batch
         self._size = (recipe.input_pixels, recipe.input_pixels)
         self._class_count, self._steps, self._seed = class_count, recipe.steps_per_epoch, seed
         self.epoch = 0
@@ -51,7 +47,7 @@ class PhotoBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no 
 
     def __getitem__(self, index: int) -> PhotoBatch:
         generator = np.random.default_rng((self._seed, self.epoch, index))
-        drawn = [source.draw(generator) for count, source in self._sources for _ in range(count)]
+        drawn = self._collection.draw(*self._counts, generator)
         images = [fit_into_box(vary(each.picture, generator), self._size) for each in drawn]
         return np.stack(images).astype(np.float32), encode_targets(drawn, self._class_count)
 
@@ -86,16 +82,7 @@ def make_photo_batches(
 
 def draw_validation(collection: Collection, side_pixels: int, class_count: int) -> PhotoBatch:
     """Draw pictures of validation, always the same ones, and do not vary them."""
-    generator = np.random.default_rng(0)
-    drawn = [
-        source.draw(generator)
-        for count, source in (
-            (VALIDATION_PHOTOS, collection.photos),
-            (VALIDATION_WORN, collection.worn),
-            (VALIDATION_UPLOADS, collection.uploads),
-        )
-        for _ in range(count)
-    ]
+    drawn = collection.draw(*VALIDATION_COUNTS, np.random.default_rng(0))
     size = (side_pixels, side_pixels)
     images = np.stack([fit_into_box(each.picture, size) for each in drawn])
     return images.astype(np.float32), encode_targets(drawn, class_count)

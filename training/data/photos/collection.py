@@ -138,6 +138,13 @@ class Collection:
     worn: WornItems
     uploads: Uploads
 
+    def draw(
+        self, photos: int, worn: int, uploads: int, generator: np.random.Generator
+    ) -> list[Labelled]:
+        """Draw so many pictures of each kind, in this order."""
+        wanted = ((photos, self.photos), (worn, self.worn), (uploads, self.uploads))
+        return [source.draw(generator) for count, source in wanted for _ in range(count)]
+
 
 def open_collection(
     folders: PhotoFolders, samples: Samples, *, validation: bool = False
