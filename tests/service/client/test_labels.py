@@ -3,19 +3,7 @@
 import pytest
 
 from service.client.labels import match_class
-
-CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+from training.data.sources.idx import CLASS_NAMES
 
 
 @pytest.mark.parametrize(
@@ -42,13 +30,13 @@ CLASSES = (
 )
 def test_spellings_of_a_class(folder: str, name: str) -> None:
     """Slash, case, plural, spaces and marks are forgiven; an id counts."""
-    assert match_class(folder, CLASSES) == name
+    assert match_class(folder, CLASS_NAMES) == name
 
 
 @pytest.mark.parametrize("folder", ["", ".", "__", "10", "boot", "shoes", "shirt coat", "-1", "s"])
 def test_other_folders_are_no_class(folder: str) -> None:
     """Another word, an id that no class has, or a part of a name is no class."""
-    assert match_class(folder, CLASSES) is None
+    assert match_class(folder, CLASS_NAMES) is None
 
 
 def test_exact_name_comes_first() -> None:
