@@ -84,6 +84,14 @@ _TEACHERS = {"fmix": _TEACHER, "mixup": replace(_TEACHER, augmentation="mixup")}
 # "A good teacher is patient and consistent" (Beyer et al. 2022): student and teacher see the same
 # mixed views for many epochs.
 _MIXED_VIEWS = replace(_TEACHER, distillation_temperature=1.0, epochs=300)
+_GARMENTS_PHOTO = PhotoRecipe(
+    steps_per_epoch=200,
+    photos_per_batch=22,
+    worn_per_batch=12,
+    uploads_per_batch=14,
+    input_pixels=128,
+    first_trained_block=5,
+)
 _GARMENTS = Recipe(
     "adamw",
     5e-4,
@@ -93,14 +101,14 @@ _GARMENTS = Recipe(
     epochs=15,
     label_smoothing=0.1,
     ema_momentum=0.995,
-    photo=PhotoRecipe(
-        steps_per_epoch=200,
-        photos_per_batch=22,
-        worn_per_batch=12,
-        uploads_per_batch=14,
-        input_pixels=128,
-        first_trained_block=5,
-    ),
+    photo=_GARMENTS_PHOTO,
+)
+_MORE_WORN = replace(
+    _GARMENTS,
+    learning_rate=4e-4,
+    ema_momentum=0.998,
+    fine_tunes=True,
+    photo=replace(_GARMENTS_PHOTO, photos_per_batch=18, worn_per_batch=16),
 )
 
 RECIPES: Mapping[str, Mapping[str, Recipe]] = {
@@ -142,7 +150,7 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
         "distilled-40": replace(_DISTILLED, epochs=40),
         "mixed-views": _MIXED_VIEWS,
     },
-    "efficientnet-lite0": {"garments": _GARMENTS},
+    "efficientnet-lite0": {"garments": _GARMENTS, "more-worn": _MORE_WORN},
     "lite0-transfer": {"adam": Recipe(batch_size=256, epochs=5)},
     "resnet-18": _TEACHERS,
     "wide-resnet-16-8": _TEACHERS,

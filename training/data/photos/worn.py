@@ -36,6 +36,7 @@ THINGS = frozenset({"hat", "skirt", "shorts", "scarf", "hair"})
 SMALL_THINGS = frozenset(
     {"sunglasses", "glasses", "watch", "belt", "bracelet", "necklace", "tie", "gloves", "socks"}
 )
+WORN_OVER_LEGS = frozenset({"skirt", "shorts"})
 NO_GARMENT = frozenset({"null", "skin", "hair"})
 MIN_ITEM_SHARE = 0.003  # of the photo's area: about 20 x 20 of 300 x 448 pixels
 MIN_SMALL_SHARE = 0.001
@@ -80,24 +81,65 @@ class WornPhoto:
         return np.isin(_read_mask(self.mask_file), list(self.bare_tags))
 
 
+@dataclass(frozen=True)
+class UnmaskedPhoto:
+    """A photo of a person without a mask: each garment is one of ``classes``."""
+
+    file: Path
+    classes: tuple[int, ...]
+
+
 def read_worn(folder: Path, *, validation: bool) -> list[WornPhoto]:
     """Read the photos that have masks: those of training, or those of validation.
 
     Raises:
         DataError: The table, the tags or a mask cannot be read.
     """
+    rows = [row for row in _read_rows(folder) if row["mask"]]
+    chosen = [row for row in rows if is_validation(row["file"]) == validation]
     try:
         tags = _read_tags(folder / TAGS_FILE)
-        with (folder / LABELS_FILE).open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["mask"]]
-        chosen = [row for row in rows if is_validation(row["file"]) == validation]
         return [_read_photo(folder / row["file"], folder / row["mask"], tags) for row in chosen]
-    except (OSError, LookupError, ValueError, AttributeError, csv.Error) as error:
+    except (OSError, LookupError, ValueError) as error:
         raise DataError(
             f"{folder} is not a folder of worn garments ({error!r}): it needs {TAGS_FILE} with a "
-            f"name on each line, {LABELS_FILE} with the columns file and mask, the photos, and "
-            "masks of the photos' size whose pixels are line numbers of the tags"
+            "name on each line, the photos, and masks of the photos' size whose pixels are line "
+            "numbers of the tags"
         ) from error
+
+
+def read_unmasked(folder: Path) -> list[UnmaskedPhoto]:
+    """Read the photos of training that have tags but no mask.
+
+    Photos of skirts and shorts are left out: a part of such a photo may show nothing of its
+    classes.
+
+    Raises:
+        DataError: The table cannot be read.
+    """
+    photos = []
+    for row in _read_rows(folder):
+        if row["mask"] or is_validation(row["file"]):
+            continue
+        tags = row["tags"].split("|")
+        classes = {number for tag in tags for number in CLASSES_OF_TAGS.get(tag, ())}
+        if classes and not WORN_OVER_LEGS & set(tags):
+            photos.append(UnmaskedPhoto(folder / row["file"], tuple(sorted(classes))))
+    return photos
+
+
+def _read_rows(folder: Path) -> list[dict[str, str]]:
+    try:
+        with (folder / LABELS_FILE).open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        if not all(isinstance(row[name], str) for row in rows for name in ("file", "mask", "tags")):
+            raise ValueError("a row is too short")
+    except (OSError, LookupError, ValueError, csv.Error) as error:
+        raise DataError(
+            f"{folder} is not a folder of worn garments ({error!r}): its {LABELS_FILE} needs the "
+            "columns file, mask and tags"
+        ) from error
+    return rows
 
 
 def _read_tags(path: Path) -> list[str]:
