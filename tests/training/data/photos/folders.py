@@ -36,17 +36,19 @@ def write_photo(folder: Path, name: str, colour: str = "red") -> None:
 
 
 def write_worn_folder(folder: Path, *, training: int = 2, validation: int = 1) -> Path:
-    """Write photos of a drawn person with masks, and one photo without a mask."""
+    """Write photos of a drawn person with masks, and of training one more without a mask."""
     (folder / "masks").mkdir(parents=True)
     names = choose_names(training, validation=False) + choose_names(validation, validation=True)
-    rows = []
+    unmasked = choose_names(training + 1, validation=False)[-1]
+    draw_person()[0].save(folder / unmasked, quality=95)
+    rows = [f"{unmasked},,dress|shoes|scarf\n"]
     for name in names:
         mask_name = f"masks/{Path(name).stem}.png"
         photo, mask = draw_person()
         photo.save(folder / name, quality=95)
         mask.save(folder / mask_name)
         rows.append(f"{name},{mask_name},dress|shoes\n")
-    (folder / "labels.csv").write_text(f"file,mask,tags\n{''.join(rows)}nobody.jpg,,dress\n")
+    (folder / "labels.csv").write_text(f"file,mask,tags\n{''.join(rows)}")
     (folder / "tags.txt").write_text("".join(f"{n} {tag}\n" for n, tag in enumerate(TAGS)))
     return folder
 

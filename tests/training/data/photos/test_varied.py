@@ -11,13 +11,14 @@ from PIL import Image
 from tests.training.data.photos.folders import (
     BELT,
     DRESS,
+    HAIR,
     WORN_SIZE,
     draw_person,
     share_of_garment,
     write_worn_folder,
 )
-from training.data.photos.varied import crop_bare, crop_item, paste_item, vary
-from training.data.photos.worn import WornPhoto, read_worn
+from training.data.photos.varied import crop_bare, crop_item, crop_person, paste_item, vary
+from training.data.photos.worn import UnmaskedPhoto, WornPhoto, read_worn
 
 SEEDS = range(20)
 
@@ -56,6 +57,24 @@ def test_crop_shows_the_item(photo: WornPhoto) -> None:
     assert min(shares) > 0.2
     assert max(shares) - min(shares) > 0.2
     assert all(crop.height >= 0.9 * 150 for crop in crops)
+
+
+def test_crop_of_hair_shows_little_else(photo: WornPhoto) -> None:
+    """A crop of a thing of no class has at most a tenth more on each side."""
+    hair = next(item for item in photo.items if item.tag == HAIR)
+    left, top, right, bottom = hair.box
+    longest = max(right - left, bottom - top)
+    crops = [crop_item(hair, np.random.default_rng(seed)) for seed in SEEDS]
+    assert all(max(crop.size) <= 1.1 * longest for crop in crops)
+
+
+def test_crop_of_a_person_shows_a_garment(photo: WornPhoto) -> None:
+    """Each crop of a photo without a mask shows some of the person's clothes, never all of it."""
+    person = UnmaskedPhoto(photo.file, (3,))
+    crops = [crop_person(person, np.random.default_rng(seed)) for seed in SEEDS]
+    assert min(map(share_of_garment, crops)) > 0.02
+    assert all(0.29 < crop.height / WORN_SIZE[1] < 0.76 for crop in crops)
+    assert len({crop.size for crop in crops}) == len(SEEDS)
 
 
 def test_pasted_item_leaves_its_surroundings(photo: WornPhoto) -> None:

@@ -22,7 +22,7 @@ from tests.training.data.photos.folders import (
     write_worn_folder,
 )
 from tests.training.fashion_mnist import ROOT
-from training.data.photos.worn import read_worn
+from training.data.photos.worn import read_unmasked, read_worn
 from training.errors import DataError
 
 SHARED_WORN = ROOT.parent / "shared" / "photos-worn"
@@ -51,6 +51,19 @@ def test_parts_are_chosen_by_the_name(tmp_path: Path) -> None:
         for validation in (False, True)
     ]
     assert names == [choose_names(3, validation=False), choose_names(2, validation=True)]
+
+
+def test_photos_without_masks_have_possible_classes(tmp_path: Path) -> None:
+    """Such a photo has the classes of all its tags. Skirts, shorts and validation are left out."""
+    names = choose_names(4, validation=False)
+    tags = ("jeans|top|bag|hat", "skirt|blouse", "shorts|t-shirt", "hat|hair")
+    rows = [f"{name},,{tag}\n" for name, tag in zip(names, tags, strict=True)]
+    (kept_back,) = choose_names(1, validation=True)
+    masked = choose_names(5, validation=False)[-1]
+    table = f"file,mask,tags\n{''.join(rows)}{kept_back},,dress\n{masked},masks/a.png,dress\n"
+    (tmp_path / "labels.csv").write_text(table)
+    (photo,) = read_unmasked(tmp_path)
+    assert (photo.file, photo.classes) == (tmp_path / names[0], (0, 1, 2, 6, 8))
 
 
 def test_item_opens_with_its_outline(tmp_path: Path) -> None:
@@ -99,7 +112,8 @@ DAMAGES: dict[str, tuple[str, bytes | None]] = {
     "too few tags": (TAGS_FILE, b"0 null\n1 skin\n"),
     "no table": (TABLE, None),
     "no column": (TABLE, b"file,tags\na.jpg,dress\n"),
-    "short row": (TABLE, b"mask,file\nmasks/a.png\n"),
+    "no tags column": (TABLE, b"file,mask\na.jpg,masks/a.png\n"),
+    "short row": (TABLE, b"mask,tags,file\nmasks/a.png\n"),
     "not UTF-8": (TABLE, b"file,mask\n\xff\xfe,\xff\n"),
     "no mask": (MASK, None),
     "damaged mask": (MASK, b"not an image"),
@@ -116,7 +130,7 @@ def test_damaged_folder_is_rejected(tmp_path: Path, file: str, content: bytes | 
     (folder / file).unlink()
     if content is not None:
         (folder / file).write_bytes(content)
-    with pytest.raises(DataError, match=r"not a folder of worn garments .* needs tags\.txt"):
+    with pytest.raises(DataError, match=r"not a folder of worn garments .* needs"):
         read_worn(folder, validation=False)
 
 
