@@ -1,7 +1,11 @@
 """Finds the class that a folder is named after."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
+
+NUMBERED = re.compile(r"(?:(?:class|label)[ _-]?)?(\d+)(?:[\W_]+(.+))?", re.IGNORECASE)
+"""An id, with a word before it or a name after it."""
 
 
 def match_class(folder: str, class_names: Sequence[str]) -> str | None:
@@ -10,17 +14,26 @@ def match_class(folder: str, class_names: Sequence[str]) -> str | None:
     A folder's name cannot hold a slash, and people write names in their own way. So if no name or
     id is the same, case, plural, and all characters but letters and digits are ignored:
     ``T-shirt_top`` and ``t-shirts tops`` are ``T-shirt/top``. At last one side of a slash is
-    enough: ``T-shirt``. A folder that could be two classes is none.
+    enough: ``T-shirt``. An id may follow ``class`` or ``label``, or stand before the name of the
+    same class: ``class_0``, ``0 T-shirt``. A folder that could be two classes is none.
     """
     if folder in class_names:
         return folder
     if folder.isdecimal():
-        return class_names[int(folder)] if int(folder) < len(class_names) else None
+        return _name_of(folder, class_names)
     for forms in (_letters, _singular_letters, _sides):
         found = [name for name in class_names if forms(folder) & forms(name)]
         if found:
             return found[0] if len(found) == 1 else None
+    if numbered := NUMBERED.fullmatch(folder):
+        number, rest = numbered.groups()
+        name = _name_of(number, class_names)
+        return name if rest is None or name == match_class(rest, class_names) else None
     return None
+
+
+def _name_of(number: str, class_names: Sequence[str]) -> str | None:
+    return class_names[int(number)] if int(number) < len(class_names) else None
 
 
 def _letters(text: str) -> set[str]:
@@ -36,7 +49,8 @@ def _sides(text: str) -> set[str]:
 
 
 def _join(text: str, change: Callable[[str], str]) -> set[str]:
-    joined = "".join(map(change, re.split(r"[\W_]+", text.casefold())))
+    words = re.split(r"[\W_]+", unicodedata.normalize("NFKC", text).casefold())
+    joined = "".join(map(change, words))
     return {joined} - {""}
 
 

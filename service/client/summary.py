@@ -69,7 +69,8 @@ class Summary:
         hits = [hit for hits in self.hits.values() for hit in hits]
         if hits:
             share = f"{sum(hits)} of {len(hits)} labelled and classified images"
-            yield f"accuracy: {fmean(hits):.2%} ({share})"
+            left_out = f"; without a label: {count}" if (count := self.unlabelled.total()) else ""
+            yield f"accuracy: {fmean(hits):.2%} ({share}{left_out})"
         elif self.labels_from_folders:
             yield "accuracy: unknown, no classified image is in a folder named after a class or id"
 

@@ -66,7 +66,11 @@ def test_accuracy_counts_labelled_answers() -> None:
     """Accuracy counts only answers for images in folders named after a class or its id."""
     rows = answered("Coat/a", 0), answered("0/b", 1), answered("Bag/c", 1), answered("else/d", 1)
     lines = list(summarise(*rows, labels_from_folders=True).lines())
-    assert lines[1:] == ["accuracy: 66.67% (2 of 3 labelled and classified images)"]
+    assert lines[1:] == [
+        "accuracy: 66.67% (2 of 3 labelled and classified images; without a label: 1)"
+    ]
+    (_, all_labelled) = summarise(answered("Bag/c", 1), labels_from_folders=True).lines()
+    assert all_labelled == "accuracy: 100.00% (1 of 1 labelled and classified images)"
     assert len(list(summarise(*rows).lines())) == 1
     (_, unknown) = summarise(answered("else/d", 1), labels_from_folders=True).lines()
     assert unknown.startswith("accuracy: unknown")
