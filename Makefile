@@ -1,16 +1,23 @@
 # On a new machine with Python and make: `make serve`, `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+# The packages that serve: all of them if they are installed; else ONNX Runtime for CUDA, which is
+# 270 MB larger, only if there is an NVIDIA driver.
+SERVE := $(if $(wildcard .venv/all),all,$(shell \
+	$(PYTHON) -c 'import ctypes; ctypes.CDLL("libcuda.so.1")' 2>/dev/null && echo serve || echo serve-cpu))
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check install format openapi torture bench soak fuzz audit sbom requirements clean
+.PHONY: help serve client test check install format openapi torture bench soak fuzz audit sbom requirements clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
-serve: .venv/serve ## Serve the model; set HOST, PORT and SERVICE_* to change the defaults
+serve: .venv/$(SERVE) ## Serve the model; set HOST, PORT and SERVICE_* to change the defaults
 	@SERVICE_HOST=$${HOST:-$${SERVICE_HOST:-127.0.0.1}} SERVICE_PORT=$${PORT:-$${SERVICE_PORT:-8000}} \
 		exec $(BIN)/python -m service serve
+
+client: .venv/client ## Install the packages of the client alone
+	@echo 'Ready. Try: $(BIN)/python -m service.client --help'
 
 test: .venv/all ## Run the tests; ARGS go to pytest
 	$(BIN)/python -m pytest $(ARGS)
@@ -60,33 +67,54 @@ sbom: .venv/all ## Write build/sbom.json: the packages of the service, in Cyclon
 	$(BIN)/uv tool run --from cyclonedx-bom cyclonedx-py requirements requirements/serve-cpu.txt \
 		--pyproject pyproject.toml --output-reproducible --output-file build/sbom.json
 
-COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command 'make requirements' $(UPGRADE)
+# Print the requirements of some extras, without those of the client.
+EXTRAS = $(BIN)/python -c 'import sys, tomllib; \
+	extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+	print(*(line for name in sys.argv[1:] for line in extras[name]), sep="\n")'
 
 requirements: .venv/all ## Write requirements/*.txt; UPGRADE=--upgrade takes new releases
-	$(COMPILE) --extra client --extra heic --extra jax --extra tracing --extra training --extra test --extra dev \
-		--output-file requirements/all.txt
-	$(COMPILE) --constraint requirements/all.txt --output-file requirements/serve.txt
-	$(COMPILE) --extra cuda --extra tracing --constraint requirements/all.txt --output-file requirements/serve-cuda.txt
-	echo onnxruntime | $(COMPILE) - --extra tracing --constraint requirements/all.txt --no-emit-package onnxruntime-gpu \
-		--output-file requirements/serve-cpu.txt
-	$(COMPILE) --extra fuzz --constraint requirements/all.txt --output-file requirements/fuzz.txt
+	$(COMPILE) pyproject.toml --extra serve --extra heic --extra jax --extra tracing --extra training --extra test \
+		--extra dev --output-file requirements/all.txt
+	$(COMPILE) pyproject.toml --constraint requirements/all.txt --output-file requirements/client.txt
+	$(EXTRAS) serve | $(COMPILE) - --constraint requirements/all.txt --output-file requirements/serve.txt
+	$(EXTRAS) serve cuda tracing | $(COMPILE) - --constraint requirements/all.txt \
+		--output-file requirements/serve-cuda.txt
+	{ $(EXTRAS) serve tracing; echo onnxruntime; } | $(COMPILE) - --constraint requirements/all.txt \
+		--no-emit-package onnxruntime-gpu --output-file requirements/serve-cpu.txt
+	$(EXTRAS) serve fuzz | $(COMPILE) - --constraint requirements/all.txt --output-file requirements/fuzz.txt
+
+INSTALL = $(BIN)/python -m pip install --quiet --require-hashes -r $<
+# onnxruntime and onnxruntime-gpu install the same module: one goes before the other comes.
+UNINSTALL = $(BIN)/python -m pip uninstall -qq --yes
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is %s; try make PYTHON=python3.12" \
 		% sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 
-.venv/serve: requirements/serve.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --require-hashes -r $<
+.venv/client: requirements/client.txt | .venv/bin/python
+	$(INSTALL)
 	@touch $@
 
-.venv/all: requirements/all.txt requirements/serve.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --require-hashes -r $<
-	@touch $@ .venv/serve
+.venv/serve-cpu: requirements/serve-cpu.txt | .venv/bin/python
+	$(UNINSTALL) onnxruntime-gpu
+	$(INSTALL)
+	@rm -f .venv/serve && touch $@
+
+.venv/serve: requirements/serve.txt | .venv/bin/python
+	$(UNINSTALL) onnxruntime
+	$(INSTALL)
+	@rm -f .venv/serve-cpu && touch $@
+
+.venv/all: requirements/all.txt | .venv/bin/python
+	$(UNINSTALL) onnxruntime
+	$(INSTALL)
+	@touch $@
 
 .venv/fuzz: requirements/fuzz.txt | .venv/all
-	$(BIN)/python -m pip install --quiet --require-hashes -r $<
+	$(INSTALL)
 	@touch $@
 
 clean: ## Remove .venv and caches

@@ -9,7 +9,14 @@ import sys
 import urllib.error
 import urllib.request
 from http.client import HTTPException
+from importlib.util import find_spec
 from typing import Any
+
+if find_spec("pydantic_settings") is None:
+    sys.exit(
+        "error: the packages of the service are not installed; run `make serve`, or "
+        "`pip install '.[serve]'` in the repository"
+    )
 
 from pydantic import ValidationError
 

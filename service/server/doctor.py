@@ -157,7 +157,8 @@ def _check_cuda(settings: Settings) -> Finding:
     cuda = nvidia.needed_cuda()
     if cuda is None:
         text = "this onnxruntime is built for the CPU"
-        return _gpu_finding(settings, text, "pip install onnxruntime-gpu")
+        remedy = "pip uninstall --yes onnxruntime, then pip install onnxruntime-gpu"
+        return _gpu_finding(settings, text, remedy)
     found = nvidia.find_libraries(cuda)
     packages = ", ".join(found.packages) or "none"
     text = f"this onnxruntime needs CUDA {cuda} and cuDNN 9; NVIDIA's packages: {packages}"

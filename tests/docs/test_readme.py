@@ -14,7 +14,16 @@ from PIL import Image
 from service.app import create_app
 from service.bundle import read_bundle
 from service.settings import Settings
-from tests.docs.page import Example, differences, find_code, find_examples, find_table, read_page
+from tests.docs.page import (
+    BASE_URL,
+    Example,
+    differences,
+    find_blocks,
+    find_code,
+    find_examples,
+    find_table,
+    read_page,
+)
 from tests.e2e.server import ROOT, Server
 
 README = read_page("README.md")
@@ -31,6 +40,14 @@ def test_readme_is_short() -> None:
 def test_curl_shows_what_the_readme_shows(server: Server, example: Example) -> None:
     """The README's command gets the answer that the README shows below it."""
     assert differences(example.answer, example.run(server.url)) == []
+
+
+def test_python_example_works(server: Server) -> None:
+    """The README's Python example names the garment of the README's first example."""
+    (code,) = find_blocks(README, "python")
+    command = [sys.executable, "-c", code.replace(BASE_URL, server.url)]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert output.stdout == find_examples("README.md")[0].answer["class_name"] + "\n"
 
 
 @pytest.mark.parametrize("row", find_table(README, "model"), ids=lambda row: row[0])
