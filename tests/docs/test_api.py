@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -49,13 +53,45 @@ def test_service_answers_as_shown(server: Server, example: Example) -> None:
     assert differences(example.answer, example.run(server.url)) == []
 
 
-@pytest.mark.parametrize("block", find_blocks(PAGE, "sh"), ids=["numpy", "raw"])
+@pytest.mark.parametrize("block", find_blocks(PAGE, "sh")[1:], ids=["numpy", "raw"])
 def test_tensors_are_answered(server: Server, tmp_path: Path, block: str) -> None:
     """Each way to send a tensor of three images gets three predictions."""
     changed = block.replace(BASE_URL, server.url).replace("/tmp/", f"{tmp_path}/")  # noqa: S108
     changed = changed.replace(".venv/bin/python", sys.executable).replace("curl", "curl -sS")
     output = subprocess.run(["bash", "-ec", changed], cwd=ROOT, capture_output=True, check=True)
     assert len(json.loads(output.stdout)["predictions"]) == 3
+
+
+def test_file_from_a_url_is_answered(server: Server) -> None:
+    """The command for a file that comes from a URL gets a prediction."""
+    handler = partial(SimpleHTTPRequestHandler, directory=ROOT / "tests/data/faults")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as shop:
+        threading.Thread(target=shop.serve_forever, args=(0.01,)).start()
+        url = f"http://127.0.0.1:{shop.server_address[1]}/exif-rotated.jpg"
+        command = find_blocks(PAGE, "sh")[0].replace("https://shop.example/boot.jpg", url)
+        command = command.replace(BASE_URL, server.url).replace("curl --data", "curl -sS --data")
+        output = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
+        shop.shutdown()
+    assert json.loads(output.stdout)["class_name"] == "Ankle boot"
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+def test_javascript_gets_answers_and_errors(server: Server) -> None:
+    """The JavaScript function returns the answer, and throws the title and detail of an error."""
+    (code,) = find_blocks(PAGE, "js")
+    calls = """
+        const fs = require("fs");
+        const read = name => new Blob([fs.readFileSync(`tests/data/faults/${name}`)]);
+        classify(read("exif-rotated.jpg"))
+          .then(answer => console.log(answer.class_name))
+          .then(() => classify(read("truncated.jpg")))
+          .catch(error => console.log(error.message));
+    """
+    script = code.replace(BASE_URL, server.url) + calls
+    output = subprocess.run(["node", "-"], input=script, cwd=ROOT, stdout=-1, text=True, check=True)
+    name, error = output.stdout.splitlines()
+    assert name == "Ankle boot"
+    assert error.startswith("Unreadable image: the JPEG image is incomplete")
 
 
 def test_uncertainty_is_the_measured_one() -> None:
