@@ -17,7 +17,8 @@ if _missing := [name for name in ("httpx2", "rich", "stamina", "typer") if find_
     # With `python -m service.client`, argv[0] is "-m" here. SystemExit prints no traceback.
     raise SystemExit(_message) if sys.argv[0] == "-m" else ModuleNotFoundError(_message)
 
-from service.client.client import AsyncClient, Client, Prediction
+from service.client.answers import Prediction
+from service.client.client import AsyncClient, Client
 from service.client.errors import (
     ClientError,
     NoAnswerError,

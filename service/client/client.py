@@ -3,21 +3,19 @@
 import asyncio
 import logging
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Self
 
 import httpx2
 import stamina
 
+from service.client.answers import Prediction, parse_batch, parse_prediction, raise_for_problem
 from service.client.errors import (
     NoAnswerError,
     ProblemError,
-    UnexpectedAnswerError,
     UnreachableError,
     UnreadableFileError,
     UsageError,
@@ -33,24 +31,8 @@ LONGEST_RETRY_AFTER_S = 300.0  # the client gives up if Retry-After is longer
 logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The service's answer for one image.
-
-    ``probabilities`` maps each class to a value in [0, 1], in the model's label order.
-    ``explanation`` is None without ``explain=True``. ``distance`` and ``in_distribution`` are None
-    if the model does not measure them.
-    """
-
-    class_id: int
-    class_name: str
-    probability: float
-    probabilities: Mapping[str, float]
-    model_name: str
-    model_version: str
-    explanation: Mapping[str, Any] | None = None
-    distance: float | None = None
-    in_distribution: bool | None = None
+Image = Path | str | bytes
+"""An image file: its path or its bytes."""
 
 
 @dataclass(eq=False)
@@ -62,14 +44,12 @@ class _Caller:
     timeout_s: float = 30.0
     retries: int = 5
     backoff_s: float = 0.5
-    explain: bool = False
-    model: str | None = None
 
     def _connection(
         self, transport: type[httpx2.HTTPTransport] | type[httpx2.AsyncHTTPTransport]
     ) -> dict[str, Any]:
         """Return the arguments of httpx2's clients."""
-        headers = {"Content-Type": "application/octet-stream", "Accept": "application/json"}
+        headers = {"Accept": "application/json"}
         if key := _parse_key(self.api_key):
             headers["Authorization"] = f"Bearer {key}"
         url = _parse_url(self.url)
@@ -86,13 +66,7 @@ class _Caller:
             # The wait for a free connection has no limit: the server does not cause it.
             "timeout": httpx2.Timeout(self.timeout_s, pool=None),
             "transport": way,
-            "params": self._query,
         }
-
-    @property
-    def _query(self) -> dict[str, str]:
-        explain = {"explain": "true"} if self.explain else {}
-        return explain if self.model is None else explain | {"model": self.model}
 
     @property
     def _retry_policy(self) -> dict[str, Any]:
@@ -127,8 +101,7 @@ class Client(_Caller):
     ``retries`` times after a failed connection, a timeout, or a 429, 502, 503 or 504. It waits as
     long as Retry-After asks, and gives up if Retry-After is more than five minutes. Without
     Retry-After it waits ``backoff_s`` seconds, doubled at each retry, plus jitter, but at most 30
-    seconds. ``explain=True`` asks for ``Prediction.explanation``: what the model saw. ``model`` is
-    the name of the model that answers; without it, the service chooses one for each image.
+    seconds.
 
     Raises:
         UsageError: The URL, the API key or a proxy that the environment names cannot be used.
@@ -138,8 +111,21 @@ class Client(_Caller):
         self._http = httpx2.Client(**self._connection(httpx2.HTTPTransport))
         self._retrying = stamina.RetryingCaller(**self._retry_policy).on(self._decide_retry)
 
-    def predict(self, image: Path | str | bytes) -> Prediction:
+    def predict(
+        self,
+        image: Image,
+        *,
+        top_k: int | None = None,
+        coverage: float | None = None,
+        explain: bool = False,
+        model: str | None = None,
+    ) -> Prediction:
         """Classify one image, given as a path or as the bytes of an image file.
+
+        ``top_k`` asks for the k most likely classes only. ``coverage`` asks for
+        ``Prediction.prediction_set``, which aims to hold the true class with this probability.
+        ``explain`` asks for ``Prediction.explanation``: what the model saw. ``model`` is the name
+        of the model that answers; without it, the service chooses one for each image.
 
         Raises:
             UnreadableFileError: The file cannot be read.
@@ -147,12 +133,41 @@ class Client(_Caller):
             ProblemError: The server answered with an error.
             UnexpectedAnswerError: A 200 has no prediction. The URL may be another service's.
         """
-        return self._retrying(self._post, _read_image(image))
+        query = _query(top_k, coverage, explain, model)
+        return parse_prediction(self._retrying(self._post, _request(_read_image(image), query)))
 
-    def _post(self, content: bytes) -> Prediction:
+    def predict_batch(
+        self,
+        images: Iterable[Image],
+        *,
+        top_k: int | None = None,
+        coverage: float | None = None,
+        explain: bool = False,
+        model: str | None = None,
+    ) -> list[Prediction | ProblemError]:
+        """Classify up to 1,024 images in one request; return an item for each, in their order.
+
+        An image that the service rejects has a ProblemError in its place, which is not raised. The
+        arguments are those of ``predict``.
+
+        Raises:
+            UnreadableFileError: A file cannot be read. No image is sent.
+            NoAnswerError: The last attempt got no answer.
+            ProblemError: The server rejected the whole request, for example as too large.
+            UnexpectedAnswerError: A 200 has another number of predictions than ``images``.
+        """
+        contents = [_read_image(image) for image in images]
+        if not contents:
+            return []
+        query = _query(top_k, coverage, explain, model)
+        answer = self._retrying(self._post, _batch_request(contents, query))
+        return parse_batch(answer, len(contents))
+
+    def _post(self, request: Mapping[str, Any]) -> httpx2.Response:
         with _connection_errors():
-            response = self._http.post("/predict", content=content)
-        return _parse_answer(response)
+            response = self._http.post(**request)
+        raise_for_problem(response)
+        return response
 
     def close(self) -> None:
         """Close the connections."""
@@ -173,14 +188,42 @@ class AsyncClient(_Caller):
         self._http = httpx2.AsyncClient(**self._connection(httpx2.AsyncHTTPTransport))
         self._retrying = stamina.AsyncRetryingCaller(**self._retry_policy).on(self._decide_retry)
 
-    async def predict(self, image: Path | str | bytes) -> Prediction:
+    async def predict(
+        self,
+        image: Image,
+        *,
+        top_k: int | None = None,
+        coverage: float | None = None,
+        explain: bool = False,
+        model: str | None = None,
+    ) -> Prediction:
         """Classify one image, as ``Client.predict`` does, with the same ``Raises``."""
-        return await self._retrying(self._post, await asyncio.to_thread(_read_image, image))
+        query = _query(top_k, coverage, explain, model)
+        request = _request(await asyncio.to_thread(_read_image, image), query)
+        return parse_prediction(await self._retrying(self._post, request))
 
-    async def _post(self, content: bytes) -> Prediction:
+    async def predict_batch(
+        self,
+        images: Iterable[Image],
+        *,
+        top_k: int | None = None,
+        coverage: float | None = None,
+        explain: bool = False,
+        model: str | None = None,
+    ) -> list[Prediction | ProblemError]:
+        """Classify many images, as ``Client.predict_batch`` does, with the same ``Raises``."""
+        contents = await asyncio.to_thread(lambda: [_read_image(image) for image in images])
+        if not contents:
+            return []
+        query = _query(top_k, coverage, explain, model)
+        answer = await self._retrying(self._post, _batch_request(contents, query))
+        return parse_batch(answer, len(contents))
+
+    async def _post(self, request: Mapping[str, Any]) -> httpx2.Response:
         with _connection_errors():
-            response = await self._http.post("/predict", content=content)
-        return _parse_answer(response)
+            response = await self._http.post(**request)
+        raise_for_problem(response)
+        return response
 
     async def close(self) -> None:
         """Close the connections."""
@@ -222,6 +265,25 @@ def _read_image(image: Path | str | bytes) -> bytes:
         raise UnreadableFileError(f"cannot read {image!s}: {error.strerror or error}") from error
 
 
+def _query(
+    top_k: int | None, coverage: float | None, explain: bool, model: str | None
+) -> dict[str, Any]:
+    given = {"top_k": top_k, "coverage": coverage, "explain": explain or None, "model": model}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _request(content: bytes, query: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of httpx2's ``post`` for one image."""
+    headers = {"Content-Type": "application/octet-stream"}
+    return {"url": "/predict", "params": query, "content": content, "headers": headers}
+
+
+def _batch_request(contents: Iterable[bytes], query: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of httpx2's ``post`` for many images, as one form."""
+    files = [("file", content) for content in contents]
+    return {"url": "/predict/batch", "params": query, "files": files}
+
+
 @contextmanager
 def _connection_errors() -> Iterator[None]:
     """Turn httpx2's errors into NoAnswerError and UnreachableError."""
@@ -233,45 +295,3 @@ def _connection_errors() -> Iterator[None]:
     except httpx2.RequestError as error:
         reason = f"{type(error).__name__} {error}"
         raise NoAnswerError(f"{error.request.url} gave no answer: {reason}") from error
-
-
-def _parse_answer(response: httpx2.Response) -> Prediction:
-    if response.status_code != 200:
-        raise _parse_problem(response)
-    try:
-        body = response.json()
-        return Prediction(
-            class_id=int(body["class_id"]),
-            class_name=str(body["class_name"]),
-            probability=float(body["probability"]),
-            probabilities={str(name): float(p) for name, p in body["probabilities"].items()},
-            model_name=str(body["model"]["name"]),
-            model_version=str(body["model"]["version"]),
-            explanation=body.get("explanation"),
-            distance=body.get("distance"),
-            in_distribution=body.get("in_distribution"),
-        )
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        message = f"{response.url} answered 200 without a prediction: {response.text[:200]}"
-        raise UnexpectedAnswerError(message) from error
-
-
-def _parse_problem(response: httpx2.Response) -> ProblemError:
-    title = f"HTTP {response.status_code} {response.reason_phrase}"
-    problem = {"type": "about:blank", "title": title, "detail": response.text[:200]}
-    with suppress(TypeError, ValueError):  # a proxy's error page is not a JSON object
-        problem |= response.json()
-    return ProblemError(response.status_code, problem, _parse_retry_after_s(response))
-
-
-def _parse_retry_after_s(response: httpx2.Response) -> float | None:
-    """Return the seconds of Retry-After, a number or an HTTP date (RFC 9110, section 10.2.3)."""
-    value = response.headers.get("Retry-After", "").strip()
-    if value.isdecimal():
-        return float(value)
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    wait = moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)
-    return max(0.0, wait.total_seconds())

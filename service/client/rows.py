@@ -1,5 +1,6 @@
 """The rows of an output file, one for each image, as CSV or JSON lines."""
 
+import codecs
 import csv
 import io
 import json
@@ -9,7 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from service.client.client import Prediction
+from service.client.answers import Prediction
 from service.client.errors import ClientError, UsageError
 from service.client.files import identify
 from service.client.labels import match_class
@@ -44,6 +45,7 @@ class Row:
         """Return the row of an image that was classified."""
         cells = asdict(prediction)
         model = f"{cells.pop('model_name')}/{cells.pop('model_version')}"
+        del cells["prediction_set"]  # the command line does not ask for one
         return cls(path=str(path), model=model, **cells)
 
     @classmethod
@@ -128,8 +130,7 @@ def read_rows(path: Path) -> list[Row]:
         UsageError: The file cannot be read or is not an output of this client.
     """
     try:
-        with path.open(**ENCODING) as file:
-            lines = file.readlines()
+        lines = _read_lines(path)
         if lines and not lines[-1].endswith("\n"):
             lines.pop()
         return list(_read_csv(lines) if _is_csv(path) else _read_json(lines))
@@ -138,6 +139,14 @@ def read_rows(path: Path) -> list[Row]:
     except (csv.Error, TypeError, ValueError) as error:
         message = f"{path} is not an output of this client and cannot be resumed: {error}"
         raise UsageError(message) from error
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Return the lines with their ends, in UTF-8, or in UTF-16 as spreadsheets' "Unicode text"."""
+    content = path.read_bytes()
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16") if is_utf16 else content.decode("utf-8", "surrogateescape")
+    return list(io.StringIO(text.removeprefix("\ufeff"), newline="\n"))
 
 
 def _read_json(lines: Iterable[str]) -> Iterator[Row]:
@@ -149,7 +158,7 @@ def _read_csv(lines: Sequence[str]) -> Iterator[Row]:
 
     These programs change line ends, the delimiter, and how numbers and truth values are written.
     """
-    head = lines[0].removeprefix("\ufeff").rstrip("\r\n") if lines else ",".join(COLUMNS)
+    head = lines[0].rstrip("\r\n") if lines else ",".join(COLUMNS)
     delimiter = next((mark for mark in ",;\t" if mark in head), ",")
     names = next(csv.reader([head], delimiter=delimiter))
     _check_columns(names)

@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+from service.client.run import STATUSES_OF_ONE_IMAGE
 from tests.docs.page import BASE_URL, find_blocks, find_code, find_table, read_page
 from tests.e2e.server import ROOT, Server
 from tests.training.fashion_mnist import fashion_mnist
@@ -50,12 +52,22 @@ def test_columns_are_those_of_the_output(server: Server, tmp_path: Path) -> None
     assert sorted(named) == sorted(columns)
 
 
-def test_library_answers_as_shown(server: Server) -> None:
-    """The Python example prints what is shown below it."""
-    (code,) = find_blocks(PAGE, "python")
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    re.findall(r"```python\n(.*?)```\n```\n(.*?)```", PAGE, re.DOTALL),
+    ids=["one image", "batch"],
+)
+def test_library_answers_as_shown(server: Server, code: str, shown: str) -> None:
+    """Each Python example prints what is shown below it."""
     command = [sys.executable, "-c", code.replace(BASE_URL, server.url)]
     output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert output.stdout in find_blocks(PAGE, "")
+    assert output.stdout == shown
+
+
+def test_statuses_that_do_not_stop_the_client_are_those_of_the_code() -> None:
+    """The page names the statuses of 4xx after which the client goes on."""
+    (row,) = [row for row in find_table(PAGE, "answer") if row[0].startswith("every other 4xx")]
+    assert {int(number) for number in re.findall(r"\d{3}", row[0])} == STATUSES_OF_ONE_IMAGE
 
 
 def test_accuracy_is_the_measured_one(server: Server, tmp_path: Path) -> None:

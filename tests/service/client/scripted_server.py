@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -19,9 +19,11 @@ class ScriptedServer(ThreadingHTTPServer):
 
     Further requests repeat the last step. ``503 after 1; 200 2`` answers a 503 with
     ``Retry-After: 1``, then class 2. The steps:
-    ``200 CLASS_ID``, ``STATUS``, ``STATUS after VALUE``, ``garbage`` (a 200 without a prediction),
-    ``infinite`` (a 200 whose class id is Infinity), ``page`` (a 500 with HTML), ``drop`` (closes
-    without an answer), ``hang`` (never answers).
+    ``200 CLASS_ID``, ``STATUS``, ``STATUS after VALUE`` (with Retry-After), ``STATUS to URL`` (a
+    redirect), ``STATUS as TYPE`` (a problem of this type), ``garbage`` (a 200 without a
+    prediction), ``infinite`` (a 200 whose class id is Infinity), ``page`` (a 500 with HTML),
+    ``drop`` (closes without an answer), ``hang`` (never answers). The script of a batch is its
+    first file, and a batch is answered with one prediction.
     """
 
     daemon_threads = True
@@ -50,6 +52,8 @@ class ScriptedHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Perform the next step of the script in the body."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path.startswith("/predict/batch"):
+            body = body.split(b"\r\n")[4]  # after the boundary, two headers and an empty line
         with self.server.lock:
             arrivals = self.server.arrivals[body]
             arrivals.append(time.monotonic())
@@ -77,17 +81,23 @@ class ScriptedHandler(BaseHTTPRequestHandler):
         elif step[0] == "page":
             self.answer(500, b"<h1>Oh no</h1>")
         elif step[0] == "200":
-            self.answer(200, json.dumps(prediction(int(step[1]))).encode())
+            answer = prediction(int(step[1]))
+            is_batch = self.path.startswith("/predict/batch")
+            self.answer(200, json.dumps({"predictions": [answer]} if is_batch else answer).encode())
         else:
-            retry_after = step[2] if len(step) > 1 else None
-            self.answer(int(step[0]), json.dumps(problem(step[0])).encode(), retry_after)
+            status, word, value = (*step, "", "")[:3]
+            body = (
+                {} if word == "to" else problem(status) | ({"type": value} if word == "as" else {})
+            )
+            header = {"after": "Retry-After", "to": "Location"}.get(word)
+            self.answer(int(status), json.dumps(body).encode(), {header: value} if header else {})
 
-    def answer(self, status: int, body: bytes, retry_after: str | None = None) -> None:
+    def answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Send one response."""
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
-        if retry_after is not None:
-            self.send_header("Retry-After", retry_after)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 

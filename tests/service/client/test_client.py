@@ -10,6 +10,7 @@ import time
 from email.utils import formatdate
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,22 +62,47 @@ def test_api_key_is_a_bearer_token(server: ScriptedServer) -> None:
     assert [headers["Authorization"] for headers in server.headers] == ["Bearer secret", None]
 
 
-def test_model_is_asked_for_by_name(server: ScriptedServer) -> None:
-    """`model` is a parameter of each request, sync and async; without it there is none."""
+def test_options_are_parameters_of_the_request(server: ScriptedServer) -> None:
+    """Each option of a call is a parameter of its request alone, sync and async, one or many."""
+    options: dict[str, Any] = {"top_k": 2, "coverage": 0.9, "explain": True, "model": "tiny"}
 
     async def predict() -> None:
-        async with AsyncClient(server.url, model="tiny", explain=True) as client:
-            await client.predict(b"200 0")
+        async with AsyncClient(server.url) as client:
+            await client.predict(b"200 0", **options)
+            await client.predict_batch([b"200 0"], **options)
 
-    for model in ("tiny", None):
-        with Client(server.url, model=model) as client:
-            client.predict(b"200 0")
+    with Client(server.url) as client:
+        client.predict(b"200 0", **options)
+        client.predict_batch([b"200 0"], **options)
+        client.predict(b"200 0", model="tiny")
+        client.predict(b"200 0")
     asyncio.run(predict())
-    assert server.paths == [
-        "/predict?model=tiny",
-        "/predict",
-        "/predict?explain=true&model=tiny",
-    ]
+    query = "top_k=2&coverage=0.9&explain=true&model=tiny"
+    both = [f"/predict?{query}", f"/predict/batch?{query}"]
+    assert server.paths == [*both, "/predict?model=tiny", "/predict", *both]
+
+
+def test_batch_is_retried_and_raises(server: ScriptedServer) -> None:
+    """A batch is retried like one image; the error of a whole request is raised; sync and async."""
+
+    async def predict_async(image: bytes) -> list[Prediction | ProblemError]:
+        async with AsyncClient(server.url, backoff_s=0.001) as client:
+            return await client.predict_batch([image])
+
+    with Client(server.url, backoff_s=0.001) as client:
+        expected = [client.predict(b"200 2")]
+        assert client.predict_batch([]) == []
+        assert client.predict_batch([b"503;200 2"]) == expected
+        assert asyncio.run(predict_async(b"503;503;200 2")) == expected
+        for wrong, error in {b"413": ProblemError, b"garbage": UnexpectedAnswerError}.items():
+            with pytest.raises(error):
+                client.predict_batch([wrong])
+            with pytest.raises(error):
+                asyncio.run(predict_async(wrong))
+        with pytest.raises(UnexpectedAnswerError, match="batch"):
+            client.predict_batch([b"200 0", b"200 1"])  # the server answers for the first alone
+        with pytest.raises(UnreadableFileError, match="absent"):
+            client.predict_batch([b"200 0", "absent.png"])
 
 
 @pytest.mark.parametrize("first", ["429", "502", "503", "504", "drop"])
@@ -93,28 +119,28 @@ def test_temporary_failures_are_retried(server: ScriptedServer, first: str) -> N
     assert sorted(map(len, server.arrivals.values())) == [2, 3]
 
 
-def test_backoff_doubles(server: ScriptedServer) -> None:
-    """Without Retry-After, the retries wait at least 1, 2 and 4 times ``backoff_s``."""
-    with Client(server.url, backoff_s=0.05) as client:
-        client.predict(b"503;503;503;200 1")
-    times = server.arrivals[b"503;503;503;200 1"]
-    pauses = [after - before for before, after in pairwise(times)]
-    assert all(pause >= least for pause, least in zip(pauses, (0.05, 0.1, 0.2), strict=True))
-
-
-async def predict_async(url: str, image: bytes) -> None:
+async def predict_async(url: str, image: bytes, backoff_s: float = 0.001) -> None:
     """Send one image with the async client."""
-    async with AsyncClient(url, backoff_s=0.001) as client:
+    async with AsyncClient(url, backoff_s=backoff_s) as client:
         await client.predict(image)
 
 
-def predict_sync(url: str, image: bytes) -> None:
+def predict_sync(url: str, image: bytes, backoff_s: float = 0.001) -> None:
     """Send one image with the sync client."""
-    with Client(url, backoff_s=0.001) as client:
+    with Client(url, backoff_s=backoff_s) as client:
         client.predict(image)
 
 
 SENDERS = {"sync": predict_sync, "async": lambda *given: asyncio.run(predict_async(*given))}
+
+
+@pytest.mark.parametrize("kind", SENDERS)
+def test_backoff_doubles(server: ScriptedServer, kind: str) -> None:
+    """Without Retry-After, the retries wait at least 1, 2 and 4 times ``backoff_s``."""
+    body = f"503;503;503;200 1;{kind}".encode()
+    SENDERS[kind](server.url, body, 0.05)
+    pauses = [after - before for before, after in pairwise(server.arrivals[body])]
+    assert all(pause >= least for pause, least in zip(pauses, (0.05, 0.1, 0.2), strict=True))
 
 
 @pytest.mark.parametrize("kind", SENDERS)
@@ -185,6 +211,11 @@ def test_other_faults_have_their_own_errors(server: ScriptedServer, tmp_path: Pa
             client.predict(b"hang")
         with pytest.raises(UnreadableFileError, match="absent"):
             client.predict(tmp_path / "absent.png")
+    with (
+        Client(server.url) as client,
+        pytest.raises(ProblemError, match=r"redirects to https://shop.example, .* use that URL"),
+    ):
+        client.predict(b"307 to https://shop.example")
     with (
         Client(unused_url(), retries=1, backoff_s=0.001) as client,
         pytest.raises(UnreachableError),

@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 
 from service.app import create_app
+from service.client import Client, Prediction, ProblemError
 from service.client.rows import read_rows
 from service.settings import Settings
 from tests.service.client.scripted_server import CLASSES, ScriptedServer, running, unused_url
@@ -78,15 +79,14 @@ def test_all_answered(server: ScriptedServer, images: Path, output: Path) -> Non
 
 def test_failures_are_rows(server: ScriptedServer, images: Path, output: Path) -> None:
     """A failed image has a row with its problem, others have answers, and the exit code is 1."""
-    for name in ("garbage", "page", "drop"):
+    for name in ("page", "drop"):
         (images / f"{name}.png").write_text(name)
     options = "--url", server.url, "--output", output, "--retries", 0
     done = run(images, images / "notes.txt", *options)
     assert done.returncode == 1, done.stderr
     rows = read(output)
-    assert len(rows) == 7
+    assert len(rows) == 6
     assert {name: row["error_type"] for name, row in rows.items() if row["error_type"]} == {
-        "garbage.png": "client:unexpected-answer",
         "page.png": "about:blank",
         "drop.png": "client:no-answer",
         "notes.txt": "/problems/422",
@@ -94,7 +94,7 @@ def test_failures_are_rows(server: ScriptedServer, images: Path, output: Path) -
     rejected = rows["notes.txt"]
     problem = rejected["error_title"], rejected["error_detail"], rejected["request_id"]
     assert problem == ("Title 422", "the detail", "r-1")
-    assert "7 images: 3 classified, 4 failed" in done.stdout
+    assert "6 images: 3 classified, 3 failed" in done.stdout
     assert "1 x Title 422" in done.stdout
 
 
@@ -128,6 +128,24 @@ def test_resume_after_a_kill(server: ScriptedServer, images: Path, output: Path)
     again = run(*options, "--resume")  # nothing is left to do
     assert again.returncode == 0, again.stderr
     assert len(server.headers) == 6
+
+
+def test_resume_keeps_failed_rows_of_other_images(
+    server: ScriptedServer, images: Path, output: Path
+) -> None:
+    """A failed row of an image that the resumed run does not name stays in the output."""
+    (images / "a.png").write_text("422")
+    options = "--url", server.url, "--output", output
+    assert run(images, *options).returncode == 1
+    before = read(output)
+    (images / "d.png").write_text("200 2")
+    done = run(images / "d.png", *options, "--resume")
+    assert done.returncode == 1, done.stderr  # the failed image still has no answer
+    assert "4 images: 3 classified, 1 failed" in done.stdout
+    rows = read(output)
+    assert rows.pop("d.png")["class_name"] == CLASSES[2]
+    assert rows == before
+    assert before["a.png"]["error_type"] == "/problems/422"
 
 
 def test_interrupt_keeps_the_rows(server: ScriptedServer, images: Path, tmp_path: Path) -> None:
@@ -167,7 +185,10 @@ def test_accuracy_comes_from_folders(server: ScriptedServer, tmp_path: Path) -> 
     options = "--url", server.url, "--labels-from-folders"
     done = run(tmp_path / "set", *options, "--output", tmp_path / "results.csv")
     assert done.returncode == 0, done.stderr
-    assert "accuracy: 60.00% (3 of 5 labelled and classified images)" in done.stdout
+    assert (
+        "accuracy: 60.00% (3 of 5 labelled and classified images; without a label: 2)"
+        in done.stdout
+    )
     done = run(tmp_path / "set/shoes", *options, "--output", tmp_path / "other.csv")
     assert "accuracy: unknown" in done.stdout
     assert "1 classified images are in folders that are named after no class" in done.stderr
@@ -201,18 +222,48 @@ def test_files_that_are_passed_over_are_in_the_summary(
     assert "1 x .heic" in done.stdout
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("401", "answered 401 (Title 401): the detail"),
+        ("403", "answered 403"),
+        ("404", "answered 404"),
+        ("405", "answered 405"),
+        ("415", "answered 415"),
+        ("501", "answered 501"),
+        ("400", "answered 400"),
+        ("301 to https://shop.example/", "the URL redirects to https://shop.example/"),
+        ("422 as urn:problem-type:fashion-classifier:invalid-parameter", "answered 422"),
+        ("429 after 86400", "answered 429"),
+        ("garbage", "answered 200 without a prediction"),
+    ],
+)
 def test_answer_that_every_image_gets_ends_the_run(
-    server: ScriptedServer, tmp_path: Path, status: int
+    server: ScriptedServer, tmp_path: Path, script: str, reason: str
 ) -> None:
-    """A wrong key or URL ends the run at its first answers, with the server's reason."""
+    """A wrong key, URL or model, or a used-up quota, ends the run early, with the reason."""
     for number in range(30):
-        (tmp_path / f"{number}.png").write_text(str(status))
+        (tmp_path / f"{number}.png").write_text(script)
     options = "--url", server.url, "--output", tmp_path / "results.csv", "--concurrency", 2
     done = run(tmp_path, *options)
     assert done.returncode == 1
-    assert "error: the detail" in done.stderr
+    assert f"error: {server.url}" in done.stderr
+    assert reason in done.stderr
     assert len(server.headers) <= 4
+
+
+@pytest.mark.parametrize(
+    "script", ["408", "413", "422", "422 as urn:x:unreadable-image", "500", "503 after 0"]
+)
+def test_answer_for_one_image_does_not_end_the_run(
+    server: ScriptedServer, images: Path, tmp_path: Path, script: str
+) -> None:
+    """After an error of one image, or an overload, all others are still sent."""
+    (images / "0.png").write_text(script)
+    options = "--url", server.url, "--output", tmp_path / "r.csv", "--concurrency", 1
+    done = run(images, *options, "--retries", 1)
+    assert done.returncode == 1
+    assert "4 images: 3 classified, 1 failed" in done.stdout
 
 
 def test_resume_under_another_spelling_sends_nothing(
@@ -342,9 +393,14 @@ def test_real_service_answers(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{service.servers[0].sockets[0].getsockname()[1]}"
         (tmp_path / "text.png").write_text("no image")
         sample = ROOT / "tests/data/fashion-mnist-sample"
-        output = tmp_path / "results.jsonl"
-        options = "--url", url, "--output", output, "--explain", "--model", "resnet-8-tiny"
+        output, seen = tmp_path / "results.jsonl", tmp_path / "seen"
+        options = "--url", url, "--output", output, "--model", "resnet-8-tiny", "--explain", seen
         done = run(f"{sample}/000*.png", tmp_path / "text.png", *options)
+        unknown = run(sample, "--url", url, "--output", tmp_path / "r.csv", "--model", "resnet-9")
+        names = sorted(sample.glob("*.png"))
+        with Client(url) as client:
+            batch = client.predict_batch([names[0], b"no image", names[1]], top_k=1, coverage=0.9)
+            one = client.predict(names[1], top_k=1, coverage=0.9)
     finally:
         service.should_exit = True
         thread.join()
@@ -357,6 +413,15 @@ def test_real_service_answers(tmp_path: Path) -> None:
     assert {row["model"] for row in rows.values()} == {"resnet-8-tiny/2"}
     sums = [sum(row["probabilities"].values()) for row in rows.values()]
     assert sums == pytest.approx([1] * 10, abs=1e-3)
-    assert all(row["explanation"]["image"] for row in rows.values())
+    assert all((seen / row["explanation"]["image"]).stat().st_size for row in rows.values())
+    assert (seen / "index.html").read_text().count("<article") == 10
     assert all(isinstance(row["distance"], float) for row in rows.values())
     assert {row["in_distribution"] for row in rows.values()} <= {True, False}
+    assert "resnet-8-tiny" in unknown.stderr  # the answer lists the models
+    assert len(read(tmp_path / "r.csv")) == 0
+    assert [type(item) for item in batch] == [Prediction, ProblemError, Prediction]
+    assert isinstance(batch[1], ProblemError)
+    assert (batch[1].status, batch[1].title) == (422, rejected["error_title"])
+    assert batch[2] == one
+    assert one.prediction_set
+    assert list(one.probabilities) == [one.class_name]

@@ -6,6 +6,7 @@ import csv
 import os
 import tempfile
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,32 @@ def test_csv_of_a_spreadsheet_with_semicolons_is_read(tmp_path: Path) -> None:
     with output.open("w", encoding="utf-8-sig", newline="") as file:
         csv.writer(file, delimiter=";").writerows(rows)
     assert read_rows(output) == [DONE]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-8-sig"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_in_another_encoding_is_read(tmp_path: Path, encoding: str, delimiter: str) -> None:
+    """Spreadsheets save "Unicode text" as UTF-16 with a byte order mark, often with tabs."""
+    output = tmp_path / "rows.csv"
+    done = replace(DONE, path="Größe/靴.png")
+    write(output, done)
+    rows = list(csv.reader(output.read_text(encoding="utf-8").splitlines()))
+    with output.open("w", encoding=encoding, newline="") as file:
+        file.write("\ufeff" if encoding == "utf-16-be" else "")
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    assert read_rows(output) == [done]
+    write(output, *read_rows(output))  # a resumed run writes UTF-8 again
+    assert output.read_text(encoding="utf-8").startswith("path,class_id")
+    assert read_rows(output) == [done]
+
+
+def test_damaged_utf16_is_an_error(tmp_path: Path) -> None:
+    """A UTF-16 file of an odd length cannot be resumed, and is no traceback."""
+    output = tmp_path / "rows.csv"
+    write(output, DONE)
+    output.write_bytes(output.read_text().encode("utf-16") + b"\n")
+    with pytest.raises(UsageError, match="cannot be resumed"):
+        read_rows(output)
 
 
 def test_column_of_an_index_is_dropped(tmp_path: Path) -> None:
