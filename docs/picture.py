@@ -85,8 +85,8 @@ def main() -> None:
     upload = draw_upload(Image.open(ITEM))
     encoded = BytesIO()
     upload.save(encoded, "JPEG", quality=90)
-    with Client(arguments.url, explain=True) as client:
-        picture = draw_picture(upload, client.predict(encoded.getvalue()))
+    with Client(arguments.url) as client:
+        picture = draw_picture(upload, client.predict(encoded.getvalue(), explain=True))
     picture.save(arguments.output, optimize=True)
 
 

@@ -69,7 +69,7 @@ def test_file_from_a_url_is_answered(server: Server) -> None:
         threading.Thread(target=shop.serve_forever, args=(0.01,)).start()
         url = f"http://127.0.0.1:{shop.server_address[1]}/exif-rotated.jpg"
         command = find_blocks(PAGE, "sh")[0].replace("https://shop.example/boot.jpg", url)
-        command = command.replace(BASE_URL, server.url).replace("curl --data", "curl -sS --data")
+        command = command.replace(BASE_URL, server.url).replace("curl -F", "curl -sS -F")
         output = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
         shop.shutdown()
     assert json.loads(output.stdout)["class_name"] == "Ankle boot"
