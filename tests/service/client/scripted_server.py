@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,8 @@ class ScriptedServer(ThreadingHTTPServer):
     redirect), ``STATUS as TYPE`` (a problem of this type), ``garbage`` (a 200 without a
     prediction), ``infinite`` (a 200 whose class id is Infinity), ``page`` (a 500 with HTML),
     ``drop`` (closes without an answer), ``hang`` (never answers). The script of a batch is its
-    first file, and a batch is answered with one prediction.
+    first file, and a batch is answered with one prediction. With ``explain=true`` the picture that
+    the model saw is the class id's text.
     """
 
     daemon_threads = True
@@ -82,6 +84,8 @@ class ScriptedHandler(BaseHTTPRequestHandler):
             self.answer(500, b"<h1>Oh no</h1>")
         elif step[0] == "200":
             answer = prediction(int(step[1]))
+            if "explain=true" in self.path:
+                answer["explanation"] = {"image": b64encode(step[1].encode()).decode()}
             is_batch = self.path.startswith("/predict/batch")
             self.answer(200, json.dumps({"predictions": [answer]} if is_batch else answer).encode())
         else:

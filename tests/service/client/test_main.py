@@ -148,6 +148,25 @@ def test_resume_keeps_failed_rows_of_other_images(
     assert before["a.png"]["error_type"] == "/problems/422"
 
 
+def test_explanations_are_files_and_a_page(
+    server: ScriptedServer, images: Path, output: Path
+) -> None:
+    """Each row names its picture in the folder; after a resumed run the page shows all rows."""
+    seen = output.parent / "seen"
+    options = "--url", server.url, "--output", output, "--explain", seen
+    assert run(images / "a.png", *options).returncode == 0
+    done = run(images, *options, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert f"{seen}/index.html shows what the model saw" in done.stdout
+    page = (seen / "index.html").read_text()
+    for row in read(output).values():
+        cell = row["explanation"]
+        name = (json.loads(cell) if output.suffix == ".csv" else cell)["image"]
+        assert (seen / name).read_text() == str(row["class_id"])
+        assert page.count(f'src="{name}"') == 1
+    assert page.count("<article") == 3
+
+
 def test_interrupt_keeps_the_rows(server: ScriptedServer, images: Path, tmp_path: Path) -> None:
     """Ctrl-C ends with 130 and a summary; the rows are whole and --resume continues the run."""
     for number in range(4):
