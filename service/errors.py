@@ -10,7 +10,7 @@ ServiceError
 ├── VariableError              an environment variable of another program is not valid
 ├── NotReadyError              the model is not loaded, or the service is stopping
 ├── OverloadedError            too many uploads are in flight
-├── QuotaExceededError         the client sends too many requests
+├── QuotaExceededError         the client sends too many images
 ├── DeadlineExceededError      the request was not answered in time
 ├── InferenceError             the model failed on a valid image
 └── InvalidRequestError        the client must change the request
@@ -21,7 +21,7 @@ ServiceError
     ├── MalformedFormError         the form does not hold exactly one file part named "file"
     ├── UnsupportedTypeError       the content type is not accepted
     ├── UploadTimeoutError         the body stopped arriving, or arrived too slowly
-    ├── UploadTooLargeError        the upload has more bytes than allowed
+    ├── UploadTooLargeError        the upload has more bytes or images than allowed
     ├── UnreadableTensorError      the upload is not a batch of images of the model's size
     └── ImageError                 one image is bad; the other images are answered
         ├── ImageTooLargeError         the image has more pixels than allowed

@@ -194,7 +194,7 @@ def _check_access(settings: Settings) -> Finding:
         KeyRing(settings.api_keys_file)
         keys = f"API keys in {settings.api_keys_file}"
     if settings.rate_limit_per_minute is not None:
-        rate = f"{settings.rate_limit_per_minute} uploads per minute"
+        rate = f"{settings.rate_limit_per_minute} images per minute"
     return Finding("ok", f"{keys}; {rate}")
 
 

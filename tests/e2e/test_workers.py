@@ -142,6 +142,18 @@ def test_metrics_are_summed_over_workers(linear_folder: Path) -> None:
             assert metric(server, answered) == 40
 
 
+def test_workers_share_the_rate_limit(linear_folder: Path) -> None:
+    """Over many connections, two workers together answer as many uploads as the limit allows."""
+    settings = {"models": linear_folder, "workers": 2, "device": "cpu"}
+    with serving(**settings, rate_limit_per_minute=10) as server:
+        answers = [server.predict(IMAGE) for _ in range(30)]
+    left = [answer.headers["ratelimit"].partition("r=")[2].partition(";")[0] for answer in answers]
+    assert left[:10] == [str(number) for number in range(9, -1, -1)]
+    statuses = [answer.status_code for answer in answers]
+    assert statuses[:10] == [200] * 10
+    assert statuses.count(429) > 15  # a token comes back after six seconds
+
+
 def metrics_folder(server: Server) -> Path:
     """Return the folder in which the workers share their metrics."""
     worker, *_ = psutil.Process(server.process.pid).children()
