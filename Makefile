@@ -8,9 +8,8 @@ BIN := .venv/bin
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
-serve: .venv/serve ## Serve the model; set HOST, PORT and SERVICE_* to change the defaults
-	@SERVICE_HOST=$${HOST:-$${SERVICE_HOST:-127.0.0.1}} SERVICE_PORT=$${PORT:-$${SERVICE_PORT:-8000}} \
-		exec $(BIN)/python -m service serve
+serve: .venv/serve ## Serve the models; set PORT and SERVICE_* to change the defaults
+	@SERVICE_PORT=$${SERVICE_PORT:-$$PORT} exec $(BIN)/python -m service serve
 
 test: .venv/all ## Run the tests; ARGS go to pytest
 	$(BIN)/python -m pytest $(ARGS)
