@@ -16,7 +16,7 @@ from typing import Literal
 
 from service.api.keys import KeyRing
 from service.bundle import newest_version, read_bundle
-from service.errors import AddressError, ServiceError
+from service.errors import ServiceError
 from service.machine import nvidia
 from service.machine.resources import available_cores, core_quota, memory_limit_bytes
 from service.machine.sizing import IDLE_BYTES, count_threads, count_workers, largest_image_bytes
@@ -180,11 +180,7 @@ def _gpu_finding(settings: Settings, text: str, remedy: str) -> Finding:
 
 
 def _check_address(settings: Settings) -> Finding:
-    try:
-        listen(settings)[0].close()
-    except AddressError as error:
-        # Only a warning: perhaps the service is already running and listens there itself.
-        return Finding("warn", str(error))
+    listen(settings)[0].close()
     return Finding("ok", f"{settings.host}:{settings.port} is free")
 
 
