@@ -82,7 +82,12 @@ def create_app(
     app.add_middleware(UploadLimits, settings=settings, status=lambda: served.status)
     access.install(app, settings, Path(metrics_folder) if metrics_folder else None)
     paths = {route.path for route in routes if isinstance(route, APIRoute)}
-    app.add_middleware(Observe, metrics=app.state.metrics, paths=paths)
+    app.add_middleware(
+        Observe,
+        metrics=app.state.metrics,
+        paths=paths,
+        with_address=settings.log_client_address,
+    )
     app.add_middleware(access.SecurityHeaders)
     if settings.root_path:
         app.add_middleware(RootPath, root_path=settings.root_path)

@@ -199,6 +199,13 @@ class Settings(BaseSettings):
         BeforeValidator(_lower),
         Field(description="`auto`: `text` on a terminal, `json` elsewhere."),
     ] = "auto"
+    log_client_address: Annotated[
+        bool,
+        Field(
+            description="`true`: the log line of each request has the client's address. Behind a "
+            "proxy, `FORWARDED_ALLOW_IPS` must be set too."
+        ),
+    ] = False
     api_keys_file: Annotated[
         Path | None,
         Field(

@@ -259,6 +259,33 @@ def test_new_version_is_swapped_in_without_a_failed_request(tmp_path: Path, work
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+def test_earlier_version_returns_when_the_newer_one_is_moved_away(
+    tmp_path: Path, workers: int
+) -> None:
+    """Without its folder, the newer version is replaced by the earlier one; both are logged."""
+    folder = tmp_path / "linear"
+    write_linear_bundle(folder / "1")
+    write_linear_bundle(folder / "2", version="2")
+    with serving(
+        models=folder, workers=workers, device="cpu", check_interval_seconds=0.2
+    ) as server:
+        assert version(server) == "2"
+        shutil.move(folder / "2", tmp_path / "2")
+        wait_until(lambda: all(version(server) == "1" for _ in range(10)))
+        wait_until(lambda: reported_models(server) == {"1": 1, "2": 0})
+        assert server.read_log().count("model linear version 1 serves on cpu") == workers
+
+
+def test_another_model_is_served_after_a_restart(tmp_path: Path) -> None:
+    """Another folder in SERVICE_MODELS is another model; the log and each answer name it."""
+    for name in ("linear", "other"):
+        folder = write_linear_bundle(tmp_path / name, name=name).folder
+        with serving(models=folder, device="cpu") as server:
+            assert server.predict(IMAGE).json()["model"]["name"] == name
+            assert f"model {name} version 1 serves on cpu" in server.read_log()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 def test_swap_of_one_model_leaves_the_other_alone(tmp_path: Path, workers: int) -> None:
     """Under load, a new version of the photo model takes over; no request of either model fails."""
     write_linear_bundle(tmp_path / "linear" / "1")
