@@ -7,6 +7,7 @@ ServiceError
 ├── KeysFileError              the file of API keys is missing or not valid
 ├── TemporaryFolderError       no folder for temporary files is writable
 ├── TracingError               tracing is requested, but its packages are not installed
+├── SettingsError              a setting is not valid, or the file of settings cannot be read
 ├── VariableError              an environment variable of another program is not valid
 ├── NotReadyError              the model is not loaded, or the service is stopping
 ├── OverloadedError            too many uploads are in flight
@@ -62,6 +63,10 @@ class TracingError(ServiceError):
 
 class VariableError(ServiceError):
     """An environment variable of another program is not valid."""
+
+
+class SettingsError(ServiceError):
+    """A setting is not valid, or the file of settings cannot be read."""
 
 
 class NotReadyError(ServiceError):

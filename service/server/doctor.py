@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -37,15 +37,18 @@ class Finding:
     remedy: str = ""
 
 
-def doctor(settings: Settings, root: Path = Path("/")) -> tuple[str, bool]:
+def doctor(
+    settings: Settings, root: Path = Path("/"), origins: Mapping[str, str] | None = None
+) -> tuple[str, bool]:
     """Return the page, and whether the service can run with ``settings``.
 
-    ``root`` is the folder that holds ``proc`` and ``sys``.
+    ``root`` is the folder that holds ``proc`` and ``sys``. ``origins`` says for each setting that
+    is not a default where its value comes from.
     """
     models = settings.models
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("python", _check_python),
-        ("settings", _check_settings),
+        ("settings", lambda: _check_settings(settings, origins or {})),
         ("runtime", _check_runtime),
         *(("model", partial(_check_model, models, number)) for number in range(len(models))),
         # "session" must run before "cuda". Libraries that "cuda" loads stay loaded, so "session"
@@ -88,10 +91,18 @@ def _check_python() -> Finding:
     return Finding("ok", f"{system}; {versions}")
 
 
-def _check_settings() -> Finding:
+def _check_settings(settings: Settings, origins: Mapping[str, str]) -> Finding:
+    named = [
+        f"{name}={_show(getattr(settings, name))} (from {place})" for name, place in origins.items()
+    ]
+    text = ", ".join([*named, "all others are defaults" if named else "all are defaults"])
     if unknown := list(find_unknown()):
-        return Finding("warn", "; ".join(unknown), "correct or remove these variables")
-    return Finding("ok", "every variable SERVICE_... is a setting")
+        return Finding("warn", "; ".join([*unknown, text]), "correct or remove these variables")
+    return Finding("ok", text)
+
+
+def _show(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _check_runtime() -> Finding:

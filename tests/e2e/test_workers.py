@@ -19,6 +19,7 @@ import pytest
 
 from service.bundle import MODEL_FILE
 from service.server.assignment import METRICS_VARIABLE, Assignment
+from service.settings import Settings
 from tests.e2e.server import ROOT, Server, free_port, serving, set_at_start, start
 from tests.e2e.test_limits import SLOW_IMAGE, metric, wait_until
 from tests.service.bundles import write_linear_bundle, write_photo_bundle
@@ -63,18 +64,20 @@ def test_worker_is_replaced_after_the_metrics_folder_was_deleted(linear_folder: 
 
 
 def test_worker_does_what_its_assignment_says(linear_folder: Path, tmp_path: Path) -> None:
-    """A worker uses the given socket and metrics folder, and ends when its pipe is closed.
+    """A worker uses the given socket, folder and settings, and ends when its pipe is closed.
 
-    The settings ask for several workers and for a port: a worker ignores both.
+    The settings ask for several workers and for a port: a worker ignores both. The environment has
+    other settings, which a worker ignores too.
     """
-    settings = {"MODELS": linear_folder, "DEVICE": "cpu", "WORKERS": 2, "PORT": 1}
+    settings = Settings(models=(linear_folder,), device="cpu", workers=2, port=1)
+    values = settings.model_dump(mode="json")
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        assignment = Assignment(listening.fileno(), 1, True, str(tmp_path))
+        assignment = Assignment(listening.fileno(), 1, True, str(tmp_path), values)
         environment = assignment.to_environment()
         worker = subprocess.Popen(
             [sys.executable, "-m", "service", "serve"],
             cwd=ROOT,
-            env=environment | {f"SERVICE_{name}": str(value) for name, value in settings.items()},
+            env=environment | {"SERVICE_MODELS": "/none", "SERVICE_LOG_LEVEL": "none"},
             pass_fds=[listening.fileno()],
             stdin=subprocess.PIPE,
         )

@@ -223,6 +223,16 @@ def test_service_cannot_run_on_a_taken_port(linear_folder: Path) -> None:
     assert "set another SERVICE_PORT" in found["address"]
 
 
+def test_page_says_where_each_setting_comes_from(linear_folder: Path, tmp_path: Path) -> None:
+    """The line of the settings has each value that is not a default, and its variable or file."""
+    file = tmp_path / "service.toml"
+    file.write_text('device = "cpu"')
+    found, _ = run_doctor(config=file, models=linear_folder)
+    assert f"models={linear_folder} (from SERVICE_MODELS)" in found["settings"]
+    assert f"device=cpu (from device in {file})" in found["settings"]
+    assert found["settings"].endswith("all others are defaults")
+
+
 def test_misspelt_variable_is_named() -> None:
     """A variable that is not a setting is a warning with the nearest setting."""
     found, exit_code = run_doctor(device="cpu", workres=2)
