@@ -21,6 +21,7 @@ from service.telemetry.tracing import trace_id
 access_log = logging.getLogger("service.access")
 
 MAX_PATH_CHARACTERS = 200  # the log line of a request cuts a longer path
+MAX_ADDRESS_CHARACTERS = 100  # a proxy that is not strict forwards anything as an address
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -73,7 +74,7 @@ def log_request(
         line = logging.LogRecord(access_log.name, logging.INFO, "", 0, "", (), None)
         line.request = fields = _request_fields(scope, route, status, seconds)
         if with_address and scope.get("client"):
-            fields["client_address"] = scope["client"][0]
+            fields["client_address"] = scope["client"][0][:MAX_ADDRESS_CHARACTERS]
         _add_image_fields(fields, record)
         access_log.handle(line)
 
