@@ -12,9 +12,8 @@ SERVE := $(if $(wildcard .venv/all),all,$(shell \
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
-serve: .venv/$(SERVE) ## Serve the model; set HOST, PORT and SERVICE_* to change the defaults
-	@SERVICE_HOST=$${HOST:-$${SERVICE_HOST:-127.0.0.1}} SERVICE_PORT=$${PORT:-$${SERVICE_PORT:-8000}} \
-		exec $(BIN)/python -m service serve
+serve: .venv/$(SERVE) ## Serve the models; set PORT and SERVICE_* to change the defaults
+	@SERVICE_PORT=$${SERVICE_PORT:-$$PORT} exec $(BIN)/python -m service serve
 
 client: .venv/client ## Install the packages of the client alone
 	@echo 'Ready. Try: $(BIN)/python -m service.client --help'

@@ -18,13 +18,12 @@ if find_spec("pydantic_settings") is None:
         "`pip install '.[serve]'` in the repository"
     )
 
-from pydantic import ValidationError
-
 from service.api.keys import new_key
-from service.errors import ServiceError
+from service.errors import ServiceError, SettingsError
 from service.machine.sizing import count_workers
 from service.server.assignment import Assignment
-from service.server.environment import describe_invalid, forget_metrics_folder
+from service.server.configuration import Configuration, name_option, read_configuration
+from service.server.environment import forget_metrics_folder
 from service.settings import Settings
 
 # Each command imports only the heavy packages that it needs: a container runs "health" every few
@@ -34,25 +33,26 @@ from service.settings import Settings
 def main() -> int:
     """Run the command that the arguments name; return its exit code."""
     try:
-        return run(parse_arguments())
+        return run(**vars(parse_arguments()))
     except ServiceError as error:
         print(error, file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, SettingsError) else 1
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Run the command; return its exit code, or 2 if a setting is invalid."""
-    if arguments.command == "key":
-        return make_key(arguments.name)
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        for fault in error.errors():
-            name = f"SERVICE_{fault['loc'][0]}".upper()
-            print(describe_invalid(name, fault["input"], fault["msg"]), file=sys.stderr)
-        return 2
-    command = {"serve": serve, "health": probe, "doctor": examine}[arguments.command]
-    return command(settings)
+def run(command: str, **options: str) -> int:
+    """Run the command; return its exit code."""
+    if command == "key":
+        return make_key(options["name"])
+    if command == "serve" and (assignment := Assignment.from_environment()):
+        return work(assignment)
+    configuration = read_configuration(options)
+    match command:
+        case "serve":
+            return serve(configuration.settings)
+        case "health":
+            return probe(configuration.settings)
+        case _:
+            return examine(configuration)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -61,14 +61,24 @@ def parse_arguments() -> argparse.Namespace:
         prog="python -m service", description="Classify clothing images over HTTP."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("serve", help="serve the models in the folders SERVICE_MODELS")
+    options = [_make_options()]
+    commands.add_parser(
+        "serve",
+        parents=options,
+        allow_abbrev=False,
+        help="serve the models in the folders SERVICE_MODELS",
+    )
     commands.add_parser(
         "health",
+        parents=options,
+        allow_abbrev=False,
         help="print the running service's health and exit with 0 if the service is ready; "
         "else print the error and exit with 1",
     )
     commands.add_parser(
         "doctor",
+        parents=options,
+        allow_abbrev=False,
         help="check whether the service can run on this machine; print problems and what to change",
     )
     key = commands.add_parser(
@@ -80,27 +90,46 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _make_options() -> argparse.ArgumentParser:
+    """Return a parser with an option for each setting."""
+    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    for name, field in Settings.model_fields.items():
+        if field.description:  # a setting without a description is a former name
+            parser.add_argument(name_option(name), help=field.description.replace("%", "%%"))
+    return parser
+
+
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
-    # Ignore SIGHUP until the service has a handler: by default, the signal kills the process.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    assignment = Assignment.from_environment()
-    if assignment is None:
-        forget_metrics_folder()  # before Prometheus' client is imported
-    if assignment is None and (workers := count_workers(settings)) > 1:
+    _ignore_hangup()
+    forget_metrics_folder()  # before Prometheus' client is imported
+    if (workers := count_workers(settings)) > 1:
         from service.server.supervisor import supervise
 
         return supervise(settings, workers)
     from service.server import worker
 
-    return worker.serve(settings, assignment)
+    return worker.serve(settings)
 
 
-def examine(settings: Settings) -> int:
+def work(assignment: Assignment) -> int:
+    """Serve as one of several workers; return the exit code."""
+    _ignore_hangup()
+    from service.server import worker
+
+    return worker.serve(Settings(**assignment.settings), assignment)
+
+
+def _ignore_hangup() -> None:
+    """Ignore SIGHUP until the service has a handler: by default, the signal kills the process."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def examine(configuration: Configuration) -> int:
     """Print the doctor's page; return 0 if the service can run with these settings, else 1."""
     from service.server.doctor import doctor
 
-    page, can_run = doctor(settings)
+    page, can_run = doctor(configuration.settings, origins=configuration.origins)
     print(page)
     return 0 if can_run else 1
 

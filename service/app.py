@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -36,7 +37,7 @@ def create_app(
 
     With ``starts_with_models`` it loads them before it accepts requests. ``on_failure`` is called
     if a model cannot be loaded or all threads are stuck, so that the server can stop. A supervisor
-    sets ``threads`` and ``metrics_folder`` for its workers.
+    sets ``threads`` and ``metrics_folder`` for its workers, which share metrics and rate limits.
     """
     threads = threads or count_threads(settings, workers=1)
     load = partial(load_classifier, device=settings.device)
@@ -79,9 +80,14 @@ def create_app(
     openapi.install(app, with_keys=settings.api_keys_file is not None)
     # The middleware added last is the outermost.
     app.add_middleware(UploadLimits, settings=settings, status=lambda: served.status)
-    access.install(app, settings)
+    access.install(app, settings, Path(metrics_folder) if metrics_folder else None)
     paths = {route.path for route in routes if isinstance(route, APIRoute)}
-    app.add_middleware(Observe, metrics=app.state.metrics, paths=paths)
+    app.add_middleware(
+        Observe,
+        metrics=app.state.metrics,
+        paths=paths,
+        with_address=settings.log_client_address,
+    )
     app.add_middleware(access.SecurityHeaders)
     if settings.root_path:
         app.add_middleware(RootPath, root_path=settings.root_path)

@@ -7,10 +7,11 @@ ServiceError
 ├── KeysFileError              the file of API keys is missing or not valid
 ├── TemporaryFolderError       no folder for temporary files is writable
 ├── TracingError               tracing is requested, but its packages are not installed
+├── SettingsError              a setting is not valid, or the file of settings cannot be read
 ├── VariableError              an environment variable of another program is not valid
 ├── NotReadyError              the model is not loaded, or the service is stopping
 ├── OverloadedError            too many uploads are in flight
-├── QuotaExceededError         the client sends too many requests
+├── QuotaExceededError         the client sends too many images
 ├── DeadlineExceededError      the request was not answered in time
 ├── InferenceError             the model failed on a valid image
 └── InvalidRequestError        the client must change the request
@@ -21,7 +22,7 @@ ServiceError
     ├── MalformedFormError         the form does not hold exactly one file part named "file"
     ├── UnsupportedTypeError       the content type is not accepted
     ├── UploadTimeoutError         the body stopped arriving, or arrived too slowly
-    ├── UploadTooLargeError        the upload has more bytes than allowed
+    ├── UploadTooLargeError        the upload has more bytes or images than allowed
     ├── UnreadableTensorError      the upload is not a batch of images of the model's size
     └── ImageError                 one image is bad; the other images are answered
         ├── ImageTooLargeError         the image has more pixels than allowed
@@ -62,6 +63,10 @@ class TracingError(ServiceError):
 
 class VariableError(ServiceError):
     """An environment variable of another program is not valid."""
+
+
+class SettingsError(ServiceError):
+    """A setting is not valid, or the file of settings cannot be read."""
 
 
 class NotReadyError(ServiceError):

@@ -1,4 +1,4 @@
-"""The settings of the service, read from environment variables."""
+"""The settings of the service."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -51,7 +51,7 @@ class Settings(BaseSettings):
 
     The environment variable of a setting is its name in capitals after ``SERVICE_``, such as
     ``SERVICE_MAX_UPLOAD_BYTES``. A blank variable counts as unset, because Docker Compose passes
-    unset variables on as empty.
+    unset variables on as empty. ``service.server.configuration`` also reads options and a file.
     """
 
     model_config = SettingsConfigDict(env_prefix="SERVICE_", frozen=True)
@@ -62,6 +62,13 @@ class Settings(BaseSettings):
         texts = {name: value.strip() for name, value in values.items() if isinstance(value, str)}
         return {name: value for name, value in (values | texts).items() if value != ""}
 
+    config: Annotated[
+        Path | None,
+        Field(
+            description="TOML file with settings. Options and variables go before the file. "
+            "Unset: no file."
+        ),
+    ] = None
     host: Annotated[
         str,
         Field(
@@ -199,6 +206,13 @@ class Settings(BaseSettings):
         BeforeValidator(_lower),
         Field(description="`auto`: `text` on a terminal, `json` elsewhere."),
     ] = "auto"
+    log_client_address: Annotated[
+        bool,
+        Field(
+            description="`true`: the log line of each request has the client's address. Behind a "
+            "proxy, `FORWARDED_ALLOW_IPS` must be set too."
+        ),
+    ] = False
     api_keys_file: Annotated[
         Path | None,
         Field(
@@ -211,8 +225,8 @@ class Settings(BaseSettings):
         int | None,
         Field(
             ge=1,
-            description="Uploads per minute for each API key, or for each client address where no "
-            "key is needed. Each worker counts separately. Unset: no limit.",
+            description="Images per minute for each API key, or for each client address where no "
+            "key is needed. An image of a batch counts as one. Unset: no limit.",
         ),
     ] = None
     cors_origins: Annotated[

@@ -7,6 +7,7 @@ a key. ``/docs`` and ``/openapi.json`` need no key.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers
@@ -47,10 +48,11 @@ SECURITY_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy"
 PAGE_HEADERS = ((b"content-security-policy", PAGE_POLICY.encode()),)
 
 
-def install(app: FastAPI, settings: Settings) -> None:
+def install(app: FastAPI, settings: Settings, shared_folder: Path | None = None) -> None:
     """Add the middleware that ``settings`` ask for.
 
-    ``Observe`` must be outside it, because a rejection contains the request id.
+    ``Observe`` must be outside it, because a rejection contains the request id. Several workers
+    share their rate limits in ``shared_folder``.
 
     Raises:
         KeysFileError: See ``KeyRing``.
@@ -58,7 +60,8 @@ def install(app: FastAPI, settings: Settings) -> None:
     # The middleware added last is the outermost. CORS is outside RequireKey, because a browser's
     # preflight request has no key, and a web page must be able to read a 401.
     if settings.rate_limit_per_minute is not None:
-        app.add_middleware(RateLimit, buckets=TokenBuckets(settings.rate_limit_per_minute))
+        buckets = TokenBuckets(settings.rate_limit_per_minute, shared_folder)
+        app.add_middleware(RateLimit, buckets=buckets)
     if settings.api_keys_file is not None:
         app.add_middleware(RequireKey, keys=KeyRing(settings.api_keys_file))
     if settings.cors_origins:

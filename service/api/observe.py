@@ -34,12 +34,16 @@ class Observe:
     exception that nothing else handled is logged with its traceback and answered with a 500 that
     reveals only the request id. A request that reached no route, and whose path is not in
     ``paths``, gets the label ``unmatched``: otherwise clients could create any number of series.
+    ``with_address`` adds the client's address to the log lines.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: Set[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, paths: Set[str], *, with_address: bool = False
+    ) -> None:
         self.app = app
         self.metrics = metrics
         self.paths = paths
+        self.with_address = with_address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -70,7 +74,7 @@ class Observe:
         if "problem" in scope["state"]:
             reasons.append(scope["state"]["problem"])
         self.metrics.observe(route, status, reasons, seconds, record)
-        log_request(scope, route, status, seconds, record)
+        log_request(scope, route, status, seconds, record, with_address=self.with_address)
 
 
 class _Exchange:

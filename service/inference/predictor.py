@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from service.errors import ImageError
@@ -124,11 +124,16 @@ class Predictor:
         return BatchAnswer(items)
 
     async def predict_tensor(
-        self, data: bytes, shape: str | None, model: str | None = None
+        self,
+        data: bytes,
+        shape: str | None,
+        model: str | None = None,
+        admit: Callable[[int], None] = lambda _: None,
     ) -> BatchAnswer:
         """Classify all images of a tensor with the first model that takes its shape.
 
-        See ``read_tensor`` for ``data`` and ``shape``.
+        See ``read_tensor`` for ``data`` and ``shape``. ``admit`` gets the number of images before
+        the first one is classified; it may raise an error.
 
         Raises:
             InvalidParameterError: No model is called ``model``.
@@ -138,6 +143,7 @@ class Predictor:
         """
         route = self.models.route(model)
         images = read_tensor(data, shape, [spec.shape for spec in route.inputs])
+        admit(len(images))
         spec = next(spec for spec in route.inputs if spec.shape == images.shape[1:])
         answers: list[ImageAnswer] = []
         # Queue only a few images at a time: an image of another request then waits for a few of

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Self
+from typing import Any, Self
 
 ASSIGNMENT_VARIABLE = "WORKER_ASSIGNMENT"  # not SERVICE_...: users do not set it
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # the Prometheus client reads it at import
@@ -18,13 +18,15 @@ class Assignment:
 
     ``socket_number`` is the file descriptor of the inherited listening socket. ``threads`` is how
     many images the worker processes at the same time. ``is_replacement`` is true if other workers
-    already serve. All workers write their metrics to ``metrics_folder``.
+    already serve. All workers write their metrics to ``metrics_folder``. ``settings`` are the
+    supervisor's settings in JSON: the file of settings may have changed since the start.
     """
 
     socket_number: int
     threads: int
     is_replacement: bool
     metrics_folder: str
+    settings: dict[str, Any]
 
     def to_environment(self) -> dict[str, str]:
         """Return the worker's environment: this process's variables and the assignment."""

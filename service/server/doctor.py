@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -16,7 +16,7 @@ from typing import Literal
 
 from service.api.keys import KeyRing
 from service.bundle import newest_version, read_bundle
-from service.errors import AddressError, ServiceError
+from service.errors import ServiceError
 from service.machine import nvidia
 from service.machine.resources import available_cores, core_quota, memory_limit_bytes
 from service.machine.sizing import IDLE_BYTES, count_threads, count_workers, largest_image_bytes
@@ -37,15 +37,18 @@ class Finding:
     remedy: str = ""
 
 
-def doctor(settings: Settings, root: Path = Path("/")) -> tuple[str, bool]:
+def doctor(
+    settings: Settings, root: Path = Path("/"), origins: Mapping[str, str] | None = None
+) -> tuple[str, bool]:
     """Return the page, and whether the service can run with ``settings``.
 
-    ``root`` is the folder that holds ``proc`` and ``sys``.
+    ``root`` is the folder that holds ``proc`` and ``sys``. ``origins`` says for each setting that
+    is not a default where its value comes from.
     """
     models = settings.models
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("python", _check_python),
-        ("settings", _check_settings),
+        ("settings", lambda: _check_settings(settings, origins or {})),
         ("runtime", _check_runtime),
         *(("model", partial(_check_model, models, number)) for number in range(len(models))),
         # "session" must run before "cuda". Libraries that "cuda" loads stay loaded, so "session"
@@ -88,10 +91,18 @@ def _check_python() -> Finding:
     return Finding("ok", f"{system}; {versions}")
 
 
-def _check_settings() -> Finding:
+def _check_settings(settings: Settings, origins: Mapping[str, str]) -> Finding:
+    named = [
+        f"{name}={_show(getattr(settings, name))} (from {place})" for name, place in origins.items()
+    ]
+    text = ", ".join([*named, "all others are defaults" if named else "all are defaults"])
     if unknown := list(find_unknown()):
-        return Finding("warn", "; ".join(unknown), "correct or remove these variables")
-    return Finding("ok", "every variable SERVICE_... is a setting")
+        return Finding("warn", "; ".join([*unknown, text]), "correct or remove these variables")
+    return Finding("ok", text)
+
+
+def _show(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _check_runtime() -> Finding:
@@ -181,11 +192,7 @@ def _gpu_finding(settings: Settings, text: str, remedy: str) -> Finding:
 
 
 def _check_address(settings: Settings) -> Finding:
-    try:
-        listen(settings)[0].close()
-    except AddressError as error:
-        # Only a warning: perhaps the service is already running and listens there itself.
-        return Finding("warn", str(error))
+    listen(settings)[0].close()
     return Finding("ok", f"{settings.host}:{settings.port} is free")
 
 
@@ -195,7 +202,7 @@ def _check_access(settings: Settings) -> Finding:
         KeyRing(settings.api_keys_file)
         keys = f"API keys in {settings.api_keys_file}"
     if settings.rate_limit_per_minute is not None:
-        rate = f"{settings.rate_limit_per_minute} uploads per minute"
+        rate = f"{settings.rate_limit_per_minute} images per minute"
     return Finding("ok", f"{keys}; {rate}")
 
 

@@ -6,7 +6,7 @@ import difflib
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from service.errors import VariableError
@@ -32,7 +32,10 @@ def is_link(name: str, value: str) -> bool:
 
 
 def describe_invalid(name: str, value: object, reason: str) -> str:
-    """Say what is wrong with the variable ``name``, and what to do if Kubernetes set it."""
+    """Say what is wrong with a setting, and what to do if Kubernetes set it.
+
+    ``name`` is its variable, its option or its key in a file.
+    """
     if LINK_ADDRESS.fullmatch(str(value)):
         service = name.removesuffix("_PORT").lower().replace("_", "-")
         return (
@@ -52,9 +55,13 @@ def find_unknown(environment: Mapping[str, str] = os.environ) -> Iterator[str]:
     for given, value in sorted(environment.items()):
         name = given.upper()  # the settings ignore case
         if name.startswith(PREFIX) and name not in known and not is_link(name, value):
-            nearest = difflib.get_close_matches(name, current, n=1)
-            advice = f"did you mean {nearest[0]}?" if nearest else "docs/settings.md lists them"
-            yield f"{given} is not a setting and has no effect; {advice}"
+            yield f"{given} is not a setting and has no effect; {suggest(name, current)}"
+
+
+def suggest(name: str, names: Sequence[str]) -> str:
+    """Suggest the one of ``names`` that is nearest to ``name``."""
+    nearest = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {nearest[0]}?" if nearest else "docs/settings.md lists the settings"
 
 
 def log_unknown() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 
@@ -46,9 +47,18 @@ def listen(settings: Settings, count: int = 1) -> list[socket.socket]:
         reason = str(getattr(error, "strerror", "no valid host name"))
         reason = reason.partition(" (")[0]  # Python adds the address in parentheses
         raise AddressError(
-            f"cannot listen on {settings.host}:{settings.port} ({reason}): "
-            "stop the program that listens there, or set SERVICE_PORT or SERVICE_HOST"
+            f"cannot listen on {settings.host}:{settings.port} ({reason}): {_advise(error)}"
         ) from error
     host, port = address
     log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
     return listening
+
+
+def _advise(error: OSError | UnicodeError) -> str:
+    match getattr(error, "errno", None):
+        case errno.EADDRINUSE:
+            return "stop the program that listens there, or set another SERVICE_PORT"
+        case errno.EACCES:
+            return "set SERVICE_PORT to 1024 or higher"
+        case _:
+            return "set SERVICE_HOST to an address of this machine, such as 127.0.0.1 or 0.0.0.0"

@@ -41,7 +41,7 @@ def supervise(settings: Settings, workers: int) -> int:
     log_unknown()
     threads = count_threads(settings, workers)
     with _make_metrics_folder() as metrics_folder:
-        team = _Workers(threads, metrics_folder)
+        team = _Workers(settings, threads, metrics_folder)
         try:
             team.start(listen(settings, workers))
             return team.run()
@@ -63,7 +63,8 @@ def _make_metrics_folder() -> TemporaryDirectory[str]:
 class _Workers:
     """The worker processes, each with its own listening socket."""
 
-    def __init__(self, threads: int, metrics_folder: str) -> None:
+    def __init__(self, settings: Settings, threads: int, metrics_folder: str) -> None:
+        self._settings = settings.model_dump(mode="json")
         self._threads = threads
         self._metrics_folder = metrics_folder
         self._sockets: dict[subprocess.Popen[bytes], socket.socket] = {}
@@ -94,7 +95,9 @@ class _Workers:
 
     def _start_worker(self, listening: socket.socket, *, is_replacement: bool) -> None:
         descriptor = listening.fileno()
-        assignment = Assignment(descriptor, self._threads, is_replacement, self._metrics_folder)
+        assignment = Assignment(
+            descriptor, self._threads, is_replacement, self._metrics_folder, self._settings
+        )
         # The folder may be gone: the system deletes old temporary files now and then.
         Path(self._metrics_folder).mkdir(exist_ok=True)
         # SIGHUP would kill a worker that has no handler yet. The supervisor ignores SIGHUP while it

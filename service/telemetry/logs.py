@@ -10,12 +10,18 @@ from typing import Literal
 
 from starlette.types import Scope
 
-from service.telemetry.record import Record, describe_outcome, name_model
+from service.telemetry.record import (
+    Record,
+    describe_outcome,
+    is_out_of_distribution,
+    name_model,
+)
 from service.telemetry.tracing import trace_id
 
 access_log = logging.getLogger("service.access")
 
 MAX_PATH_CHARACTERS = 200  # the log line of a request cuts a longer path
+MAX_ADDRESS_CHARACTERS = 100  # a proxy that is not strict forwards anything as an address
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -53,12 +59,22 @@ class TextFormatter(logging.Formatter):
         return super().formatMessage(record)
 
 
-def log_request(scope: Scope, route: str, status: int, seconds: float, record: Record) -> None:
-    """Log one finished request."""
+def log_request(
+    scope: Scope,
+    route: str,
+    status: int,
+    seconds: float,
+    record: Record,
+    *,
+    with_address: bool = False,
+) -> None:
+    """Log one finished request; ``with_address`` adds the client's address."""
     if access_log.isEnabledFor(logging.INFO):
         # access_log.info() would be slower: it searches the stack for the line that called it.
         line = logging.LogRecord(access_log.name, logging.INFO, "", 0, "", (), None)
         line.request = fields = _request_fields(scope, route, status, seconds)
+        if with_address and scope.get("client"):
+            fields["client_address"] = scope["client"][0][:MAX_ADDRESS_CHARACTERS]
         _add_image_fields(fields, record)
         access_log.handle(line)
 
@@ -85,6 +101,7 @@ def _add_image_fields(fields: dict[str, object], record: Record) -> None:
     if record.failures or len(record.answers) > 1:
         fields["images"] = len(record.answers) + len(record.failures)
         fields["failed"] = len(record.failures)
+        fields["out_of_distribution"] = sum(map(is_out_of_distribution, record.answers))
         fields["model"] = ",".join(sorted(set(map(name_model, record.answers))))
     elif record.answers:
         (answer,) = record.answers

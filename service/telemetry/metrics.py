@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from service.inference.classifier import Classifier
 from service.inference.predictor import Predictor
-from service.telemetry.record import Record
+from service.telemetry.record import Record, is_out_of_distribution
 from service.telemetry.shared_files import SharedFiles
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -57,6 +57,9 @@ class Metrics:
         )
         self.predictions = self._counter(
             "predictions", "Images classified, by the most likely class.", "model", "class_name"
+        )
+        self.out_of_distribution = self._counter(
+            "out_of_distribution", "Images that look like none of the classes.", "model"
         )
 
     def _add_histograms(self) -> None:
@@ -130,6 +133,7 @@ class Metrics:
         for answer in record.answers:
             model = answer.classification.manifest.name
             self.predictions.labels(model, answer.classification.class_name).inc()
+            self.out_of_distribution.labels(model).inc(is_out_of_distribution(answer))
             self.confidence.labels(model).observe(answer.classification.probability)
             self.batch_size.labels(model).observe(answer.batch_size)
             self.inference.labels(model).observe(answer.inference_seconds)
@@ -169,6 +173,7 @@ class Metrics:
         for manifest in (classifier.manifest for classifier in classifiers):
             for histogram in (self.confidence, self.batch_size, self.inference):
                 histogram.labels(manifest.name)
+            self.out_of_distribution.labels(manifest.name)
             for class_name in manifest.class_names:
                 self.predictions.labels(manifest.name, class_name)
 

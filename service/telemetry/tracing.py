@@ -63,7 +63,7 @@ def trace_id(scope: Scope) -> str | None:
     return sent[1] if sent else None
 
 
-def trace_steps(durations: dict[str, float], attributes: Mapping[str, str | int]) -> None:
+def trace_steps(durations: dict[str, float], attributes: Mapping[str, str | float]) -> None:
     """Add ``attributes`` to the request's span, and a child span for each step.
 
     ``durations`` holds the seconds of each step in order; the last step ends now. An image waits

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
+
+from service.server.configuration import read_configuration
 from service.settings import Settings
-from tests.docs.page import find_code, find_table, read_page
+from tests.docs.page import find_blocks, find_code, find_table, read_page
 from tests.e2e.server import ROOT
 
 PAGE = read_page("docs/settings.md")
@@ -29,6 +33,24 @@ def settings_row(name: str) -> str:
         default = ",".join(folder.relative_to(ROOT).as_posix() for folder in default)
     shown = "" if default in (None, ()) else f"`{default}`"
     return f"| `SERVICE_{name.upper()}` | {shown} | {field.description} |"
+
+
+def test_ways_to_set_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables, the options and the file that the page shows give the same settings."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fashion.toml").write_text(find_blocks(PAGE, "toml")[0])
+    read = []
+    for line in find_blocks(PAGE, "sh")[0].splitlines():
+        variables, _, words = line.partition(".venv/bin/python -m service serve")
+        for variable in variables.split():
+            monkeypatch.setenv(*variable.split("=", 1))
+        pairs = zip(words.split()[::2], words.split()[1::2], strict=True)
+        options = {name.removeprefix("--").replace("-", "_"): value for name, value in pairs}
+        read.append(read_configuration(options).settings.model_copy(update={"config": None}))
+        for variable in variables.split():
+            monkeypatch.delenv(variable.split("=")[0])
+    assert len(read) == 3
+    assert read == [Settings(port=9000, log_level="warning")] * 3
 
 
 def test_table_has_every_command() -> None:

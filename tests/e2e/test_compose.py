@@ -209,6 +209,21 @@ def test_image_holds_nothing_of_its_build(docker: Run, image: str) -> None:
     assert [variable for variable in SECRETS.values() if variable in history] == []
 
 
+def test_hangup_reaches_the_service(container: Container) -> None:
+    """SIGHUP to the container loads every model again, in every worker."""
+
+    def count_loads() -> int:
+        return container.docker("logs", container.id).count("serves on")
+
+    before = count_loads()
+    container.docker("kill", "--signal", "HUP", container.id)
+    deadline = time.monotonic() + 60
+    while count_loads() < 2 * before:
+        assert time.monotonic() < deadline
+        time.sleep(0.25)
+    container.wait_until_healthy()
+
+
 def test_container_stops_by_itself_and_starts_again(container: Container) -> None:
     """SIGTERM ends the container with exit code 0 in time, and it can start again."""
     container.docker("stop", "--time", "30", container.id)

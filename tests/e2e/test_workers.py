@@ -19,6 +19,7 @@ import pytest
 
 from service.bundle import MODEL_FILE
 from service.server.assignment import METRICS_VARIABLE, Assignment
+from service.settings import Settings
 from tests.e2e.server import ROOT, Server, free_port, serving, set_at_start, start
 from tests.e2e.test_limits import SLOW_IMAGE, metric, wait_until
 from tests.service.bundles import write_linear_bundle, write_photo_bundle
@@ -63,18 +64,20 @@ def test_worker_is_replaced_after_the_metrics_folder_was_deleted(linear_folder: 
 
 
 def test_worker_does_what_its_assignment_says(linear_folder: Path, tmp_path: Path) -> None:
-    """A worker uses the given socket and metrics folder, and ends when its pipe is closed.
+    """A worker uses the given socket, folder and settings, and ends when its pipe is closed.
 
-    The settings ask for several workers and for a port: a worker ignores both.
+    The settings ask for several workers and for a port: a worker ignores both. The environment has
+    other settings, which a worker ignores too.
     """
-    settings = {"MODELS": linear_folder, "DEVICE": "cpu", "WORKERS": 2, "PORT": 1}
+    settings = Settings(models=(linear_folder,), device="cpu", workers=2, port=1)
+    values = settings.model_dump(mode="json")
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        assignment = Assignment(listening.fileno(), 1, True, str(tmp_path))
+        assignment = Assignment(listening.fileno(), 1, True, str(tmp_path), values)
         environment = assignment.to_environment()
         worker = subprocess.Popen(
             [sys.executable, "-m", "service", "serve"],
             cwd=ROOT,
-            env=environment | {f"SERVICE_{name}": str(value) for name, value in settings.items()},
+            env=environment | {"SERVICE_MODELS": "/none", "SERVICE_LOG_LEVEL": "none"},
             pass_fds=[listening.fileno()],
             stdin=subprocess.PIPE,
         )
@@ -140,6 +143,18 @@ def test_metrics_are_summed_over_workers(linear_folder: Path) -> None:
         wait_until(lambda: metric(server, answered) == 40)
         for _ in range(8):
             assert metric(server, answered) == 40
+
+
+def test_workers_share_the_rate_limit(linear_folder: Path) -> None:
+    """Over many connections, two workers together answer as many uploads as the limit allows."""
+    settings = {"models": linear_folder, "workers": 2, "device": "cpu"}
+    with serving(**settings, rate_limit_per_minute=10) as server:
+        answers = [server.predict(IMAGE) for _ in range(30)]
+    left = [answer.headers["ratelimit"].partition("r=")[2].partition(";")[0] for answer in answers]
+    assert left[:10] == [str(number) for number in range(9, -1, -1)]
+    statuses = [answer.status_code for answer in answers]
+    assert statuses[:10] == [200] * 10
+    assert statuses.count(429) > 15  # a token comes back after six seconds
 
 
 def metrics_folder(server: Server) -> Path:
@@ -244,6 +259,33 @@ def test_new_version_is_swapped_in_without_a_failed_request(tmp_path: Path, work
             for client in clients:
                 client.result()
         assert set(statuses) == {200}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_earlier_version_returns_when_the_newer_one_is_moved_away(
+    tmp_path: Path, workers: int
+) -> None:
+    """Without its folder, the newer version is replaced by the earlier one; both are logged."""
+    folder = tmp_path / "linear"
+    write_linear_bundle(folder / "1")
+    write_linear_bundle(folder / "2", version="2")
+    with serving(
+        models=folder, workers=workers, device="cpu", check_interval_seconds=0.2
+    ) as server:
+        assert version(server) == "2"
+        shutil.move(folder / "2", tmp_path / "2")
+        wait_until(lambda: all(version(server) == "1" for _ in range(10)))
+        wait_until(lambda: reported_models(server) == {"1": 1, "2": 0})
+        assert server.read_log().count("model linear version 1 serves on cpu") == workers
+
+
+def test_another_model_is_served_after_a_restart(tmp_path: Path) -> None:
+    """Another folder in SERVICE_MODELS is another model; the log and each answer name it."""
+    for name in ("linear", "other"):
+        folder = write_linear_bundle(tmp_path / name, name=name).folder
+        with serving(models=folder, device="cpu") as server:
+            assert server.predict(IMAGE).json()["model"]["name"] == name
+            assert f"model {name} version 1 serves on cpu" in server.read_log()
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -1,11 +1,13 @@
 """``POST /predict/batch``: many images in one request, each with its own answer or failure."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
 from service.api.openapi import FILE, upload_body
 from service.api.problems import problem_body
+from service.api.quota import charge
 from service.api.routes.predict import PROBLEMS, describe
 from service.api.schemas import BatchPrediction, Failure, Prediction, PredictionQuery
 from service.api.upload_route import UploadRoute
@@ -47,8 +49,10 @@ async def predict_batch(
     if isinstance(upload, bytes):
         record.upload_bytes = len(upload)
         shape = request.headers.get("x-shape")
-        batch = await predictor.predict_tensor(upload, shape, query.model)
+        admit = partial(charge, request.scope)
+        batch = await predictor.predict_tensor(upload, shape, query.model, admit)
     else:
+        charge(request.scope, len(upload))
         record.upload_bytes = sum(map(len, upload))
         batch = await predictor.predict_files(upload, query.model)
     record.answers += batch.answers

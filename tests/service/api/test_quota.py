@@ -1,8 +1,14 @@
-"""How many uploads a client may send."""
+"""How many images a client may send."""
 
 from __future__ import annotations
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
 import pytest
+from httpx2 import Response
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
@@ -10,7 +16,8 @@ from starlette.testclient import TestClient
 from service.api.quota import MAX_BUCKETS, MINUTE_NS, TokenBuckets
 from service.app import create_app
 from service.settings import Settings
-from tests.service.api.test_predict import assert_problem
+from tests.service.api.test_predict import IMAGE, assert_problem
+from tests.service.conftest import wait_until_ready
 
 
 class Clock:
@@ -26,20 +33,22 @@ class Clock:
 
 @given(
     per_minute=st.integers(1, 500),
-    waits_ns=st.lists(st.integers(0, 10**11), min_size=1, max_size=80),
+    requests=st.lists(
+        st.tuples(st.integers(0, 10**11), st.integers(1, 20)), min_size=1, max_size=80
+    ),
 )
-def test_no_span_of_time_admits_too_many(per_minute: int, waits_ns: list[int]) -> None:
+def test_no_span_of_time_admits_too_many(per_minute: int, requests: list[tuple[int, int]]) -> None:
     """In any span, at most a full bucket and the tokens gained in that span are admitted."""
     clock = Clock()
-    buckets = TokenBuckets(per_minute, clock)
+    buckets = TokenBuckets(per_minute, clock_ns=clock)
     admitted_at: list[int] = []
-    for wait_ns in waits_ns:
+    for wait_ns, images in requests:
         clock.now_ns += wait_ns // per_minute
-        quota = buckets.take("client")
-        assert 0 <= quota.remaining < per_minute
-        assert quota.admitted or quota.remaining == 0
+        quota = buckets.take("client", images)
+        assert 0 <= quota.remaining <= per_minute
+        assert quota.admitted or quota.remaining < images
         if quota.admitted:
-            admitted_at.append(clock.now_ns)
+            admitted_at += [clock.now_ns] * images
     for first, start in enumerate(admitted_at):
         for count, end in enumerate(admitted_at[first:], start=1):
             assert count <= per_minute + (end - start) * per_minute // MINUTE_NS
@@ -49,7 +58,7 @@ def test_no_span_of_time_admits_too_many(per_minute: int, waits_ns: list[int]) -
 def test_client_that_waits_as_told_is_admitted(per_minute: int, waits_ns: list[int]) -> None:
     """As many requests as remain are admitted; the next one only after the announced seconds."""
     clock = Clock()
-    buckets = TokenBuckets(per_minute, clock)
+    buckets = TokenBuckets(per_minute, clock_ns=clock)
     for wait_ns in waits_ns:
         clock.now_ns += wait_ns
         buckets.take("client")
@@ -57,34 +66,47 @@ def test_client_that_waits_as_told_is_admitted(per_minute: int, waits_ns: list[i
     assert all(quota.admitted for quota in quotas)
     rejected = buckets.take("client")
     assert not rejected.admitted
-    clock.now_ns += rejected.seconds_to_next * 10**9
+    clock.now_ns += rejected.seconds_to(1) * 10**9
     assert buckets.take("client").admitted
+    rejected = buckets.take("client", per_minute)
+    clock.now_ns += rejected.seconds_to(per_minute) * 10**9
+    assert buckets.take("client", per_minute).admitted
 
 
 def test_bucket_is_full_again_after_a_minute() -> None:
     """A minute refills a bucket, but not beyond its size; each client has its own bucket."""
     clock = Clock()
-    buckets = TokenBuckets(5, clock)
+    buckets = TokenBuckets(5, clock_ns=clock)
     for _ in range(3):
         quotas = [buckets.take("client") for _ in range(6)]
         assert [quota.remaining for quota in quotas] == [4, 3, 2, 1, 0, 0]
         assert [quota.admitted for quota in quotas] == [True] * 5 + [False]
-        assert quotas[-1].seconds_to_next == 12
+        assert quotas[-1].seconds_to(1) == 12
         assert buckets.take("another").admitted
         clock.now_ns += 10 * MINUTE_NS
 
 
 def test_memory_is_bounded() -> None:
-    """Only the buckets of the latest clients are kept; full ones are dropped after a minute."""
-    clock = Clock()
-    buckets = TokenBuckets(5, clock)
-    for number in range(MAX_BUCKETS + 1000):
-        buckets.take(str(number))
-    assert len(buckets) == MAX_BUCKETS
+    """However many clients come, those whose buckets are emptiest are remembered."""
+    buckets = TokenBuckets(5, clock_ns=Clock())
+    assert buckets.take("client", 5).admitted
+    for number in range(2 * MAX_BUCKETS):
+        assert buckets.take(str(number)).admitted
     assert buckets.take(str(number)).remaining == 3
-    clock.now_ns += MINUTE_NS
-    buckets.take("one")
-    assert len(buckets) == 1
+    assert not buckets.take("client").admitted
+
+
+def take_often(folder: Path) -> int:
+    """Take 200 tokens in this process; return how many were admitted."""
+    buckets = TokenBuckets(300, folder, clock_ns=Clock())
+    return sum(buckets.take("client").admitted for _ in range(200))
+
+
+def test_processes_share_the_buckets(tmp_path: Path) -> None:
+    """Processes with one folder admit as many as one process does; no token is lost or doubled."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(4, mp_context=spawn) as processes:
+        assert sum(processes.map(take_often, [tmp_path] * 4)) == 300
 
 
 def test_uploads_are_limited() -> None:
@@ -104,6 +126,34 @@ def test_uploads_are_limited() -> None:
         for path in ("/health/live", "/metrics"):
             assert client.get(path).status_code == 200
             assert "ratelimit" not in client.get(path).headers
+
+
+def send_batch(client: TestClient, images: int, *, as_tensor: bool) -> Response:
+    """Send a batch of ``images`` images."""
+    if as_tensor:
+        shape = f"{images},20,30"
+        pixels = np.zeros(images * 20 * 30, np.uint8).tobytes()
+        headers = {"X-Shape": shape, "Content-Type": "application/octet-stream"}
+        return client.post("/predict/batch", content=pixels, headers=headers)
+    return client.post("/predict/batch", files=[("file", ("a", IMAGE))] * images)
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_batch_costs_as_many_as_it_has_images(linear_folder: Path, as_tensor: bool) -> None:
+    """A batch is charged for each image; one that exceeds the quota gets 429 and costs one."""
+    settings = Settings(models=(linear_folder,), device="cpu", rate_limit_per_minute=20)
+    with TestClient(create_app(settings)) as client:
+        wait_until_ready(client)
+        admitted = send_batch(client, 15, as_tensor=as_tensor)
+        assert admitted.status_code == 200
+        assert admitted.headers["ratelimit"].startswith('"default";r=5;')
+        rejected = send_batch(client, 15, as_tensor=as_tensor)
+        detail = assert_problem(rejected, 429, "quota-exceeded")["detail"]
+        assert detail.startswith("4 of 20 images per minute are left")
+        # 15 images need 11 more tokens, and a token takes 3 seconds.
+        assert 31 <= int(rejected.headers["retry-after"]) <= 33
+        too_large = send_batch(client, 21, as_tensor=as_tensor)
+        assert "at most 20 images" in assert_problem(too_large, 413, "upload-too-large")["detail"]
 
 
 @pytest.mark.parametrize(

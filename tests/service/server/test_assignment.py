@@ -11,7 +11,11 @@ from dataclasses import replace
 from service.server.assignment import ASSIGNMENT_VARIABLE, METRICS_VARIABLE, Assignment
 
 ASSIGNMENT = Assignment(
-    socket_number=7, threads=3, is_replacement=False, metrics_folder="/folder/with space ü"
+    socket_number=7,
+    threads=3,
+    is_replacement=False,
+    metrics_folder="/folder/with space ü",
+    settings={"port": 9000},
 )
 
 

@@ -212,15 +212,25 @@ def test_quota_of_the_container_is_compared_with_the_settings(
     assert "warn" not in page
 
 
-def test_taken_port_is_a_warning(linear_folder: Path) -> None:
-    """A taken port is only a warning, because the service itself may already listen there."""
+def test_service_cannot_run_on_a_taken_port(linear_folder: Path) -> None:
+    """A taken port is a failure, as in `serve`; the line says what to set."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         found, code = run_doctor(
             models=linear_folder, device="cpu", port=listening.getsockname()[1]
         )
-    assert code == 0
-    assert found["address"].startswith("warn")
-    assert "SERVICE_PORT" in found["address"]
+    assert code == 1
+    assert found["address"].startswith("fail")
+    assert "set another SERVICE_PORT" in found["address"]
+
+
+def test_page_says_where_each_setting_comes_from(linear_folder: Path, tmp_path: Path) -> None:
+    """The line of the settings has each value that is not a default, and its variable or file."""
+    file = tmp_path / "service.toml"
+    file.write_text('device = "cpu"')
+    found, _ = run_doctor(config=file, models=linear_folder)
+    assert f"models={linear_folder} (from SERVICE_MODELS)" in found["settings"]
+    assert f"device=cpu (from device in {file})" in found["settings"]
+    assert found["settings"].endswith("all others are defaults")
 
 
 def test_misspelt_variable_is_named() -> None:

@@ -47,6 +47,14 @@ def can_connect(address: str, port: int) -> bool:
     "host", ["a..b", "x" * 70, "no.such.host.invalid", "http://x", "300.1.1.1"]
 )
 def test_host_that_does_not_exist_is_rejected(host: str) -> None:
-    """A host that is no address of this machine is an AddressError that names it."""
-    with pytest.raises(AddressError, match="cannot listen on"):
+    """A host that is no address of this machine is an AddressError that says what to set."""
+    with pytest.raises(AddressError, match=r"cannot listen on .* set SERVICE_HOST to an address"):
         listen(Settings(host=host, port=0))
+
+
+def test_taken_port_is_rejected() -> None:
+    """A port that another program uses is an AddressError that says what to set."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(AddressError, match=f":{port} .* set another SERVICE_PORT"):
+            listen(Settings(port=port))

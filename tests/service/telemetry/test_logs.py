@@ -16,7 +16,7 @@ from service.settings import Settings
 from service.telemetry.logs import MAX_PATH_CHARACTERS, JsonFormatter, TextFormatter
 from tests.service.api.test_predict import IMAGE, post
 from tests.service.conftest import wait_until_ready
-from tests.service.telemetry.test_metrics import PAGE
+from tests.service.telemetry.test_metrics import BLACK, PAGE, WHITE
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 FORGED_PATH = "/\n2026-01-01 INFO forged"
@@ -72,16 +72,55 @@ def test_entry_describes_the_request(
     assert "client" not in unauthorized
 
 
-def test_page_lists_every_field(linear: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_page_lists_every_field(colours: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     """docs/monitoring.md lists every field of a log line, and no other."""
     files = [("file", ("a", IMAGE)), ("file", ("b", b"no image"))]
     with caplog.at_level(logging.INFO, "service.access"):
-        post(linear, IMAGE)
-        post(linear, b"no image")
-        linear.post("/predict/batch", files=files)
+        post(colours, IMAGE)
+        post(colours, b"no image")
+        colours.post("/predict/batch", files=files)
     fields = {name for entry in entries(caplog) for name in entry} | {"time", "level"}
     # ``client`` needs an API key, and ``trace_id`` a trace: see test_entry_describes_the_request.
-    assert fields == documented_fields() - {"client", "trace_id"}
+    # See test_address_is_logged_if_asked_for for ``client_address``.
+    assert fields == documented_fields() - {"client", "client_address", "trace_id"}
+
+
+def test_entry_has_the_answer_and_its_model(
+    colours: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The entry of an image has what its answer has: class, probability, in_distribution, model."""
+    with caplog.at_level(logging.INFO, "service.access"):
+        answer = post(colours, IMAGE).json()
+    (entry,) = entries(caplog)
+    assert entry["class_name"] == answer["class_name"]
+    assert entry["probability"] == pytest.approx(answer["probability"], abs=1e-4)
+    assert entry["in_distribution"] is answer["in_distribution"]
+    assert entry["model"] == "colours/1"
+
+
+def test_entry_of_a_batch_counts_its_images(
+    colours: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The entry of a batch has how many images failed and how many look like no class."""
+    files = [("file", ("a", WHITE)), ("file", ("b", BLACK)), ("file", ("c", b"no image"))]
+    with caplog.at_level(logging.INFO, "service.access"):
+        *answers, _ = colours.post("/predict/batch", files=files).json()["predictions"]
+    (entry,) = entries(caplog)
+    assert [answer["in_distribution"] for answer in answers] == [False, True]
+    assert (entry["images"], entry["failed"], entry["model"]) == (3, 1, "colours/1")
+    assert entry["out_of_distribution"] == 1
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_address_is_logged_if_asked_for(
+    linear_folder: Path, caplog: pytest.LogCaptureFixture, asked: bool
+) -> None:
+    """Only with the setting, the entry has the client's address."""
+    settings = Settings(models=(linear_folder,), device="cpu", log_client_address=asked)
+    with caplog.at_level(logging.INFO, "service.access"):
+        TestClient(create_app(settings), client=("192.0.2.1", 1)).get("/health/live")
+    (entry,) = entries(caplog)
+    assert entry.get("client_address") == ("192.0.2.1" if asked else None)
 
 
 def test_long_path_is_cut(linear: TestClient, caplog: pytest.LogCaptureFixture) -> None:

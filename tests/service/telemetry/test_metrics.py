@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
@@ -11,7 +12,10 @@ from service.app import create_app
 from service.settings import Settings
 from tests.service.api.test_predict import IMAGE, post
 from tests.service.conftest import wait_until_ready
+from tests.service.images import encode
 
+# The model of photos takes white photos for none of its classes.
+WHITE, BLACK = (encode(np.full((24, 32), value, np.uint8)) for value in (255, 0))
 PAGE = Path(__file__).parents[3] / "docs" / "monitoring.md"
 MODEL = 'device="cpu",name="linear",provider="CPUExecutionProvider",version="1"'
 
@@ -36,9 +40,21 @@ def test_one_answer_is_counted_in_every_metric(linear_folder: Path) -> None:
     assert values["service_upload_bytes_sum"] == len(IMAGE)
     assert values["service_image_pixels_sum"] == 20 * 30
     assert values[f'service_predictions_total{{class_name="{class_name}",model="linear"}}'] == 1
+    assert values['service_out_of_distribution_total{model="linear"}'] == 0
     assert values[f"service_model_info{{{MODEL}}}"] == 1
     gauges = "service_ready", "service_queue_depth", "service_requests_in_flight"
     assert [values[name] for name in gauges] == [1, 0, 1]
+
+
+def test_images_that_look_like_no_class_are_counted(colours: TestClient) -> None:
+    """An image whose answer has ``in_distribution`` false counts, another one does not."""
+    series = 'service_out_of_distribution_total{model="colours"}'
+    before = samples(colours)[series]
+    assert [post(colours, image).json()["in_distribution"] for image in (WHITE, BLACK)] == [
+        False,
+        True,
+    ]
+    assert samples(colours)[series] == before + 1
 
 
 def test_series_begin_at_zero(linear_folder: Path) -> None:
