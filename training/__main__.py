@@ -36,11 +36,14 @@ from training.assess.projection import largest_count
 from training.assess.projection import project as write_projection
 from training.assess.results import read_runs, render_results
 from training.data.photos.collection import PhotoFolders
+from training.data.samples import Source
 from training.data.sources import open_source
-from training.errors import TrainingError
+from training.data.sources.idx import CLASS_NAMES
+from training.errors import DataError, TrainingError
 from training.export.golden import write_golden
 from training.export.variants import make_and_compare, render_variants
 from training.fit.augmentation import AUGMENTATIONS
+from training.fit.places import Places, find_places
 from training.fit.recipes import MODERN_RECIPES, RECIPES, find_recipe
 from training.fit.runs import read_config
 from training.fit.training import plan
@@ -59,7 +62,8 @@ def describe() -> None:
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="A folder of IDX, CSV or image files, or `keras`. Default: find Fashion-MNIST."
+        help="A folder of IDX, CSV or image files, or `keras`. "
+        "Default: what the run learned from, or else Fashion-MNIST."
     ),
 ]
 Size = Annotated[
@@ -105,7 +109,7 @@ Worn = Annotated[
 ]
 Resume = Annotated[
     Path | None,
-    typer.Option(help="An interrupted run to finish. Give its --data, --photos and --worn."),
+    typer.Option(help="An interrupted run to finish, with its own data."),
 ]
 
 
@@ -130,10 +134,10 @@ def train(
     runs: Runs = Path("runs"),
 ) -> None:
     """Train a network and write a run folder with weights, history and curves."""
-    folders = _join(photos, worn)
     if resume is not None:
-        resume_run(resume, open_source(data, read_config(resume).input_size), folders)
+        resume_run(resume, *_open_run(resume, data, photos, worn))
         return
+    folders = Places(photos=photos, worn=worn).join_photos()
     find_architecture(architecture)
     recipe = recipe or next(iter(RECIPES[architecture]))
     changed: dict[str, Any] = {"epochs": epochs, "augmentation": augmentation}
@@ -191,8 +195,7 @@ def calibrate(
     worn: Worn = None,
 ) -> None:
     """Fit temperature, distance and prediction sets of a run, before it is evaluated."""
-    folders = _join(photos, worn)
-    source = open_source(data, read_config(run).input_size)
+    source, folders = _open_run(run, data, photos, worn)
     if folders is None:
         calibration = calibrate_run(run, source, augmentation)
     else:
@@ -217,11 +220,10 @@ def evaluate(
     if (measured / MANIFEST_FILE).exists():
         manifest = read_bundle(measured).manifest
         output = output or Path("evaluations") / f"{manifest.name}-{manifest.version}"
-        source = open_source(data, manifest.input_size)
+        source = _open_data(data, manifest.input_size, manifest.class_names)
         metrics = evaluate_bundle(measured, source, output)
     else:
-        source = open_source(data, read_config(measured).input_size)
-        folders = _join(photos, worn)
+        source, folders = _open_run(measured, data, photos, worn)
         if folders is None:
             metrics = evaluate_run(measured, source)
         else:
@@ -245,9 +247,8 @@ def export(
     # TensorFlow is loaded here, because no other command needs it.
     from training.export.bundle import export as export_run
 
-    config = read_config(run)
-    source = open_source(data, config.input_size)
-    bundle = export_run(run, source, models, name or config.architecture, version)
+    source, _ = _open_run(run, data)
+    bundle = export_run(run, source, models, name or read_config(run).architecture, version)
     difference = bundle.manifest.metrics["parity"]["largest_difference"]
     typer.echo(
         f"{bundle.folder}: {len(bundle.model):,} bytes, "
@@ -305,7 +306,7 @@ def project(
     size: Size = 28,
 ) -> None:
     """Write a log for TensorBoard's embedding projector, and plots of PCA and t-SNE."""
-    source = open_source(data, (size, size) if run is None else read_config(run).input_size)
+    source = open_source(data, (size, size)) if run is None else _open_run(run, data)[0]
     samples = source.training()
     count = min(count, len(samples) // 2, largest_count(samples.input_size))
     _, chosen = samples.split(count / len(samples), seed=1)
@@ -365,12 +366,24 @@ def variants(
     typer.echo(output)
 
 
-def _join(photos: Path | None, worn: Path | None) -> PhotoFolders | None:
-    if photos is None and worn is None:
-        return None
-    if photos is None or worn is None:
-        raise TrainingError("--photos and --worn are needed together: the run learns from both")
-    return PhotoFolders(photos, worn)
+def _open_run(
+    run: Path, data: Path | None, photos: Path | None = None, worn: Path | None = None
+) -> tuple[Source, PhotoFolders | None]:
+    """Open what a run learned from. Options of the command line come before the run's places."""
+    config, places = read_config(run), find_places(run, Places(data, photos, worn))
+    source = _open_data(places.data, config.input_size, config.class_names)
+    return source, places.join_photos()
+
+
+def _open_data(
+    data: Path | None, input_size: tuple[int, int], class_names: tuple[str, ...]
+) -> Source:
+    if data is None and class_names != CLASS_NAMES:
+        raise DataError(
+            f"the classes {', '.join(class_names)} are not those of Fashion-MNIST: pass the folder "
+            "of their images with --data"
+        )
+    return open_source(data, input_size)
 
 
 def main() -> None:

@@ -66,22 +66,37 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_own_images_are_trained_evaluated_and_exported(
     command: Command, images: Path, tmp_path: Path
 ) -> None:
-    """Three commands make a bundle with the classes and size of a folder of images."""
+    """The commands after `train` find the folder of images that the run learned from."""
     trained = command(
         "train", "cnn-1conv", "--data", images, "--size", "24", "--epochs", "2", "--name", "own"
     )
     assert "val_accuracy" in trained
-    evaluated = command("evaluate", "runs/own", "--data", images)
+    assert "temperature" in command("calibrate", "runs/own")
+    evaluated = command("evaluate", "runs/own")
     assert "of 10 test images" in evaluated
-    assert "largest difference from Keras" in command(
-        "export", "runs/own", "--data", images, "--name", "own"
-    )
+    assert "largest difference from Keras" in command("export", "runs/own", "--name", "own")
     manifest = read_bundle(tmp_path / "models" / "own" / "1").manifest
     assert manifest.class_names == ("Ankle boot", "Bag")
     assert manifest.input_size == (24, 24)
     assert (
         command("evaluate", "models/own/1", "--data", images, "--output", "measured") == evaluated
     )
+    with pytest.raises(SystemExit, match="Ankle boot, Bag are not those of Fashion-MNIST: pass"):
+        command("evaluate", "models/own/1")
+
+
+def test_moved_images_are_named(command: Command, images: Path, tmp_path: Path) -> None:
+    """A run whose images have moved names their old place, and takes their new one."""
+    data = tmp_path / "data"
+    shutil.copytree(images, data)
+    command("train", "mlp-64-64", "--data", data, "--epochs", "1", "--name", "own")
+    data.rename(tmp_path / "moved")
+    with pytest.raises(SystemExit, match=f"from {data}, which does not exist any more: .* --data"):
+        command("evaluate", "runs/own")
+    (tmp_path / "runs/own/places.json").unlink()
+    with pytest.raises(SystemExit, match="not those of Fashion-MNIST: pass the folder"):
+        command("evaluate", "runs/own")
+    assert "of 10 test images" in command("evaluate", "runs/own", "--data", "moved")
 
 
 def test_test_folder_that_lacks_a_class_is_measured(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -68,6 +69,10 @@ class Samples:
 
 class Source(Protocol):
     """Where samples come from. Only the commands evaluate, export and golden call ``test``."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the files."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
