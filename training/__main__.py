@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -44,6 +45,7 @@ from training.export.golden import write_golden
 from training.export.variants import make_and_compare, render_variants
 from training.fit.augmentation import AUGMENTATIONS
 from training.fit.places import Places, find_places
+from training.fit.recipe import Recipe
 from training.fit.recipes import MODERN_RECIPES, RECIPES, find_recipe
 from training.fit.runs import read_config
 from training.fit.training import plan
@@ -174,14 +176,24 @@ def train(
 @app.command("list")
 def list_architectures() -> None:
     """List networks with their parameters, recipes and published test accuracies."""
-    table = rich.table.Table("architecture", "parameters", "recipe", "published", "how")
+    table = rich.table.Table(box=None)
+    table.add_column("network, recipes", no_wrap=True)
+    table.add_column("published", justify="right")
+    table.add_column("how")
     for name, found in ARCHITECTURES.items():
-        for recipe_name, recipe in RECIPES[name].items():
-            published = "" if recipe.published is None else f"{recipe.published:.2%}"
-            table.add_row(name, f"{found.parameters:,}", recipe_name, published, str(recipe))
-    for recipe_name, recipe in MODERN_RECIPES.items():
-        table.add_row("any", "", recipe_name, "", str(recipe))
+        _add_rows(table, name, f"{found.parameters:,} parameters", RECIPES[name])
+    _add_rows(table, "any network", "", MODERN_RECIPES)
     rich.print(table)
+
+
+def _add_rows(
+    table: rich.table.Table, name: str, parameters: str, recipes: Mapping[str, Recipe]
+) -> None:
+    table.add_row(name, "", parameters, style="bold")
+    for recipe_name, recipe in recipes.items():
+        published = "" if recipe.published is None else f"{recipe.published:.2%}"
+        table.add_row(f"  {recipe_name}", published, str(recipe))
+    table.add_row()
 
 
 @app.command()

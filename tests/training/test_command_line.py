@@ -18,6 +18,7 @@ from tests.training.fashion_mnist import ROOT, fashion_mnist, sample
 from training.__main__ import main
 from training.architectures import ARCHITECTURES, find_architecture
 from training.data.sources.idx import CLASS_NAMES, TEST_FILES, TRAINING_FILES
+from training.fit.recipes import RECIPES
 
 
 class Command:
@@ -139,15 +140,17 @@ def test_plots_are_drawn_without_a_run(command: Command, images: Path, tmp_path:
     assert (tmp_path / "projection" / "tsne.png").exists()
 
 
-def test_list_names_every_system() -> None:
-    """The command list shows each network with parameters and published accuracy."""
+def test_list_fits_into_80_columns() -> None:
+    """The command list shows each network with parameters, recipes and published accuracy."""
     words = [sys.executable, "-m", "training", "list"]
-    environment = {**os.environ, "COLUMNS": "250"}
+    environment = {**os.environ, "COLUMNS": "80", "KERAS_BACKEND": "numpy"}
     listed = subprocess.run(
         words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     ).stdout
-    assert all(name in listed for name in ARCHITECTURES)
-    assert "24,224,330" in listed
+    assert max(map(len, listed.splitlines())) <= 80
+    names = {*ARCHITECTURES, *(recipe for recipes in RECIPES.values() for recipe in recipes)}
+    assert names <= set(listed.split())
+    assert "24,224,330 parameters" in listed
     assert "93.52%" in listed
 
 
