@@ -59,7 +59,8 @@ class Samples:
             )
         except ValueError as error:
             raise DataError(
-                f"cannot split {fraction:.1%} off {len(self)} samples: {error}"
+                f"cannot split {fraction:.1%} off {len(self)} samples: {error}; both parts need "
+                "images of each class: add images"
             ) from error
         return self._select(rest), self._select(part)
 

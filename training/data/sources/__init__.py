@@ -37,7 +37,7 @@ def open_source(data: Path | None, input_size: tuple[int, int] = (28, 28)) -> So
 
     ``data`` is a folder with the IDX files, with the CSV pair, or with one sub-folder of images
     for each class. The word ``keras`` stands for Keras' download. Images from sub-folders become
-    model inputs of ``input_size`` (height, width).
+    model inputs of ``input_size`` (height, width). Other files beside them are logged, once.
 
     Raises:
         DataError: ``data`` is not a data source, or Fashion-MNIST is neither on this machine nor
@@ -53,7 +53,9 @@ def open_source(data: Path | None, input_size: tuple[int, int] = (28, 28)) -> So
         if any(find_csv(data, name).exists() for name in (TRAINING_FILE, TEST_FILE)):
             return CsvPair(data)
         if data.is_dir() and any(path.is_dir() for path in data.iterdir()):
-            return ImageFolder(data, input_size)
+            images = ImageFolder(data, input_size)
+            images.warn_of_other_files()
+            return images
     except OSError as error:
         raise DataError(f"{data} cannot be read: {error.strerror}") from error
     raise DataError(
