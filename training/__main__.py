@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,7 @@ import typer
 
 from service.bundle import MANIFEST_FILE, check_name, read_bundle
 from service.errors import ServiceError
+from service.imaging.letterbox import LETTERBOX
 from training.architectures import ARCHITECTURES, find_architecture
 from training.assess.calibration import calibrate as calibrate_run
 from training.assess.evaluation import evaluate as evaluate_run
@@ -36,11 +38,16 @@ from training.assess.projection import largest_count
 from training.assess.projection import project as write_projection
 from training.assess.results import read_runs, render_results
 from training.data.photos.collection import PhotoFolders
-from training.data.sources import open_source
-from training.errors import TrainingError
+from training.data.samples import Source
+from training.data.sources import find_fashion_mnist, open_source
+from training.data.sources.idx import CLASS_NAMES
+from training.errors import DataError, RunError, TrainingError
 from training.export.golden import write_golden
+from training.export.photo_variants import make_and_compare_photos
 from training.export.variants import make_and_compare, render_variants
 from training.fit.augmentation import AUGMENTATIONS
+from training.fit.places import Places, find_places
+from training.fit.recipe import Recipe
 from training.fit.recipes import MODERN_RECIPES, RECIPES, find_recipe
 from training.fit.runs import read_config
 from training.fit.training import plan
@@ -59,7 +66,8 @@ def describe() -> None:
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="A folder of IDX, CSV or image files, or `keras`. Default: find Fashion-MNIST."
+        help="A folder of IDX, CSV or image files, or `keras`. "
+        "Default: what the run learned from, or else Fashion-MNIST."
     ),
 ]
 Size = Annotated[
@@ -105,7 +113,7 @@ Worn = Annotated[
 ]
 Resume = Annotated[
     Path | None,
-    typer.Option(help="An interrupted run to finish. Give its --data, --photos and --worn."),
+    typer.Option(help="An interrupted run to finish, with its own data."),
 ]
 
 
@@ -130,10 +138,10 @@ def train(
     runs: Runs = Path("runs"),
 ) -> None:
     """Train a network and write a run folder with weights, history and curves."""
-    folders = _join(photos, worn)
     if resume is not None:
-        resume_run(resume, open_source(data, read_config(resume).input_size), folders)
+        resume_run(resume, *_open_run(resume, data, photos, worn))
         return
+    folders = Places(photos=photos, worn=worn).join_photos()
     find_architecture(architecture)
     recipe = recipe or next(iter(RECIPES[architecture]))
     changed: dict[str, Any] = {"epochs": epochs, "augmentation": augmentation}
@@ -170,14 +178,24 @@ def train(
 @app.command("list")
 def list_architectures() -> None:
     """List networks with their parameters, recipes and published test accuracies."""
-    table = rich.table.Table("architecture", "parameters", "recipe", "published", "how")
+    table = rich.table.Table(box=None)
+    table.add_column("network, recipes", no_wrap=True)
+    table.add_column("published", justify="right")
+    table.add_column("how")
     for name, found in ARCHITECTURES.items():
-        for recipe_name, recipe in RECIPES[name].items():
-            published = "" if recipe.published is None else f"{recipe.published:.2%}"
-            table.add_row(name, f"{found.parameters:,}", recipe_name, published, str(recipe))
-    for recipe_name, recipe in MODERN_RECIPES.items():
-        table.add_row("any", "", recipe_name, "", str(recipe))
+        _add_rows(table, name, f"{found.parameters:,} parameters", RECIPES[name])
+    _add_rows(table, "any network", "", MODERN_RECIPES)
     rich.print(table)
+
+
+def _add_rows(
+    table: rich.table.Table, name: str, parameters: str, recipes: Mapping[str, Recipe]
+) -> None:
+    table.add_row(name, "", parameters, style="bold")
+    for recipe_name, recipe in recipes.items():
+        published = "" if recipe.published is None else f"{recipe.published:.2%}"
+        table.add_row(f"  {recipe_name}", published, str(recipe))
+    table.add_row()
 
 
 @app.command()
@@ -191,8 +209,7 @@ def calibrate(
     worn: Worn = None,
 ) -> None:
     """Fit temperature, distance and prediction sets of a run, before it is evaluated."""
-    folders = _join(photos, worn)
-    source = open_source(data, read_config(run).input_size)
+    source, folders = _open_run(run, data, photos, worn)
     if folders is None:
         calibration = calibrate_run(run, source, augmentation)
     else:
@@ -217,11 +234,10 @@ def evaluate(
     if (measured / MANIFEST_FILE).exists():
         manifest = read_bundle(measured).manifest
         output = output or Path("evaluations") / f"{manifest.name}-{manifest.version}"
-        source = open_source(data, manifest.input_size)
+        source = _open_data(data, manifest.input_size, manifest.class_names)
         metrics = evaluate_bundle(measured, source, output)
     else:
-        source = open_source(data, read_config(measured).input_size)
-        folders = _join(photos, worn)
+        source, folders = _open_run(measured, data, photos, worn)
         if folders is None:
             metrics = evaluate_run(measured, source)
         else:
@@ -245,9 +261,8 @@ def export(
     # TensorFlow is loaded here, because no other command needs it.
     from training.export.bundle import export as export_run
 
-    config = read_config(run)
-    source = open_source(data, config.input_size)
-    bundle = export_run(run, source, models, name or config.architecture, version)
+    source, _ = _open_run(run, data)
+    bundle = export_run(run, source, models, name or read_config(run).architecture, version)
     difference = bundle.manifest.metrics["parity"]["largest_difference"]
     typer.echo(
         f"{bundle.folder}: {len(bundle.model):,} bytes, "
@@ -305,7 +320,7 @@ def project(
     size: Size = 28,
 ) -> None:
     """Write a log for TensorBoard's embedding projector, and plots of PCA and t-SNE."""
-    source = open_source(data, (size, size) if run is None else read_config(run).input_size)
+    source = open_source(data, (size, size)) if run is None else _open_run(run, data)[0]
     samples = source.training()
     count = min(count, len(samples) // 2, largest_count(samples.input_size))
     _, chosen = samples.split(count / len(samples), seed=1)
@@ -324,7 +339,13 @@ def photos(
         typer.Option(help="Pictures are made only from images that this bundle gets right."),
     ] = Path("models/resnet-8/3"),
     worn: Worn = None,
-    data: Data = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Fashion-MNIST, of which pictures are made. "
+            "Default: find it on this machine, or leave these rows out."
+        ),
+    ] = None,
     sheet: Annotated[
         Path, typer.Option(help="The PNG file to write: photos, heat maps, answers.")
     ] = Path("evaluations/photos.png"),
@@ -334,7 +355,8 @@ def photos(
 ) -> None:
     """Measure a bundle on validation photos; render the page of all bundles measured so far."""
     judge = read_bundle(reference)
-    source = open_source(data, judge.manifest.input_size)
+    size = judge.manifest.input_size
+    source = find_fashion_mnist() if data is None else open_source(data, size)
     material = Material(folder, worn, source, judge)
     typer.echo(write_photos(read_bundle(model), material, sheet, output))
 
@@ -353,24 +375,48 @@ def report(
 def variants(
     bundles: Annotated[list[Path], typer.Argument(help="The folders of bundles.")],
     data: Data = None,
-    output: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/variants.md"),
+    photos: Photos = None,
+    worn: Worn = None,
+    output: Annotated[Path, typer.Option(help="The page to write.")] = Path(
+        "evaluations/variants.md"
+    ),
 ) -> None:
-    """Make int8 and float16 variants of bundles and compare them with float32."""
+    """Make int8, float16 and resized variants of bundles and compare them with float32."""
     read = [read_bundle(folder) for folder in bundles]
+    folders = Places(photos=photos, worn=worn).join_photos()
     training = open_source(data, read[0].manifest.input_size).training()
-    names = [f"{bundle.manifest.name}-{bundle.manifest.version}" for bundle in read]
-    figures = [make_and_compare(bundle, training) for bundle in read]
-    measured = dict(zip(names, figures, strict=True))
+    measured = {}
+    for bundle in read:
+        name = f"{bundle.manifest.name}-{bundle.manifest.version}"
+        if bundle.manifest.preprocessing != LETTERBOX:
+            measured[name] = make_and_compare(bundle, training)
+        elif folders is None:
+            raise RunError(f"{bundle.folder} is for photos: pass folders with --photos and --worn")
+        else:
+            measured[name] = make_and_compare_photos(bundle, training, folders)
+    output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(render_variants(measured), encoding="utf-8")
     typer.echo(output)
 
 
-def _join(photos: Path | None, worn: Path | None) -> PhotoFolders | None:
-    if photos is None and worn is None:
-        return None
-    if photos is None or worn is None:
-        raise TrainingError("--photos and --worn are needed together: the run learns from both")
-    return PhotoFolders(photos, worn)
+def _open_run(
+    run: Path, data: Path | None, photos: Path | None = None, worn: Path | None = None
+) -> tuple[Source, PhotoFolders | None]:
+    """Open what a run learned from. Options of the command line come before the run's places."""
+    config, places = read_config(run), find_places(run, Places(data, photos, worn))
+    source = _open_data(places.data, config.input_size, config.class_names)
+    return source, places.join_photos()
+
+
+def _open_data(
+    data: Path | None, input_size: tuple[int, int], class_names: tuple[str, ...]
+) -> Source:
+    if data is None and class_names != CLASS_NAMES:
+        raise DataError(
+            f"the classes {', '.join(class_names)} are not those of Fashion-MNIST: pass the folder "
+            "of their images with --data"
+        )
+    return open_source(data, input_size)
 
 
 def main() -> None:

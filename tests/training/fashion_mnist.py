@@ -38,6 +38,8 @@ def sample() -> Samples:
 class SampleSource:
     """The sample as a source: the first 200 images for training, the other 100 as test set."""
 
+    folder: Path = SAMPLE
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """The classes of Fashion-MNIST."""

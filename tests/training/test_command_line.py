@@ -18,6 +18,7 @@ from tests.training.fashion_mnist import ROOT, fashion_mnist, sample
 from training.__main__ import main
 from training.architectures import ARCHITECTURES, find_architecture
 from training.data.sources.idx import CLASS_NAMES, TEST_FILES, TRAINING_FILES
+from training.fit.recipes import RECIPES
 
 
 class Command:
@@ -66,22 +67,37 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_own_images_are_trained_evaluated_and_exported(
     command: Command, images: Path, tmp_path: Path
 ) -> None:
-    """Three commands make a bundle with the classes and size of a folder of images."""
+    """The commands after `train` find the folder of images that the run learned from."""
     trained = command(
         "train", "cnn-1conv", "--data", images, "--size", "24", "--epochs", "2", "--name", "own"
     )
     assert "val_accuracy" in trained
-    evaluated = command("evaluate", "runs/own", "--data", images)
+    assert "temperature" in command("calibrate", "runs/own")
+    evaluated = command("evaluate", "runs/own")
     assert "of 10 test images" in evaluated
-    assert "largest difference from Keras" in command(
-        "export", "runs/own", "--data", images, "--name", "own"
-    )
+    assert "largest difference from Keras" in command("export", "runs/own", "--name", "own")
     manifest = read_bundle(tmp_path / "models" / "own" / "1").manifest
     assert manifest.class_names == ("Ankle boot", "Bag")
     assert manifest.input_size == (24, 24)
     assert (
         command("evaluate", "models/own/1", "--data", images, "--output", "measured") == evaluated
     )
+    with pytest.raises(SystemExit, match="Ankle boot, Bag are not those of Fashion-MNIST: pass"):
+        command("evaluate", "models/own/1")
+
+
+def test_moved_images_are_named(command: Command, images: Path, tmp_path: Path) -> None:
+    """A run whose images have moved names their old place, and takes their new one."""
+    data = tmp_path / "data"
+    shutil.copytree(images, data)
+    command("train", "mlp-64-64", "--data", data, "--epochs", "1", "--name", "own")
+    data.rename(tmp_path / "moved")
+    with pytest.raises(SystemExit, match=f"from {data}, which does not exist any more: .* --data"):
+        command("evaluate", "runs/own")
+    (tmp_path / "runs/own/places.json").unlink()
+    with pytest.raises(SystemExit, match="not those of Fashion-MNIST: pass the folder"):
+        command("evaluate", "runs/own")
+    assert "of 10 test images" in command("evaluate", "runs/own", "--data", "moved")
 
 
 def test_test_folder_that_lacks_a_class_is_measured(
@@ -124,15 +140,17 @@ def test_plots_are_drawn_without_a_run(command: Command, images: Path, tmp_path:
     assert (tmp_path / "projection" / "tsne.png").exists()
 
 
-def test_list_names_every_system() -> None:
-    """The command list shows each network with parameters and published accuracy."""
+def test_list_fits_into_80_columns() -> None:
+    """The command list shows each network with parameters, recipes and published accuracy."""
     words = [sys.executable, "-m", "training", "list"]
-    environment = {**os.environ, "COLUMNS": "250"}
+    environment = {**os.environ, "COLUMNS": "80", "KERAS_BACKEND": "numpy"}
     listed = subprocess.run(
         words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     ).stdout
-    assert all(name in listed for name in ARCHITECTURES)
-    assert "24,224,330" in listed
+    assert max(map(len, listed.splitlines())) <= 80
+    names = {*ARCHITECTURES, *(recipe for recipes in RECIPES.values() for recipe in recipes)}
+    assert names <= set(listed.split())
+    assert "24,224,330 parameters" in listed
     assert "93.52%" in listed
 
 

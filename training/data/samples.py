@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -58,7 +59,8 @@ class Samples:
             )
         except ValueError as error:
             raise DataError(
-                f"cannot split {fraction:.1%} off {len(self)} samples: {error}"
+                f"cannot split {fraction:.1%} off {len(self)} samples: {error}; both parts need "
+                "images of each class: add images"
             ) from error
         return self._select(rest), self._select(part)
 
@@ -68,6 +70,10 @@ class Samples:
 
 class Source(Protocol):
     """Where samples come from. Only the commands evaluate, export and golden call ``test``."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the files."""
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 ``runs/NAME/`` holds
 
 - ``config.json``: a ``Config``
+- ``places.json``: where the images lie on this machine (not in git)
 - ``history.csv``: one row for each epoch
 - ``model.keras``: the weights after the last epoch (not in git)
 - ``checkpoints/``: the last checkpoint, to resume or continue the run (not in git)

@@ -22,6 +22,7 @@ from training.fit.augmentation import find_augmentation
 from training.fit.batches import Batches
 from training.fit.losses import accuracy, make_loss
 from training.fit.photo_batches import PhotoBatches, make_photo_batches
+from training.fit.places import write_places
 from training.fit.recipe import Recipe
 from training.fit.recorder import Recorder
 from training.fit.runs import (
@@ -160,6 +161,7 @@ def train(
         model = _build(config, weights)
     if start_from is not None and config.recipe.fine_tunes:
         model.set_weights(load_model(start_from).get_weights())
+    write_places(folder, source, photos)
     if obstacle is None:
         from training.fit.compiled_training import train_compiled
 

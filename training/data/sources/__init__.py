@@ -37,14 +37,14 @@ def open_source(data: Path | None, input_size: tuple[int, int] = (28, 28)) -> So
 
     ``data`` is a folder with the IDX files, with the CSV pair, or with one sub-folder of images
     for each class. The word ``keras`` stands for Keras' download. Images from sub-folders become
-    model inputs of ``input_size`` (height, width).
+    model inputs of ``input_size`` (height, width). Other files beside them are logged, once.
 
     Raises:
         DataError: ``data`` is not a data source, or Fashion-MNIST is neither on this machine nor
             downloadable.
     """
     if data is None:
-        return IdxFolder(next(filter(_holds_idx, STANDARD_FOLDERS), None) or _download())
+        return find_fashion_mnist() or IdxFolder(_download())
     if data == Path("keras"):
         return IdxFolder(_download())
     try:
@@ -53,7 +53,9 @@ def open_source(data: Path | None, input_size: tuple[int, int] = (28, 28)) -> So
         if any(find_csv(data, name).exists() for name in (TRAINING_FILE, TEST_FILE)):
             return CsvPair(data)
         if data.is_dir() and any(path.is_dir() for path in data.iterdir()):
-            return ImageFolder(data, input_size)
+            images = ImageFolder(data, input_size)
+            images.warn_of_other_files()
+            return images
     except OSError as error:
         raise DataError(f"{data} cannot be read: {error.strerror}") from error
     raise DataError(
@@ -61,6 +63,12 @@ def open_source(data: Path | None, input_size: tuple[int, int] = (28, 28)) -> So
         f"files, with {TRAINING_FILE} and {TEST_FILE}, or with one sub-folder of images for each "
         f"class; for Fashion-MNIST, {WHERE_TO_GET_IT}"
     )
+
+
+def find_fashion_mnist() -> IdxFolder | None:
+    """Find Fashion-MNIST on this machine; None if it is in no standard folder."""
+    folder = next(filter(_holds_idx, STANDARD_FOLDERS), None)
+    return None if folder is None else IdxFolder(folder)
 
 
 def _holds_idx(folder: Path) -> bool:

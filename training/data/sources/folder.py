@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,25 @@ from service.imaging import ITEM_ON_BLACK, InputSpec, read_image
 from training.data.samples import Images, Samples
 from training.errors import DataError
 
-IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".webp")
+# Formats that the service does not read are here too: an error names such a file.
+IMAGE_SUFFIXES = (
+    ".apng",
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".jfif",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".pjp",
+    ".pjpeg",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
 MAX_PIXELS = 100_000_000
 TEST_FRACTION = 1 / 6
 TEST_SEED = 13
@@ -24,7 +43,9 @@ JUNK = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir
 TRAINING_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing")
 VALIDATION_NAMES = ("val", "valid", "validation")
-MOST_NAMED = 10  # unreadable files that an error names
+MOST_NAMED = 10  # files that an error or a warning names
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,7 +55,8 @@ class ImageFolder:
     The class folders may also be inside two folders ``train`` and ``test`` (or ``val``). Without
     these two, the test set is a sixth of each class, drawn with a fixed seed. Images in sub-folders
     of a class folder belong to the class. The service's preprocessing turns each image into a model
-    input. ``input_size`` is (height, width) in pixels.
+    input. Files whose suffix is not one of ``IMAGE_SUFFIXES`` are passed over. ``input_size`` is
+    (height, width) in pixels.
     """
 
     folder: Path
@@ -58,6 +80,20 @@ class ImageFolder:
         if self._test_folder:
             return self._read(self._test_folder, may_lack_classes=True)
         return self._read(self._training_folder).split(TEST_FRACTION, TEST_SEED)[1]
+
+    def warn_of_other_files(self) -> None:
+        """Log which files of the class folders are passed over."""
+        parts = [part for part in (self._training_folder, self._test_folder) if part]
+        classes = [path for part in parts for path in _list(part) if path.is_dir()]
+        others = [path for name in classes for path in _walk(name) if not _is_image(path)]
+        if others:
+            names = [path.relative_to(self.folder).as_posix() for path in others]
+            logger.warning(
+                "%s: passed over %d files that are not named like images: %s",
+                self.folder,
+                len(others),
+                _join(names, ", "),
+            )
 
     @property
     def _training_folder(self) -> Path:
@@ -90,7 +126,7 @@ class ImageFolder:
                 f"{folder} holds {len(names)} sub-folders: create one for each class, at least two"
             )
         _check_entries(folder, names)
-        paths = [list(_walk(folder / name)) for name in names]
+        paths = [list(filter(_is_image, _walk(folder / name))) for name in names]
         for name, found in zip(names, paths, strict=True):
             if not found and not may_lack_classes:
                 raise DataError(f"{folder / name} holds no images of class {name!r}")
@@ -109,7 +145,7 @@ def _check_entries(folder: Path, names: tuple[str, ...]) -> None:
             f"{folder} holds {', '.join(sorted(unknown))}: "
             "the training folder has no such classes; remove them or add them to train"
         )
-    stray = [path.name for path in entries if path.suffix.lower() in IMAGE_SUFFIXES]
+    stray = [path.name for path in entries if _is_image(path) and not path.is_dir()]
     if stray:
         raise DataError(
             f"{folder} holds {len(stray)} images beside its sub-folders, such as {stray[0]}; "
@@ -127,6 +163,16 @@ def _list(folder: Path) -> list[Path]:
 
 def _is_junk(name: str) -> bool:
     return name.startswith(".") or name.lower() in JUNK
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _join(texts: Sequence[str], separator: str) -> str:
+    """Join the first MOST_NAMED texts and say how many more there are."""
+    rest = len(texts) - MOST_NAMED
+    return separator.join([*texts[:MOST_NAMED], *([f"and {rest} more"] if rest > 0 else [])])
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -148,9 +194,7 @@ def _read_files(paths: list[Path], input_size: tuple[int, int]) -> Images:
         except DataError as error:
             faults.append(str(error))
     if faults:
-        rest = len(faults) - MOST_NAMED
-        more = [f"and {rest} more"] if rest > 0 else []
-        raise DataError("; ".join([*faults[:MOST_NAMED], *more]))
+        raise DataError(_join(faults, "; "))
     return np.stack(images)
 
 

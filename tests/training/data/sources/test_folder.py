@@ -63,10 +63,26 @@ def test_hidden_files_and_folders_are_ignored(folder: Path) -> None:
 
 
 def test_unreadable_image_is_named(folder: Path) -> None:
-    """A file that is not an image gives an error with its path."""
-    (folder / "tops" / "notes.txt").write_text("two tops")
-    with pytest.raises(DataError, match=r"notes\.txt is not a readable image"):
+    """A file that is named like an image but is none gives an error with its path."""
+    (folder / "tops" / "broken.jpg").write_text("two tops")
+    with pytest.raises(DataError, match=r"broken\.jpg is not a readable image"):
         open_source(folder).training()
+
+
+def test_files_that_are_no_images_are_listed_once(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files that are not named like images are passed over, and one warning names them."""
+    (folder / "tops" / "deeper").mkdir()
+    for name in ("tops/notes.txt", "tops/deeper/LICENSE", "boots/labels.csv"):
+        (folder / name).write_text("no image")
+    source = open_source(folder)
+    assert len(source.training()) == len(source.training()) == 25
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{folder}: passed over 3 files that are not named like images: "
+        "boots/labels.csv, tops/deeper/LICENSE, tops/notes.txt"
+    )
 
 
 def test_folders_that_cannot_be_classes_are_named(folder: Path) -> None:
@@ -94,9 +110,9 @@ def test_test_folder_with_unknown_class_is_rejected(
 
 
 def test_all_unreadable_files_are_named_at_once(folder: Path) -> None:
-    """Files that are no images are named in one error, some by name and the rest by number."""
+    """Files that cannot be read are named in one error, some by name and the rest by number."""
     for number in range(12):
-        (folder / CLASSES[number % 3] / f"notes{number}.txt").write_text("no image")
+        (folder / CLASSES[number % 3] / f"broken{number}.png").write_text("no image")
     with pytest.raises(DataError) as caught:
         open_source(folder).training()
     assert str(caught.value).count("is not a readable image") == 10
