@@ -203,8 +203,8 @@ class Settings(BaseSettings):
         Path | None,
         Field(
             description="File of API keys. For each key it has a line that "
-            "`python -m service key NAME` prints. Unset: no key is needed. `/health`, `/v2/health`, "
-            "`/docs` and `/openapi.json` never need a key."
+            "`python -m service key NAME` prints. Unset: no key is needed. `/health`, "
+            "`/v2/health`, `/docs` and `/openapi.json` never need a key."
         ),
     ] = None
     rate_limit_per_minute: Annotated[

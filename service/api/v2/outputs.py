@@ -21,6 +21,7 @@ from service.errors import InvalidInferenceRequestError
 from service.inference.classification import Classification
 from service.inference.classifier import Classifier
 
+LENGTH_BYTES = 4  # of the length before each element of a binary BYTES tensor
 # The extension for binary data asks for little-endian.
 NUMPY_TYPES = {"FP32": "<f4", "INT64": "<i8", "BOOL": "?"}
 
@@ -71,29 +72,38 @@ def write_response(
     answers: Sequence[Classification],
 ) -> tuple[bytes, bytes]:
     """Return the JSON of the answer, and the binary data that follows it."""
-    tensors, binaries = [], []
-    for output, is_binary in outputs:
-        tensor, binary = _write_output(output, [getattr(each, output.name) for each in answers])
-        if is_binary:
-            tensor.parameters = BinarySize(binary_data_size=len(binary))
-            tensor.data = None
-            binaries.append(binary)
-        tensors.append(tensor)
+    written = [
+        _write_output(output, [getattr(each, output.name) for each in answers], is_binary)
+        for output, is_binary in outputs
+    ]
     manifest = answers[0].manifest
     response = InferenceResponse(
-        model_name=manifest.name, model_version=manifest.version, id=request.id, outputs=tensors
+        model_name=manifest.name,
+        model_version=manifest.version,
+        id=request.id,
+        outputs=[tensor for tensor, _ in written],
     )
-    return response.model_dump_json(exclude_none=True).encode(), b"".join(binaries)
+    binary = b"".join(binary for _, binary in written)
+    return response.model_dump_json(exclude_none=True).encode(), binary
 
 
-def _write_output(output: TensorMetadata, values: list[Any]) -> tuple[OutputTensor, bytes]:
-    """Return a tensor with its values as JSON, and the same values as binary data."""
+def _write_output(
+    output: TensorMetadata, values: list[Any], is_binary: bool
+) -> tuple[OutputTensor, bytes]:
+    """Return a tensor, and its values as binary data if they are not in the tensor."""
     kind = output.datatype
-    if kind == "BYTES":
-        texts = [value.encode() for value in values]
-        binary = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
-        tensor = OutputTensor(name=output.name, datatype=kind, shape=[len(values)], data=values)
-        return tensor, binary
-    array = np.array(values, NUMPY_TYPES[kind])
-    shape, data = list(array.shape), array.ravel().tolist()
-    return OutputTensor(name=output.name, datatype=kind, shape=shape, data=data), array.tobytes()
+    array = None if kind == "BYTES" else np.array(values, NUMPY_TYPES[kind])
+    shape = [len(values)] if array is None else list(array.shape)
+    tensor = OutputTensor(name=output.name, datatype=kind, shape=shape)
+    if not is_binary:
+        tensor.data = values if array is None else array.ravel().tolist()
+        return tensor, b""
+    binary = _join(values) if array is None else array.tobytes()
+    tensor.parameters = BinarySize(binary_data_size=len(binary))
+    return tensor, binary
+
+
+def _join(texts: list[str]) -> bytes:
+    """Return the binary data of a BYTES tensor: each element with its length in front."""
+    elements = [text.encode() for text in texts]
+    return b"".join(len(each).to_bytes(LENGTH_BYTES, "little") + each for each in elements)

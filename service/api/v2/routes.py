@@ -39,6 +39,9 @@ JSON_LENGTH = "Inference-Header-Content-Length"
 LONG_BODY_BYTES = 64 * 1024  # a shorter body is read faster than a thread hop takes
 MODEL = "/models/{name}"
 VERSION = "/models/{name}/versions/{version}"
+BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": {"schema": FILE}}}
+}
 
 
 def _document(path: str) -> dict[str, Any]:
@@ -136,43 +139,6 @@ async def infer(request: Request) -> Response:
     return Response(text + binary, headers=headers, media_type="application/octet-stream")
 
 
-for path in (MODEL, VERSION):
-    router.add_api_route(
-        path,
-        read_model,
-        summary="A model's input and outputs",
-        responses=_errors(400, 401, 404, 503),
-        openapi_extra=_document(path),
-    )
-    router.add_api_route(
-        f"{path}/ready",
-        model_ready,
-        summary="Whether a model is ready",
-        responses=_errors(400, 401, 404, 503),
-        openapi_extra=_document(path),
-    )
-    router.add_api_route(
-        f"{path}/infer",
-        infer,
-        methods=["POST"],
-        summary="Classify images",
-        response_model=InferenceResponse,
-        responses=_errors(400, 401, 404, 408, 413, 415, 422, 429, 503, 504),
-        openapi_extra=_document(path)
-        | {
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "application/json": {
-                        "schema": {"$ref": f"#/components/schemas/{InferenceRequest.__name__}"}
-                    },
-                    "application/octet-stream": {"schema": FILE},
-                },
-            }
-        },
-    )
-
-
 async def _classify(predictor: Predictor, read: ReadRequest, model: str) -> BatchAnswer:
     if isinstance(read.images, bytes):
         return await predictor.predict_tensor(read.images, read.shape, model)
@@ -216,3 +182,40 @@ def _find_classifier(request: Request) -> Classifier:
             f"the version {version!r:.100} is not served; use {served!r}, or no version"
         )
     return classifier
+
+
+for path in (MODEL, VERSION):
+    router.add_api_route(
+        path,
+        read_model,
+        summary="A model's input and outputs",
+        responses=_errors(400, 401, 404, 503),
+        openapi_extra=_document(path),
+    )
+    router.add_api_route(
+        f"{path}/ready",
+        model_ready,
+        summary="Whether a model is ready",
+        responses=_errors(400, 401, 404, 503),
+        openapi_extra=_document(path),
+    )
+    router.add_api_route(
+        f"{path}/infer",
+        infer,
+        methods=["POST"],
+        summary="Classify images",
+        response_model=InferenceResponse,
+        responses=_errors(400, 401, 404, 408, 413, 415, 422, 429, 503, 504) | BINARY_ANSWER,
+        openapi_extra=_document(path)
+        | {
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {
+                        "schema": {"$ref": f"#/components/schemas/{InferenceRequest.__name__}"}
+                    },
+                    "application/octet-stream": {"schema": FILE},
+                },
+            }
+        },
+    )
