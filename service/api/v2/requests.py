@@ -16,8 +16,8 @@ from service.api.v2.schemas import InferenceRequest, InputParameters, InputTenso
 from service.errors import InvalidInferenceRequestError
 from service.imaging.tensors import MAX_BATCH_IMAGES
 
-# The parser holds the GIL. A million values take it about 30 ms and 40 MB. 1,024 images of 28 x 28
-# have fewer values.
+# The parser holds the GIL. A million values take it 20 to 60 ms and 8 to 40 MB. 1,024 images of
+# 28 x 28 have fewer values.
 MAX_JSON_VALUES = 1_000_000
 VALUE_STARTS = (b",", b"[", b"{", b":")
 MAX_LENGTH_DIGITS = 12

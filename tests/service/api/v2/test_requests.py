@@ -224,13 +224,13 @@ LARGE = {
 def test_large_json_takes_little_memory(name: str) -> None:
     """Ten megabytes of small JSON values are rejected before they become Python objects."""
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(InvalidInferenceRequestError):
         read_request(LARGE[name], None)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < MEGABYTE
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 @pytest.mark.parametrize("value", [b"0", b"1.5", b'"ab"', b"{}", b"[]"])
