@@ -83,7 +83,7 @@ def _shaped(output: dict[str, Any], values: Any) -> Any:
     if output["datatype"] == "BYTES":
         assert output["shape"] == [len(values)]
         return values
-    array = np.array(values, NUMPY_TYPES[output["datatype"]])
+    array: NDArray[Any] = np.array(values, NUMPY_TYPES[output["datatype"]])
     return array.reshape(output["shape"])
 
 
