@@ -16,6 +16,7 @@ from service.api.limits import UploadLimits
 from service.api.observe import REASONS, Observe
 from service.api.root_path import RootPath
 from service.api.routes import batch, health, metrics, models, predict
+from service.api.v2 import routes as v2
 from service.inference.classifier import load_classifier
 from service.inference.models import LiveModels
 from service.inference.predictor import Predictor
@@ -60,7 +61,7 @@ def create_app(
     # With include_router, FastAPI would search the routes twice for each request.
     routes = [
         route
-        for module in (predict, batch, models, health, metrics)
+        for module in (predict, batch, models, health, metrics, v2)
         for route in module.router.routes
     ]
     app = FastAPI(

@@ -20,6 +20,7 @@ ServiceError
     ├── InvalidParameterError      a query parameter is out of range or repeated
     ├── UnknownModelError          the named model is not served
     ├── MalformedFormError         the form does not hold exactly one file part named "file"
+    ├── InvalidInferenceRequestError  a request of the Open Inference Protocol breaks its rules
     ├── UnsupportedTypeError       the content type is not accepted
     ├── UploadTimeoutError         the body stopped arriving, or arrived too slowly
     ├── UploadTooLargeError        the upload has more bytes or images than allowed
@@ -122,6 +123,10 @@ class UnknownModelError(InvalidRequestError):
 
 class MalformedFormError(InvalidRequestError):
     """The form does not hold exactly one file part named ``file``."""
+
+
+class InvalidInferenceRequestError(InvalidRequestError):
+    """A request of the Open Inference Protocol breaks one of its rules."""
 
 
 class UnsupportedTypeError(InvalidRequestError):

@@ -217,8 +217,8 @@ class Settings(BaseSettings):
         Path | None,
         Field(
             description="File of API keys. For each key it has a line that "
-            "`python -m service key NAME` prints. Unset: no key is needed. `/health`, `/docs` and "
-            "`/openapi.json` never need a key."
+            "`python -m service key NAME` prints. Unset: no key is needed. `/health`, "
+            "`/v2/health`, `/docs` and `/openapi.json` never need a key."
         ),
     ] = None
     rate_limit_per_minute: Annotated[
@@ -242,7 +242,7 @@ class Settings(BaseSettings):
         *Listed,
         Field(
             description="Host names that the Host header of a request may have, separated by "
-            "commas. `*.example.org` allows every subdomain. Unset: any host. `/health` accepts "
-            "any host."
+            "commas. `*.example.org` allows every subdomain. Unset: any host. `/health` and "
+            "`/v2/health` accept any host."
         ),
     ] = ()

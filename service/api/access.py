@@ -1,7 +1,7 @@
 """Who may send requests: host names, API keys, CORS and the security headers for browsers.
 
-``/health`` accepts any host and needs no key, because a health probe knows neither a host name nor
-a key. ``/docs`` and ``/openapi.json`` need no key.
+``/health`` and ``/v2/health`` accept any host and need no key, because a health probe knows neither
+a host name nor a key. ``/docs`` and ``/openapi.json`` need no key.
 """
 
 from __future__ import annotations
@@ -20,11 +20,19 @@ from service.api.quota import RateLimit, TokenBuckets
 from service.errors import UnknownHostError, UnknownKeyError
 from service.settings import Settings
 
-HEALTH = "/health"
-WITHOUT_KEY = (HEALTH, "/docs", "/openapi.json")
+HEALTH = ("/health", "/v2/health")
+WITHOUT_KEY = (*HEALTH, "/docs", "/openapi.json")
 
-CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Shape")
+CORS_REQUEST_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "Inference-Header-Content-Length",
+    "X-API-Key",
+    "X-Request-ID",
+    "X-Shape",
+)
 CORS_RESPONSE_HEADERS = (
+    "Inference-Header-Content-Length",
     "RateLimit",
     "RateLimit-Policy",
     "Retry-After",
@@ -77,7 +85,7 @@ def install(app: FastAPI, settings: Settings, shared_folder: Path | None = None)
 
 
 class AllowedHosts:
-    """Reject requests whose ``Host`` header is not in ``allowed_hosts``, except for /health."""
+    """Reject requests whose ``Host`` header is not in ``allowed_hosts``, except for ``HEALTH``."""
 
     def __init__(self, app: ASGIApp, allowed_hosts: tuple[str, ...]) -> None:
         self.app = app
@@ -85,7 +93,7 @@ class AllowedHosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        if scope["type"] != "http" or _is_below(scope["path"], HEALTH):
+        if scope["type"] != "http" or _is_below(scope["path"], *HEALTH):
             await self.app(scope, receive, send)
             return
         host = Headers(scope=scope).get("host", "")

@@ -13,6 +13,7 @@ from service.api.access import needs_key
 from service.api.problems import MEDIA_TYPE, RETRIED
 from service.api.schemas import Problem
 from service.api.uploads import FIELD, FORM
+from service.api.v2.schemas import InferenceRequest
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -24,7 +25,7 @@ FILE = {"type": "string", "format": "binary"}
 
 
 def install(app: FastAPI, *, with_keys: bool) -> None:
-    """Add the schema of a problem to the document, and ``with_keys`` the ways to send an API key.
+    """Add to the document what no route names: schemas, and ``with_keys`` the ways to send a key.
 
     FastAPI's page "Extending OpenAPI" describes how to override ``app.openapi``.
     """
@@ -32,7 +33,10 @@ def install(app: FastAPI, *, with_keys: bool) -> None:
 
     def openapi() -> dict[str, Any]:
         content = document()
-        content["components"]["schemas"][Problem.__name__] = Problem.model_json_schema()
+        schemas = content["components"]["schemas"]
+        for model in (Problem, InferenceRequest):
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
         if with_keys:
             _add_keys(content)
         return content

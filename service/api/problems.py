@@ -1,5 +1,7 @@
 """Turns errors into responses: the HTTP status of each error, and a problem body (RFC 9457).
 
+Below ``/v2``, the body is the one of the Open Inference Protocol.
+
 A client never sees the message of an error that is not in ``TABLE``.
 """
 
@@ -13,13 +15,15 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from service import errors
 from service.api.schemas import Problem
 
 MEDIA_TYPE = "application/problem+json"
+OPEN_INFERENCE = "/v2/"
+"""Below this path, an error has the format of the Open Inference Protocol."""
 MAX_DETAIL_CHARACTERS = 1000  # a detail may quote the request, and a request can be long
 # Responses with these statuses have a Retry-After header.
 RETRIED = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
@@ -30,6 +34,7 @@ TABLE: dict[type[errors.ServiceError], tuple[int, str]] = {
     errors.InvalidParameterError: (422, "invalid-parameter"),
     errors.UnknownModelError: (404, "unknown-model"),
     errors.MalformedFormError: (400, "malformed-form"),
+    errors.InvalidInferenceRequestError: (400, "invalid-inference-request"),
     errors.UnsupportedTypeError: (415, "unsupported-type"),
     errors.UploadTooLargeError: (413, "upload-too-large"),
     errors.ImageTooLargeError: (413, "image-too-large"),
@@ -125,6 +130,8 @@ def _describe_fault(fault: dict[str, Any]) -> str:
 
 def _response(scope: Scope, status: int, name: str, detail: str, headers: Any = None) -> Response:
     scope["state"]["problem"] = name
+    if f"{scope['path']}/".startswith(OPEN_INFERENCE):
+        return JSONResponse({"error": detail[:MAX_DETAIL_CHARACTERS]}, status, headers)
     body = _problem(status, name, detail, scope["state"]["request_id"]).model_dump_json()
     return Response(body, status, headers, MEDIA_TYPE)
 

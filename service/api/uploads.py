@@ -37,7 +37,7 @@ async def read_upload(request: Request) -> bytes:
         UploadTooLargeError: See ``limits.UploadLimits``.
     """
     boundary = _read_boundary(request, "image/", *ANY_BYTES)
-    body = await _read_body(request)
+    body = await _join_body(request)
     if boundary is None:
         return body
     files = _read_files(body, boundary, MAX_PARTS)
@@ -57,7 +57,7 @@ async def read_batch(request: Request) -> list[bytes] | bytes:
         UploadTooLargeError: See ``limits.UploadLimits``.
     """
     boundary = _read_boundary(request, *ANY_BYTES)
-    body = await _read_body(request)
+    body = await _join_body(request)
     if boundary is None:
         return body
     files = _read_files(body, boundary, MAX_BATCH_IMAGES + MAX_PARTS - 1)
@@ -68,7 +68,18 @@ async def read_batch(request: Request) -> list[bytes] | bytes:
     return files
 
 
-async def _read_body(request: Request) -> bytes:
+async def read_body(request: Request) -> bytes:
+    """Return the body, of any content type.
+
+    Raises:
+        UnsupportedTypeError: The body is compressed.
+        UploadTooLargeError: See ``limits.UploadLimits``.
+    """
+    _check_encoding(request)
+    return await _join_body(request)
+
+
+async def _join_body(request: Request) -> bytes:
     # Request.body() would keep the body in memory together with the files copied from it.
     return b"".join([chunk async for chunk in request.stream()])
 
@@ -78,12 +89,7 @@ def _read_boundary(request: Request, *raw_types: str) -> bytes | None:
 
     Reads only the request's headers, so a wrong type is rejected before its body arrives.
     """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise UnsupportedTypeError(
-            f"the Content-Encoding is {encoding[:100]!r}; no encoding is accepted; "
-            "send the image without one"
-        )
+    _check_encoding(request)
     header = request.headers.get("content-type", "")
     content_type, options = _read_options(header.encode("latin-1"), "the Content-Type")
     if content_type == FORM.encode():
@@ -101,6 +107,15 @@ def _read_boundary(request: Request, *raw_types: str) -> bytes | None:
         f"the Content-Type is {header[:100]!r}; send {FORM} with a file part named {FIELD!r}, "
         f"or the bytes alone as {accepted}"
     )
+
+
+def _check_encoding(request: Request) -> None:
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedTypeError(
+            f"the Content-Encoding is {encoding[:100]!r}; no encoding is accepted; "
+            "send the image without one"
+        )
 
 
 def _read_files(body: bytes, boundary: bytes, max_parts: int) -> list[bytes]:

@@ -24,6 +24,7 @@ class Classifier:
     """A loaded bundle that turns batches of images into probabilities. Thread-safe.
 
     ``device`` and ``providers`` say what the session really uses, not what was requested.
+    ``outputs`` names the outputs of the model that the service uses.
     """
 
     def __init__(self, bundle: Bundle, device: Device) -> None:
@@ -44,14 +45,14 @@ class Classifier:
         self.providers = tuple(self._session.get_providers())
         self.device: Literal["cuda", "cpu"] = "cuda" if CUDA in self.providers else "cpu"
         check_session(self._session, bundle.manifest, self.input_spec)
-        self._outputs = choose_outputs(self._session, bundle.manifest)
+        self.outputs = choose_outputs(self._session, bundle.manifest)
         self.self_test()
         self.seconds_per_image = min(self._time_one_image() for _ in range(3))
 
     def classify(self, images: Sequence[NDArray[np.uint8]]) -> list[Classification]:
         """Classify ``images``, each uint8 of ``input_spec.shape``, in one batch."""
-        arrays = self._session.run(self._outputs, {"image": np.stack(images)})
-        outputs = dict(zip(self._outputs, arrays, strict=True))
+        arrays = self._session.run(self.outputs, {"image": np.stack(images)})
+        outputs = dict(zip(self.outputs, arrays, strict=True))
         probabilities = outputs["probabilities"]
         class_ids = probabilities.argmax(axis=1).tolist()  # the first one if several are equal
         none = [None] * len(images)

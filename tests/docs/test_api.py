@@ -164,10 +164,13 @@ def test_headers_are_sent(server: Server, tmp_path: Path) -> None:
     file.write_text(line + "\n")
     image = {"file": fault("photo.png")}
     answers = [server.predict(image["file"])]
+    pixels = {"name": "image", "datatype": "UINT8", "shape": [1, 28, 28], "data": [0] * 784}
+    request = {"inputs": [pixels], "parameters": {"binary_data_output": True}}
+    answers.append(httpx2.post(f"{server.url}/v2/models/resnet-8/infer", json=request))
     with serving(device="cpu", api_keys_file=file, rate_limit_per_minute=1) as strict:
         for headers in ({}, {"X-API-Key": key}, {"Authorization": f"Bearer {key}"}):
             answers.append(httpx2.post(f"{strict.url}/predict", files=image, headers=headers))
-    assert [answer.status_code for answer in answers] == [200, 401, 200, 429]
+    assert [answer.status_code for answer in answers] == [200, 200, 401, 200, 429]
     rows = [row for row in find_table(PAGE, "header") if row[1] == "answer"]
     named = {name.lower() for row in rows for name in find_code(row[0])}
     assert named <= {name.lower() for answer in answers for name in answer.headers}

@@ -84,7 +84,8 @@ def test_nothing_is_answered_without_a_key(guarded: TestClient, headers: dict[st
 
 
 @pytest.mark.parametrize(
-    "path", ["/health", "/health/ready", "/health/live", "/docs", "/openapi.json"]
+    "path",
+    ["/health", "/health/ready", "/health/live", "/v2/health/ready", "/docs", "/openapi.json"],
 )
 def test_health_and_documentation_need_no_key(guarded: TestClient, path: str) -> None:
     """Health and documentation are answered without a key."""
@@ -119,13 +120,14 @@ def test_broken_file_of_keys_prevents_the_start(tmp_path: Path) -> None:
     ],
 )
 def test_only_our_hosts_are_answered(guarded: TestClient, host: str, status: int) -> None:
-    """A request for another host gets 400, with or without a key; /health accepts any host."""
+    """A request for another host gets 400, with or without a key; health accepts any host."""
     response = guarded.get("/metrics", headers={"Host": host, "X-API-Key": KEY})
     assert response.status_code == status
     if status == 400:
         assert_problem(response, 400, "unknown-host")
         assert_problem(guarded.get("/metrics", headers={"Host": host}), 400, "unknown-host")
-    assert guarded.get("/health", headers={"Host": host}).status_code == 200
+    for path in ("/health", "/v2/health/ready"):
+        assert guarded.get(path, headers={"Host": host}).status_code == 200
 
 
 def test_request_without_a_host_is_rejected(guarded: TestClient) -> None:

@@ -22,14 +22,14 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def test_keys_are_documented_where_they_are_needed(tmp_path: Path) -> None:
-    """With a file of keys, every path except /health and the paths below it needs a key."""
+    """With a file of keys, every path except those of health needs a key."""
     path = tmp_path / "keys"
     path.write_text(new_key("alice")[1])
     document = create_app(Settings(api_keys_file=path)).openapi()
     assert document["components"]["securitySchemes"] == KEY_SCHEMES
     either: list[dict[str, list[str]]] = [{"HTTPBearer": []}, {"APIKeyHeader": []}]
     for path_of_operation, operation in operations(document):
-        is_open = path_of_operation.startswith("/health")
+        is_open = path_of_operation.startswith(("/health", "/v2/health"))
         assert operation.get("security") == (None if is_open else either), path_of_operation
 
 
@@ -41,16 +41,22 @@ def test_without_keys_no_key_is_documented() -> None:
 
 
 def test_every_error_is_a_problem() -> None:
-    """Every error status has the problem schema, except 503 of /health, which is a health body."""
+    """Every error has the problem schema; below /v2 that of the Open Inference Protocol.
+
+    The 503 of /health is a health body.
+    """
     document = create_app(Settings()).openapi()
-    assert "Problem" in document["components"]["schemas"]
+    assert {"Problem", "ErrorBody"} <= document["components"]["schemas"].keys()
     for path, operation in operations(document):
         for status, response in operation["responses"].items():
             if int(status) < 400 or path.startswith("/health"):
                 continue
-            assert response["content"].keys() == {MEDIA_TYPE}, (path, status)
-            schema = response["content"][MEDIA_TYPE]["schema"]
-            assert schema == {"$ref": "#/components/schemas/Problem"}
+            is_v2 = f"{path}/".startswith("/v2/")
+            media_type = "application/json" if is_v2 else MEDIA_TYPE
+            assert response["content"].keys() == {media_type}, (path, status)
+            schema = response["content"][media_type]["schema"]
+            name = "ErrorBody" if is_v2 else "Problem"
+            assert schema == {"$ref": f"#/components/schemas/{name}"}
             assert ("Retry-After" in response.get("headers", {})) == (int(status) in RETRIED)
 
 
