@@ -61,7 +61,7 @@ def test_endpoints_are_those_of_the_service() -> None:
     """The table of endpoints has every path of the service, and no other."""
     cells = [find_code(row[0]) for row in find_table(README, "path")]
     shown = {words.split()[-1] for cell in cells for words in cell}
-    assert shown == {*create_app(Settings()).openapi()["paths"], "/docs", "/openapi.json"}
+    assert shown == {*create_app(Settings()).openapi()["paths"], "/", "/docs", "/openapi.json"}
 
 
 def test_picture_is_current(server: Server, tmp_path: Path) -> None:

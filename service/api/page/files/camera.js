@@ -1,0 +1,29 @@
+/* Takes a photo with the camera of a computer or a phone. */
+
+import { find, make } from "./elements.js";
+
+/** Show the camera's picture; return a photo, or null if nobody takes one. */
+export async function takePhoto() {
+  const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  const dialog = find("camera");
+  const video = find("video");
+  try {
+    video.srcObject = stream;
+    dialog.returnValue = "";
+    dialog.showModal();
+    await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
+    if (dialog.returnValue !== "shoot" || !video.videoWidth) return null;
+    const canvas = make("canvas", { width: video.videoWidth, height: video.videoHeight });
+    canvas.getContext("2d").drawImage(video, 0, 0);
+    return await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+  } finally {
+    for (const track of stream.getTracks()) track.stop();
+    video.srcObject = null;
+  }
+}
+
+/** Say whether the file chooser opens the camera itself, or this page cannot open one. */
+export function usesFileChooser() {
+  // Browsers offer cameras only over HTTPS and on localhost.
+  return matchMedia("(pointer: coarse)").matches || !navigator.mediaDevices?.getUserMedia;
+}
