@@ -56,6 +56,7 @@ export function showAnswer({ answer, steps, query }) {
 /** Show why an image has no answer. */
 export function showProblem(problem) {
   showParts("problem");
+  find("answer").hidden = false;
   find("problem-title").textContent = problem.title;
   find("problem-detail").textContent = problem.detail;
   find("problem-id").textContent = problem.request_id ? `Request ${problem.request_id}` : "";

@@ -68,8 +68,12 @@ function say(text) {
 
 async function classifySample(name) {
   const address = new URL(`page/${name}`, base).href;
-  const blob = await (await ask(`page/${name}`)).blob();
-  await classify([new File([blob], name, { type: blob.type })], { address });
+  try {
+    const blob = await (await ask(`page/${name}`)).blob();
+    await classify([new File([blob], name, { type: blob.type })], { address });
+  } catch (problem) {
+    showProblem(problem);
+  }
 }
 
 async function photograph() {
