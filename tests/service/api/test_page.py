@@ -63,9 +63,11 @@ def test_file_is_sent_again_only_if_it_has_changed(linear: TestClient) -> None:
     assert again.status_code == 304
 
 
-@pytest.mark.parametrize("path", ["/page/nothing.js", "/page/..%2froutes.py", "/page/", "/page"])
+@pytest.mark.parametrize(
+    "path", ["/page/nothing.js", "/page/..%2froutes.py", "/page/", "/page", "/docs/__init__.py"]
+)
 def test_other_files_are_not_found(linear: TestClient, path: str) -> None:
-    """Only the files of the page's folder are served."""
+    """Only the pages' own files are served."""
     assert_problem(linear.get(path), 404, "not-found")
 
 

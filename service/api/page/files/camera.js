@@ -15,7 +15,8 @@ export async function takePhoto() {
     if (dialog.returnValue !== "shoot" || !video.videoWidth) return null;
     const canvas = make("canvas", { width: video.videoWidth, height: video.videoHeight });
     canvas.getContext("2d").drawImage(video, 0, 0);
-    return await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+    const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+    return new File([blob], "photo.jpg", { type: blob.type });
   } finally {
     for (const track of stream.getTracks()) track.stop();
     video.srcObject = null;

@@ -4,7 +4,7 @@
 export const base = new URL("../", import.meta.url);
 
 const KEY = "fashion-classifier-key";
-const ATTEMPTS = 6;
+const ATTEMPTS = 10;
 const RETRIED = [408, 429, 503, 504];
 
 export const keys = {
@@ -72,7 +72,8 @@ export async function predictPatiently(image, query, signal) {
       return await predict(image, query, signal);
     } catch (error) {
       if (!RETRIED.includes(error.status) || attempt === ATTEMPTS) throw error;
-      await pause(Math.max(error.retrySeconds, 1), signal);
+      // Requests that were rejected together must not come again together.
+      await pause(Math.max(error.retrySeconds, 1) * (1 + Math.random() / 2), signal);
     }
   }
 }
