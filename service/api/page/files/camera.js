@@ -4,9 +4,10 @@ import { find, make } from "./elements.js";
 
 /** Show the camera's picture; return a photo, or null if nobody takes one. */
 export async function takePhoto() {
-  const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
-  const dialog = find("camera");
   const video = find("video");
+  const wanted = { video: { facingMode: "environment" } };
+  const stream = await navigator.mediaDevices.getUserMedia(wanted);
+  const dialog = find("camera");
   try {
     video.srcObject = stream;
     dialog.returnValue = "";

@@ -73,10 +73,11 @@ function fillRow(row, texts, className = "") {
 function showProgress(milliseconds) {
   const answered = results.filter((result) => result.answer).length;
   const failed = results.filter((result) => result.problem).length;
-  find("progress").value = answered + failed;
-  const rate = milliseconds ? `, ${((answered + failed) / (milliseconds / 1000)).toFixed(1)} per second` : "";
+  const done = answered + failed;
+  find("progress").value = done;
   const failures = failed ? `, ${failed} failed` : "";
-  find("count").textContent = `${answered + failed} of ${results.length} images${failures}${rate}`;
+  const rate = done ? `, ${((done * 1000) / milliseconds).toFixed(1)} per second` : "";
+  find("count").textContent = `${done} of ${results.length} images${failures}${rate}`;
 }
 
 /** Offer the table as a file with the columns of the batch client's CSV. */
