@@ -222,6 +222,15 @@ def test_table_can_be_cancelled(page: Page) -> None:
     assert not any("…" in text for text in texts)
 
 
+def test_table_can_be_replaced(page: Page) -> None:
+    """New images take the place of a table that is still filling."""
+    choose(page, *[BOOT] * 100)
+    expect(page.locator("#rows td").first).not_to_have_text("…")
+    choose(page, *ITEMS[:3])
+    expect(page.locator("#count")).to_contain_text("3 of 3 images")
+    assert page.locator("#rows th").all_text_contents() == [path.name for path in ITEMS[:3]]
+
+
 def test_overload_is_waited_for(browser: Browser, linear_folder: Path) -> None:
     """Images of a table that get 429 or 503 are sent again when the service says so."""
     with (

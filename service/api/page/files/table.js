@@ -11,11 +11,12 @@ const COLUMNS = [
   "label",
 ];
 
-let results = [];
+let latest = []; // the results that the table shows
 
 /** Classify the images, some at a time; `open` shows one of them. Return how it ended. */
 export async function classifyAll(images, query, signal, open) {
-  results = images.map((image) => ({ image }));
+  const results = images.map((image) => ({ image }));
+  latest = results;
   const rows = images.map((image) => startRow(image, open));
   find("rows").replaceChildren(...rows);
   find("many").hidden = false;
@@ -27,11 +28,12 @@ export async function classifyAll(images, query, signal, open) {
     for (const index of waiting) {
       if (signal.aborted) return;
       await classifyOne(results[index], rows[index], query, signal);
-      showProgress(performance.now() - started);
+      if (latest === results) showProgress(results, performance.now() - started);
     }
   };
-  showProgress(0);
+  showProgress(results, 0);
   await Promise.all(Array.from({ length: AT_ONCE }, work));
+  if (latest !== results) return ""; // another table took its place
   find("cancel").hidden = true;
   results.forEach((result, index) => {
     if (!result.answer && !result.problem) fillRow(rows[index], ["Cancelled"], "note");
@@ -70,7 +72,7 @@ function fillRow(row, texts, className = "") {
   row.replaceChildren(row.firstChild, ...cells);
 }
 
-function showProgress(milliseconds) {
+function showProgress(results, milliseconds) {
   const answered = results.filter((result) => result.answer).length;
   const failed = results.filter((result) => result.problem).length;
   const done = answered + failed;
@@ -82,7 +84,7 @@ function showProgress(milliseconds) {
 
 /** Offer the table as a file with the columns of the batch client's CSV. */
 export function downloadTable() {
-  const lines = [COLUMNS, ...results.filter((each) => each.answer || each.problem).map(toCells)];
+  const lines = [COLUMNS, ...latest.filter((each) => each.answer || each.problem).map(toCells)];
   const text = lines.map((cells) => `${cells.map(quote).join(",")}\r\n`).join("");
   const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
   make("a", { href: url, download: "predictions.csv" }).click();
