@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from service.api import access, openapi, problems
 from service.api.limits import UploadLimits
 from service.api.observe import REASONS, Observe
+from service.api.page.routes import docs_router, page_router
 from service.api.root_path import RootPath
 from service.api.routes import batch, health, metrics, models, predict
 from service.api.v2 import routes as v2
@@ -59,18 +60,18 @@ def create_app(
         served.close()
 
     # With include_router, FastAPI would search the routes twice for each request.
-    routes = [
-        route
-        for module in (predict, batch, models, health, metrics, v2)
-        for route in module.router.routes
-    ]
+    modules = predict, batch, models, health, metrics, v2
+    routers = [*(module.router for module in modules), docs_router()]
+    if settings.page:
+        routers.append(page_router())
+    routes = [route for router in routers for route in router.routes]
     app = FastAPI(
         routes=routes,
         title="Fashion image classifier",
         summary="Upload an image of a garment, get its class and probabilities.",
         version="0.1.0",
         lifespan=lifespan,
-        docs_url=None,  # openapi.install adds the page
+        docs_url=None,  # FastAPI's page loads files from another host
         redoc_url=None,
         redirect_slashes=False,  # a redirect would lead to any host that the client names
         telemetry=tracing.configuration(),

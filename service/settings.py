@@ -82,9 +82,9 @@ class Settings(BaseSettings):
     root_path: Annotated[
         RootPath,
         Field(
-            description="Path at which a proxy offers the service, such as `/fashion`: `/docs` and "
-            "`/openapi.json` then name the right addresses. The proxy may remove the path from a "
-            "request or keep it. Unset: no path."
+            description="Path at which a proxy offers the service, such as `/fashion`: `/`, "
+            "`/docs` and `/openapi.json` then name the right addresses. The proxy may remove the "
+            "path from a request or keep it. Unset: no path."
         ),
     ] = ""
     models: Annotated[
@@ -196,6 +196,10 @@ class Settings(BaseSettings):
             description="Seconds after the grace period in which running requests may finish.",
         ),
     ] = 30
+    page: Annotated[
+        bool,
+        Field(description="`off` takes away the page at `/`. `/docs` stays."),
+    ] = True
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         BeforeValidator(_lower),
@@ -217,7 +221,7 @@ class Settings(BaseSettings):
         Path | None,
         Field(
             description="File of API keys. For each key it has a line that "
-            "`python -m service key NAME` prints. Unset: no key is needed. `/health`, "
+            "`python -m service key NAME` prints. Unset: no key is needed. `/`, `/health`, "
             "`/v2/health`, `/docs` and `/openapi.json` never need a key."
         ),
     ] = None

@@ -1,7 +1,8 @@
 """Who may send requests: host names, API keys, CORS and the security headers for browsers.
 
 ``/health`` and ``/v2/health`` accept any host and need no key, because a health probe knows neither
-a host name nor a key. ``/docs`` and ``/openapi.json`` need no key.
+a host name nor a key. The page at ``/``, ``/docs`` and
+``/openapi.json`` need no key.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from service.errors import UnknownHostError, UnknownKeyError
 from service.settings import Settings
 
 HEALTH = ("/health", "/v2/health")
-WITHOUT_KEY = (*HEALTH, "/docs", "/openapi.json")
+PAGE = "/"
+WITHOUT_KEY = (*HEALTH, "/page", "/docs", "/openapi.json")
 
 CORS_REQUEST_HEADERS = (
     "Authorization",
@@ -43,14 +45,11 @@ CORS_RESPONSE_HEADERS = (
 # A name or an IP address in brackets, then an optional port (RFC 3986, section 3.2).
 HOST = re.compile(r"(?P<name>[\w.~%!$&'()*+,;=-]+|\[[0-9A-Fa-f.:]+\])(:[0-9]+)?", re.ASCII)
 
-# FastAPI's page at /docs has an inline script and loads Swagger UI's script and stylesheet, an icon
-# and /openapi.json. The browser may load nothing else, and no page may show /docs in a frame.
-SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5"
+# The pages / and /docs load only files of this service and run no inline script or style. Images
+# may be data: (answers and Swagger UI's icons) and blob: (files that a person has chosen).
 PAGE_POLICY = (
-    f"default-src 'none'; script-src 'unsafe-inline' {SWAGGER}/swagger-ui-bundle.js; "
-    f"style-src 'unsafe-inline' {SWAGGER}/swagger-ui.css; "
-    "img-src 'self' data: https://fastapi.tiangolo.com/img/favicon.png; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 SECURITY_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 PAGE_HEADERS = ((b"content-security-policy", PAGE_POLICY.encode()),)
@@ -172,7 +171,7 @@ class SecurityHeaders:
 
 def needs_key(path: str) -> bool:
     """Say whether ``path`` needs an API key if the service uses keys."""
-    return not _is_below(path, *WITHOUT_KEY)
+    return path != PAGE and not _is_below(path, *WITHOUT_KEY)
 
 
 def _is_below(path: str, *parents: str) -> bool:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
+from fastapi import FastAPI
 
 from service.api.access import needs_key
 from service.api.problems import MEDIA_TYPE, RETRIED
@@ -42,14 +40,6 @@ def install(app: FastAPI, *, with_keys: bool) -> None:
         return content
 
     app.openapi = openapi  # type: ignore[method-assign]
-    app.add_route("/docs", show_page, include_in_schema=False)
-
-
-async def show_page(request: Request) -> HTMLResponse:
-    """Return the page /docs. It finds the document beside itself, below any path of a proxy."""
-    root_path = request.scope.get("root_path", "")
-    url = f"{root_path}/openapi.json" if root_path else "openapi.json"
-    return get_swagger_ui_html(openapi_url=url, title=f"{request.app.title} - Swagger UI")
 
 
 def _add_keys(content: dict[str, Any]) -> None:

@@ -146,6 +146,8 @@ class ModelDetails(Model):
     class_names: list[str]
     """In label order."""
     input: InputFormat
+    coverage_range: tuple[float, float] | None
+    """Lowest and highest `coverage` that the model offers; null if it has no prediction sets."""
     metrics: dict[str, Any]
     """The measurements in the model card, such as the accuracy."""
 

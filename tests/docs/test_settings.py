@@ -31,6 +31,8 @@ def settings_row(name: str) -> str:
     default = field.default
     if name == "models":
         default = ",".join(folder.relative_to(ROOT).as_posix() for folder in default)
+    if default is True:
+        default = "on"
     shown = "" if default in (None, ()) else f"`{default}`"
     return f"| `SERVICE_{name.upper()}` | {shown} | {field.description} |"
 

@@ -36,11 +36,13 @@ async def read_card(request: Request, name: str) -> Response:
 def _describe(classifier: Classifier) -> ModelDetails:
     manifest, spec = classifier.manifest, classifier.input_spec
     height, width = spec.size
+    sets = manifest.prediction_sets
     return ModelDetails(
         name=manifest.name,
         version=manifest.version,
         class_names=list(manifest.class_names),
         input=InputFormat(height=height, width=width, preprocessing=spec.preprocessing),
+        coverage_range=(sets.coverages[0], sets.coverages[-1]) if sets else None,
         metrics=manifest.metrics,
     )
 

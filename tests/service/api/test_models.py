@@ -14,6 +14,7 @@ def test_served_model_is_described(linear: TestClient) -> None:
         "version": "1",
         "class_names": ["left", "middle", "right"],
         "input": {"height": 20, "width": 30, "preprocessing": "item-on-black"},
+        "coverage_range": None,
         "metrics": {},
     }
     assert model.items() >= expected.items()
@@ -37,3 +38,4 @@ def test_shipped_card_and_metrics_are_served(shipped: TestClient) -> None:
         bundle = read_bundle(newest_version(folder))
         assert shipped.get(f"/models/{model['name']}/card").text == bundle.card
         assert model["metrics"]["test"] == bundle.manifest.metrics["test"]
+        assert model["coverage_range"] == [0.8, 0.99]

@@ -32,7 +32,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
 def test_every_route_answers(client: TestClient, prefix: str) -> None:
     """The routes answer whether the proxy removes the path or keeps it."""
     headers = {"X-API-Key": KEY}
-    for path in ("/health", "/health/live", "/docs", "/openapi.json"):
+    for path in ("/", "/page/page.js", "/health", "/health/live", "/docs", "/openapi.json"):
         assert client.get(prefix + path).status_code == 200, path
     for path in ("/models", "/metrics"):
         assert client.get(prefix + path, headers=headers).status_code == 200, path
@@ -41,14 +41,16 @@ def test_every_route_answers(client: TestClient, prefix: str) -> None:
 
 
 def test_page_and_document_name_the_path(client: TestClient) -> None:
-    """/docs loads the document below the path, and the document's server is the path."""
-    assert "'/shop/fashion/openapi.json'" in client.get("/docs").text
+    """The pages load files below the path, and the document's server is the path."""
+    assert '"/shop/fashion/docs/start.js"' in client.get("/docs").text
+    assert '"/shop/fashion/page/page.js"' in client.get("/").text
     assert client.get("/openapi.json").json()["servers"] == [{"url": "/shop/fashion"}]
 
 
-def test_page_finds_the_document_below_an_unknown_path(linear: TestClient) -> None:
-    """Without a setting, the page names the document beside itself, whatever path leads to it."""
-    assert "url: 'openapi.json'" in linear.get("/docs").text
+def test_pages_find_their_files_below_an_unknown_path(linear: TestClient) -> None:
+    """Without a setting, the pages name files beside themselves, whatever path leads to them."""
+    assert '"docs/start.js"' in linear.get("/docs").text
+    assert '"page/page.js"' in linear.get("/").text
 
 
 @pytest.mark.parametrize("prefix", ["", "/shop/fashion"])
