@@ -99,9 +99,10 @@ def _name(data: bytes) -> str:
     Raises:
         UnreadableImageError: It is not a format that is read.
     """
-    kind, accepted = name_format(data), list_formats(_formats())
+    kind = name_format(data)
     if kind in _formats():
         return kind
+    accepted = list_formats(_formats())
     if not data:
         raise UnreadableImageError(f"the upload is empty; send {accepted}")
     if what := describe(data):

@@ -55,7 +55,7 @@ def place_item(
     the data set's shoes all point to the left, so a photo and its mirror image get the same answer.
     """
     if (image.height, image.width) == size and is_grey(image) and not is_cut_out:
-        return np.asarray(image.convert("L")), None
+        return np.asarray(image if image.mode == "L" else image.convert("L")), None
     item = find_item(_to_lab(_scale(image, ITEM_SIDE_PIXELS)))
     negated = item.is_darker_than_background or item.background[0] > DARK_BACKGROUND
     grey = image.convert("L")

@@ -17,7 +17,7 @@ from service.telemetry.shared_files import SharedFiles
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-STATE_SECONDS = 1.0  # between two updates of a worker's gauges
+SHARE_SECONDS = 1.0  # a worker's metrics are at most so old when another worker renders them
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -143,18 +143,22 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
-        self._update_gauges()
+        self._share()
         return generate_latest(self._registry) if self._files is None else self._files.render()
 
     async def watch(self) -> None:
-        """Update this worker's gauges every second: another worker may render them."""
-        while True:
-            self._update_gauges()
-            await asyncio.sleep(STATE_SECONDS)
+        """Share this worker's metrics every second, and when it stops: others render them too."""
+        try:
+            while True:
+                self._share()
+                await asyncio.sleep(SHARE_SECONDS)
+        finally:
+            self._share()
 
-    def _update_gauges(self) -> None:
+    def _share(self) -> None:
         if self._files is not None:
             self._files.restore()
+            self._files.write()
         self.ready.set(self._predictor.models.status == "ready")
         self.in_flight.set(self.requests_in_flight)
         self.queue_depth.set(self._predictor.queue_depth)

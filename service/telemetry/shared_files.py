@@ -1,7 +1,7 @@
 """The files in which several workers share their metrics.
 
 Prometheus' client writes a worker's values into files of a folder, and reads the files of all
-workers to report their sums.
+workers to report their sums. Here a worker counts in memory and writes about once a second.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry, values
 from prometheus_client.exposition import generate_latest
@@ -26,7 +27,15 @@ class SharedFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._generation = 0
-        values.ValueClass = values.MultiProcessValue(self._name)  # type: ignore[no-untyped-call]
+        self._changed: set[Any] = set()
+        shared = values.MultiProcessValue(self._name)  # type: ignore[no-untyped-call]
+        values.ValueClass = _count_in_memory(shared, self._changed)  # type: ignore[misc]
+
+    def write(self) -> None:
+        """Write all counts to the files."""
+        for value in self._changed:
+            value.write()
+        self._changed.clear()
 
     def render(self) -> bytes:
         """Return the sums over all workers in Prometheus' text format."""
@@ -47,6 +56,23 @@ class SharedFiles:
     def _name(self) -> str:
         """Name the files. Prometheus' client opens new files when the name changes."""
         return f"{os.getpid()}-{self._generation}"
+
+
+def _count_in_memory(shared: Any, changed: set[Any]) -> Any:
+    """Extend a class of shared values: ``inc`` counts, adds to ``changed``, and leaves the file."""
+
+    class Value(shared):  # type: ignore[misc]
+        _added = 0.0
+
+        def inc(self, amount: float) -> None:
+            self._added += amount
+            changed.add(self)
+
+        def write(self) -> None:
+            added, self._added = self._added, 0.0
+            super().inc(added)
+
+    return Value
 
 
 def forget_worker(process_id: int, folder: str) -> None:

@@ -46,6 +46,7 @@ def configuration() -> TelemetryConfig:
         for name, value in DEFAULTS.items():
             os.environ.setdefault(name, value)
     return {
+        "tracing": bool(named),
         "auto_configure": True,
         "metrics": False,
         "logs": False,

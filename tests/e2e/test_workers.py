@@ -200,6 +200,7 @@ def test_folder_of_metrics_is_made_anew(linear_folder: Path) -> None:
     """If the folder is deleted, the metrics are answered, and each worker counts on."""
     with serving(models=linear_folder, workers=2, device="cpu") as server:
         assert server.predict(IMAGE).status_code == 200
+        wait_until(lambda: metric(server, ANSWERED) == 1)
         shutil.rmtree(metrics_folder(server))
         for _ in range(8):
             assert server.get("/metrics").status_code == 200
