@@ -88,7 +88,7 @@ def test_signals_of_compose_reach_the_service() -> None:
     assert 'ENTRYPOINT ["python", "-m", "service"]' in read_page("docker/Dockerfile")
 
 
-NGINX = """daemon off; pid {folder}/pid; error_log stderr;
+NGINX = """daemon off; master_process off; pid {folder}/pid; error_log stderr;
 events {{}}
 http {{
     access_log off;
