@@ -90,14 +90,18 @@ def _run(
         exit_code = run(client, predict, remaining, concurrency, record)
     if exit_code:
         typer.echo(f"{output} has the rows so far. Continue with --resume", err=True)
+    _report(summary, found.describe_passed_over(), sheet)
+    is_incomplete = summary.failed.total() > 0 or (require_labels and bool(summary.unlabelled))
+    raise typer.Exit(exit_code or int(is_incomplete))
+
+
+def _report(summary: Summary, passed_over: str, sheet: Sheet | None) -> None:
     Console().print(summary.table())
-    typer.echo("\n".join(summary.lines(found.describe_passed_over())))
+    typer.echo("\n".join(summary.lines(passed_over)))
     if sheet:
         typer.echo(f"{sheet.write()} shows what the model saw")
     for warning in summary.warnings():
         typer.echo(warning, err=True)
-    is_incomplete = summary.failed.total() > 0 or (require_labels and bool(summary.unlabelled))
-    raise typer.Exit(exit_code or int(is_incomplete))
 
 
 def main() -> None:

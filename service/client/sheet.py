@@ -72,11 +72,17 @@ class Sheet:
         return row
 
     def write(self) -> Path:
-        """Write the page and return its path."""
+        """Write the page and return its path.
+
+        Raises:
+            UsageError: The page cannot be written.
+        """
         page = self.folder / SHEET_FILE
-        rows = sorted(self._rows, key=_doubt)
-        text = HEAD + "\n".join(map(_article, rows))
-        page.write_text(text, encoding="utf-8", errors="replace")  # a path may be no UTF-8
+        text = HEAD + "\n".join(map(_article, sorted(self._rows, key=_doubt)))
+        try:
+            page.write_text(text, encoding="utf-8", errors="replace")  # a path may be no UTF-8
+        except OSError as error:
+            raise UsageError(f"cannot write {page}: {error.strerror}") from error
         return page
 
 

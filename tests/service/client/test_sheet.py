@@ -17,15 +17,18 @@ from service.client.sheet import Sheet
 def row(path: Path, probability: float = 0.5, **cells: Any) -> Row:
     """Return the row of a classified image, with a picture and a heat map."""
     pictures = {"image": b"seen " + path.name.encode(errors="replace"), "heat_map": b"heat"}
-    explanation = {name: b64encode(content).decode() for name, content in pictures.items()}
+    explanation: dict[str, Any] = {
+        name: b64encode(content).decode() for name, content in pictures.items()
+    }
     explanation |= {"warnings": ["cut off"]}
-    values = {"class_id": 0, "class_name": "Bag", "model": "garments/1", "explanation": explanation}
-    return Row(str(path), probability=probability, **(values | cells))
+    values: dict[str, Any] = {"class_id": 0, "class_name": "Bag", "model": "garments/1"}
+    values |= {"explanation": explanation} | cells
+    return Row(str(path), probability=probability, **values)
 
 
 def articles(sheet: Sheet) -> list[str]:
     """Write the page; return its articles in their order."""
-    return re.findall(r"<article.*?</article>", sheet.write().read_text(), re.DOTALL)
+    return re.findall(r"<article.*?</article>", sheet.write().read_text("utf-8"), re.DOTALL)
 
 
 def test_pictures_become_files(tmp_path: Path) -> None:
@@ -89,7 +92,10 @@ def test_row_without_an_explanation_has_no_place(tmp_path: Path) -> None:
 
 
 def test_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:
-    """The error names a folder that cannot be made."""
+    """The error names a folder that cannot be made, or a page that cannot be written."""
     (tmp_path / "seen").touch()
     with pytest.raises(UsageError, match=r"cannot make the folder .*seen"):
         Sheet(tmp_path / "seen")
+    (tmp_path / "index.html").mkdir()
+    with pytest.raises(UsageError, match=r"cannot write .*index.html"):
+        Sheet(tmp_path).write()
