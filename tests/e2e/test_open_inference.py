@@ -74,6 +74,7 @@ def assert_same(answer: dict[str, Any], predicted: list[dict[str, Any]]) -> None
     assert np.array(answer["activations"]).shape == (len(predicted), 3, 3, 4)
 
 
+@pytest.mark.timeout(3 * INSTALL_SECONDS)
 @pytest.mark.parametrize(("package", "script"), CLIENTS.items(), ids=["triton", "kserve"])
 def test_client_gets_the_answers_of_predict(photos: Server, package: str, script: str) -> None:
     """The client reads health and metadata; pixels and files get the answers of /predict.
@@ -82,8 +83,7 @@ def test_client_gets_the_answers_of_predict(photos: Server, package: str, script
     """
     if importlib.util.find_spec("uv") is None:
         pytest.skip("uv is not installed")
-    name = package.partition("[")[0].partition("=")[0]
-    ready = run_with(package, "-c", f"import {name}")
+    ready = run_with(package, "-c", "")  # only installs
     if ready.returncode:
         pytest.skip(f"{package} cannot be installed: {ready.stderr[-300:]}")
     done = run_with(package, script, photos.url, "colours", *map(str, FILES))

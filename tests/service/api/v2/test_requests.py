@@ -186,7 +186,7 @@ LENGTHS = st.none() | st.integers(-2, 2000).map(str) | st.text("0123456789-+. x"
 
 @given(request=REQUESTS, binary=st.binary(max_size=30), length=LENGTHS, honest=st.booleans())
 @settings(
-    deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_any_request_is_answered_or_rejected(
     linear: TestClient, request: Any, binary: bytes, length: str | None, honest: bool
