@@ -83,7 +83,8 @@ def test_answer_is_shown_in_full(page: Page, server: Server) -> None:
     best = sorted(answer["probabilities"], key=lambda name: -answer["probabilities"][name])
     assert page.locator("#bars .name").all_text_contents() == best
     widths = page.locator("#bars .fill").evaluate_all("all => all.map((fill) => fill.style.width)")
-    assert widths == [f"{answer['probabilities'][name]:.1%}" for name in best]
+    shares = [answer["probabilities"][name] * 100 for name in best]
+    assert [float(width.rstrip("%")) for width in widths] == pytest.approx(shares, abs=0.06)
     expect(page.locator("#set")).to_have_text(f"Set at 95 %: {', '.join(answer['prediction_set'])}")
     marked = page.locator("#bars .in-set .name").all_text_contents()
     assert marked == answer["prediction_set"]
