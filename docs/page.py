@@ -49,7 +49,7 @@ def draw_page(page: Page, url: str) -> bytes:
     page.goto(url)
     page.get_by_role("link", name="garments").wait_for()
     page.get_by_role("button", name="Drawing of a sneaker").click()
-    page.get_by_text("One of the 10 classes").wait_for()
+    page.get_by_text("One of the 10 classes", exact=True).wait_for()
     page.wait_for_load_state("networkidle")
     return page.screenshot(full_page=True)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from docs.page import open_browser
 
@@ -21,6 +21,7 @@ def start_browser() -> Iterator[Browser]:
     """Run Chromium with an empty profile, or skip the test if it is missing."""
     if shutil.which("chromium") is None:
         pytest.skip("Chromium is not installed")
+    expect.set_options(timeout=30_000)  # in milliseconds; a busy machine needs more than 5,000
     with open_browser(*FAKE_CAMERA) as browser:
         yield browser
 

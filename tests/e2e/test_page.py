@@ -83,7 +83,8 @@ def test_answer_is_shown_in_full(page: Page, server: Server) -> None:
     best = sorted(answer["probabilities"], key=lambda name: -answer["probabilities"][name])
     assert page.locator("#bars .name").all_text_contents() == best
     widths = page.locator("#bars .fill").evaluate_all("all => all.map((fill) => fill.style.width)")
-    assert widths == [f"{answer['probabilities'][name]:.1%}" for name in best]
+    shares = [answer["probabilities"][name] * 100 for name in best]
+    assert [float(width.rstrip("%")) for width in widths] == pytest.approx(shares, abs=0.06)
     expect(page.locator("#set")).to_have_text(f"Set at 95 %: {', '.join(answer['prediction_set'])}")
     marked = page.locator("#bars .in-set .name").all_text_contents()
     assert marked == answer["prediction_set"]
@@ -115,7 +116,7 @@ def test_images_come_in_many_ways(page: Page, way: str) -> None:
         )
     else:
         page.get_by_role("button", name="Take a photo").click()
-        page.wait_for_function("document.getElementById('video').videoWidth > 0")
+        expect(page.locator("#video")).not_to_have_js_property("videoWidth", 0)
         page.get_by_role("button", name="Take the photo").click()
     expect(page.locator("#bars li")).to_have_count(10)
     name = "photo.jpg" if way == "photo" else "sneaker.jpg"
@@ -281,8 +282,7 @@ def test_models_cards_and_documentation_are_linked(page: Page, server: Server) -
     """Each model's link opens its card; the other link leads to /docs."""
     for name in ("resnet-8", "garments"):
         page.get_by_role("link", name=name).click()
-        card = page.get_by_label("Text of the card").text_content()
-        page.wait_for_function("document.getElementById('card').open")
+        expect(page.get_by_role("dialog", name="Model card")).to_be_visible()
         card = page.get_by_label("Text of the card").text_content()
         assert card == server.get(f"/models/{name}/card").text
         page.get_by_role("button", name="Close").click()
