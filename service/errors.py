@@ -8,6 +8,7 @@ ServiceError
 ├── TemporaryFolderError       no folder for temporary files is writable
 ├── TracingError               tracing is requested, but its packages are not installed
 ├── VariableError              an environment variable of another program is not valid
+├── SourceError                the images to be classified offline are not found
 ├── NotReadyError              the model is not loaded, or the service is stopping
 ├── OverloadedError            too many uploads are in flight
 ├── QuotaExceededError         the client sends too many requests
@@ -62,6 +63,10 @@ class TracingError(ServiceError):
 
 class VariableError(ServiceError):
     """An environment variable of another program is not valid."""
+
+
+class SourceError(ServiceError):
+    """The images to be classified offline are not found."""
 
 
 class NotReadyError(ServiceError):
