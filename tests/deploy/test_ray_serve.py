@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from threading import Event, Thread
 
 import httpx2
 import pytest
 
 from tests import golden
-from tests.deploy.ray_serve import Options, RayServe, ray_serve, read_options
+from tests.deploy.ray_serve import (
+    CONFIG,
+    GPU_CONFIG,
+    Options,
+    RayServe,
+    ray_serve,
+    read_options,
+)
 from tests.service.images import encode, fault
 
 pytestmark = [
@@ -106,6 +116,16 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+@pytest.mark.parametrize("config", [CONFIG, GPU_CONFIG], ids=["cpu", "gpu"])
+def test_configuration_is_valid(config: Path) -> None:
+    """Ray accepts the configuration."""
+    code = (
+        "import sys, yaml; from ray.serve.schema import ServeDeploySchema; "
+        "ServeDeploySchema.model_validate(yaml.safe_load(open(sys.argv[1])))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(config)], check=True)
 
 
 def test_answers_are_those_of_the_service(cluster: RayServe) -> None:
