@@ -9,6 +9,7 @@ ServiceError
 ├── TracingError               tracing is requested, but its packages are not installed
 ├── SettingsError              a setting is not valid, or the file of settings cannot be read
 ├── VariableError              an environment variable of another program is not valid
+├── SourceError                the images to be classified offline are not found
 ├── NotReadyError              the model is not loaded, or the service is stopping
 ├── OverloadedError            too many uploads are in flight
 ├── QuotaExceededError         the client sends too many images
@@ -68,6 +69,10 @@ class VariableError(ServiceError):
 
 class SettingsError(ServiceError):
     """A setting is not valid, or the file of settings cannot be read."""
+
+
+class SourceError(ServiceError):
+    """The images to be classified offline are not found."""
 
 
 class NotReadyError(ServiceError):

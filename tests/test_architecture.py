@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # A folder may import only the folders of later rows. A module beside the folders counts as one.
 FOLDERS = {
     "service": (
-        {"__main__"},
+        {"__main__", "offline"},
         {"server"},
         {"app"},
         {"api"},
@@ -53,6 +53,8 @@ OWNERS = {
     "python_multipart": {"api/uploads"},
     "httpx2": {"client"},
     "stamina": {"client"},
+    "ray": {"offline/cluster"},
+    "pyarrow": {"offline"},
     "tensorflow": set(),
     "keras": set(),
     "training": set(),
@@ -134,9 +136,10 @@ def test_few_modules_use_the_environment() -> None:
 
 
 def test_serving_loads_no_training_package() -> None:
-    """The application loads no package of training and none of the client."""
+    """The application loads no package of training, of the client or of offline runs."""
     loaded = modules_after("import service.server.worker")
-    assert not {"tensorflow", "keras", "scipy", "onnx", "httpx2", "typer", "training"} & loaded
+    unwanted = {"tensorflow", "keras", "scipy", "onnx", "httpx2", "typer", "training", "ray"}
+    assert not unwanted & loaded
 
 
 def test_health_probe_is_light() -> None:
