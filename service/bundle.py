@@ -138,18 +138,27 @@ class Bundle:
 
 
 def newest_version(folder: Path) -> Path:
-    """Return the newest version in ``folder``, or ``folder`` itself if it is a bundle.
+    """Return the first of ``list_versions``.
+
+    Raises:
+        BundleError: ``folder`` cannot be read.
+    """
+    return list_versions(folder)[0]
+
+
+def list_versions(folder: Path) -> list[Path]:
+    """List the versions in ``folder``, newest first, or ``folder`` itself if it is a bundle.
 
     Version numbers are compared as numbers: ``10`` is newer than ``9``. A version without a
     manifest is incomplete, because the manifest is written last; such a version is ignored. If
-    there is no complete version, ``folder`` is returned.
+    there is no version with a manifest, the list holds ``folder``.
 
     Raises:
         BundleError: ``folder`` cannot be read.
     """
     try:
         if (folder / MANIFEST_FILE).exists():
-            return folder
+            return [folder]
         if folder.is_dir():
             os.listdir(folder)  # noqa: PTH208  glob() ignores a missing right to read
         versions = [path.parent for path in folder.glob(f"*/{MANIFEST_FILE}")]
@@ -158,7 +167,7 @@ def newest_version(folder: Path) -> Path:
             f"the model's folder {folder} cannot be read: {error.strerror}; "
             "check the path and the rights"
         ) from error
-    return max(versions, key=_version_order, default=folder)
+    return sorted(versions, key=_version_order, reverse=True) or [folder]
 
 
 def list_files(bundle: Path) -> frozenset[tuple[object, ...]]:
@@ -193,6 +202,21 @@ def read_bundle(folder: Path) -> Bundle:
     return Bundle(
         folder, manifest, contents[MODEL_FILE], contents[CARD_FILE].decode("utf-8", "replace")
     )
+
+
+def read_newest_complete(folder: Path) -> tuple[Bundle, list[BundleError]]:
+    """Read the newest version in ``folder`` that is complete; return the errors of newer ones, too.
+
+    Raises:
+        BundleError: No version is complete. The error is the newest version's.
+    """
+    errors: list[BundleError] = []
+    for version in list_versions(folder):
+        try:
+            return read_bundle(version), errors
+        except BundleError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def write_bundle(folder: Path, manifest: Manifest, contents: dict[str, bytes]) -> Bundle:

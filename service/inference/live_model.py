@@ -6,14 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle import list_files, newest_version
+from service.bundle import list_files, list_versions, newest_version
 from service.errors import BundleError, InferenceError, NotReadyError, ServiceError
 from service.inference.batching import Batched
 from service.inference.classification import Classification
@@ -24,6 +23,9 @@ log = logging.getLogger(__name__)
 
 Status = Literal["starting", "ready", "draining", "failed"]
 
+Files = frozenset[tuple[object, ...]]
+"""See ``list_files``."""
+
 SELF_TEST_TIMEOUT_SECONDS = 30  # a device that hangs raises no error
 
 
@@ -31,15 +33,15 @@ class LiveModel:
     """Keeps one model in service: swaps in newer versions and replaces a classifier that fails.
 
     ``folder`` is a bundle, or holds the versions of one. ``load`` returns a classifier of the
-    newest version. It is called at the start, for each newer version, and once after each failed
+    version in a folder. It is called at the start, for each newer version, and after each failed
     self-test. ``schedule`` puts a classifier behind a batcher. ``on_failure`` is called if no
-    classifier can be loaded.
+    version can be loaded.
     """
 
     def __init__(
         self,
         folder: Path,
-        load: Callable[[], Classifier],
+        load: Callable[[Path], Classifier],
         schedule: Callable[[Classifier], ScheduledClassifier],
         on_failure: Callable[[], None] = lambda: None,
         *,
@@ -54,6 +56,8 @@ class LiveModel:
         self._draining = False
         self._failed = False
         self._serving: ScheduledClassifier | None = None
+        self._newest: Path | None = None  # the newest version when one was last loaded
+        self._rejected_files: Files | None = None  # of the newest version, if it was rejected
         self._last_success = 0.0
         self._swap_lock = asyncio.Lock()
         self._recoveries: set[asyncio.Task[None]] = set()  # asyncio keeps only weak references
@@ -111,7 +115,10 @@ class LiveModel:
         return batched
 
     async def start(self) -> None:
-        """Load the first classifier. The status is then ``ready`` or ``failed``."""
+        """Load the first classifier. The status is then ``ready`` or ``failed``.
+
+        A version that is rejected is logged, and the next older one is loaded.
+        """
         async with self._swap_lock:
             await self._replace()
 
@@ -121,8 +128,11 @@ class LiveModel:
         If loading fails, the current version stays.
         """
         async with self._swap_lock:
+            newest = self._find_newest()
+            files = list_files(newest)  # before they are read, so that no change is missed
+            self._newest = newest
             try:
-                classifier = await asyncio.to_thread(self._load)
+                classifier = await asyncio.to_thread(self._load, newest)
             except Exception as error:  # whatever the error is, the current version can still serve
                 log.error(
                     "model %s: the new version is rejected, the current version keeps serving; "
@@ -130,7 +140,9 @@ class LiveModel:
                     self.name,
                     error,
                 )
+                self._rejected_files = files
                 return False
+            self._rejected_files = None
             self._swap(classifier)
             return True
 
@@ -165,17 +177,14 @@ class LiveModel:
         nothing since the last check runs its self-test.
         """
         interval = self._check_interval_seconds
-        newest = self.folder
-        with suppress(BundleError):  # start() has logged it
-            newest = newest_version(newest)
-        rejected_files = None
         while True:
             await asyncio.sleep(interval)
-            seen, newest = newest, self._find_newest(newest)
-            is_changed = rejected_files is not None and list_files(newest) != rejected_files
-            if newest != seen or is_changed:
-                files = list_files(newest)  # before they are read, so that no change is missed
-                rejected_files = None if await self.reload() else files
+            if self._newest is None:  # start() has not begun
+                continue
+            newest, rejected = self._find_newest(), self._rejected_files
+            is_changed = rejected is not None and list_files(newest) != rejected
+            if newest != self._newest or is_changed:
+                await self.reload()
             elif self.classifier is not None and time.monotonic() - self._last_success >= interval:
                 await self.self_test(self.classifier)
 
@@ -183,16 +192,16 @@ class LiveModel:
         """Set the status to ``draining``. Requests in flight are still answered."""
         self._draining = True
 
-    def _find_newest(self, seen: Path) -> Path:
+    def _find_newest(self) -> Path:
         try:
             return newest_version(self.folder)
         except BundleError as error:
             log.error("model %s: the current version keeps serving: %s", self.name, error)
-            return seen
+            return self._newest or self.folder
 
     async def _replace(self) -> None:
         try:
-            classifier = await asyncio.to_thread(self._load)
+            classifier = await asyncio.to_thread(self._load_newest_complete)
         except Exception as error:
             traceback = None if isinstance(error, ServiceError) else error
             log.critical("%s", error, exc_info=traceback)
@@ -200,6 +209,33 @@ class LiveModel:
             self._on_failure()
         else:
             self._swap(classifier)
+
+    def _load_newest_complete(self) -> Classifier:
+        """Load the newest version that is not rejected; if all are, raise the newest one's error.
+
+        A copy of a new version may not have ended, and the older version can serve meanwhile.
+        """
+        self._newest, self._rejected_files = self.folder, None
+        versions = list_versions(self.folder)
+        self._newest = versions[0]
+        errors: list[ServiceError] = []
+        for version in versions:
+            files = list_files(version)  # before they are read, so that no change is missed
+            try:
+                classifier = self._load(version)
+            except (BundleError, InferenceError) as error:
+                errors.append(error)
+                self._rejected_files = self._rejected_files or files
+                continue
+            for error in errors:
+                log.error(
+                    "model %s: a newer version is rejected, an older version serves; the newest "
+                    "one is tried again when its files change: %s",
+                    self.name,
+                    error,
+                )
+            return classifier
+        raise errors[0]
 
     def _swap(self, classifier: Classifier) -> None:
         self._serving = self._schedule(classifier)

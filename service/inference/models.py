@@ -58,8 +58,8 @@ class Route:
 class LiveModels:
     """The models in the folders ``settings.models``; a ``LiveModel`` keeps each in service.
 
-    ``load`` returns a classifier of the newest version in a folder. ``on_failure`` is called if a
-    model cannot be loaded, and by ``give_up``.
+    ``load`` returns a classifier of the version in a folder. ``on_failure`` is called if a model
+    cannot be loaded, and by ``give_up``.
 
     Each model has its own session and batcher, but all models share one pool of ``threads``
     threads. A batch keeps one core busy, so with a pool for each model, a worker would use more
@@ -81,7 +81,7 @@ class LiveModels:
         self._models = [
             LiveModel(
                 folder,
-                partial(self._load_named, number, folder),
+                partial(self._load_named, number),
                 partial(ScheduledClassifier, pool=self._pool, threads=threads),
                 on_failure,
                 check_interval_seconds=settings.check_interval_seconds,
@@ -156,10 +156,10 @@ class LiveModels:
         """Let the threads stop after their current batch, without waiting for them."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _load_named(self, number: int, folder: Path) -> Classifier:
-        """Load the model at place ``number``; its name must differ from those of the others."""
-        classifier = self._load(folder)
-        name = classifier.manifest.name
+    def _load_named(self, number: int, version: Path) -> Classifier:
+        """Load a version of the model at place ``number``; no other model may have its name."""
+        classifier = self._load(version)
+        folder, name = self._models[number].folder, classifier.manifest.name
         for other in self._models[:number] + self._models[number + 1 :]:
             if other.classifier and other.name == name:
                 raise BundleError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from service.api.keys import KeyRing
-from service.bundle import newest_version, read_bundle
+from service.bundle import read_newest_complete
 from service.errors import AddressError, ServiceError
 from service.machine import nvidia
 from service.machine.resources import available_cores, core_quota, memory_limit_bytes
@@ -25,6 +25,7 @@ from service.server.listening import listen
 from service.settings import Settings
 
 PACKAGES = ("fastapi", "starlette", "uvicorn", "pydantic", "numpy", "pillow", "python-multipart")
+REJECTED_REMEDY = "copy the newer versions again, or remove them"
 CPU_REMEDY = "to serve without a GPU, set SERVICE_DEVICE=cpu"
 
 
@@ -109,22 +110,27 @@ def _check_runtime() -> Finding:
 
 
 def _check_model(folders: Sequence[Path], number: int) -> Finding:
-    bundle = read_bundle(newest_version(folders[number]))
+    bundle, rejected = read_newest_complete(folders[number])
     manifest = bundle.manifest
     for other in folders[:number]:
-        if read_bundle(newest_version(other)).manifest.name == manifest.name:
+        if read_newest_complete(other)[0].manifest.name == manifest.name:
             text = f"{other} and {folders[number]} both hold a model called {manifest.name}"
             return Finding("fail", text, "remove one of the folders from SERVICE_MODELS")
     model = f"{manifest.name} version {manifest.version}, {len(manifest.class_names)} classes"
     verified = f"sha256 of {len(manifest.files)} files verified"
-    return Finding("ok", f"{model}, in {bundle.folder}; {verified}")
+    text = f"{model}, in {bundle.folder}; {verified}"
+    if rejected:
+        faults = "; ".join(map(str, rejected))
+        return Finding("warn", f"{text}; newer versions are rejected: {faults}", REJECTED_REMEDY)
+    return Finding("ok", text)
 
 
 def _check_session(folder: Path, settings: Settings) -> Finding:
     # Imported here because it loads onnxruntime, which may be broken.
     from service.inference.classifier import load_classifier
 
-    classifier = load_classifier(folder, settings.device)
+    bundle, _ = read_newest_complete(folder)
+    classifier = load_classifier(bundle.folder, settings.device)
     name, providers = classifier.manifest.name, ", ".join(classifier.providers)
     text = f"{name}: self-test passed on {classifier.device}; providers in use: {providers}"
     if settings.device == "auto" and classifier.device == "cpu":

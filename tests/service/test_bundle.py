@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from service.bundle import (
     list_files,
     newest_version,
     read_bundle,
+    read_newest_complete,
 )
 from service.errors import BundleError
 from tests.service.bundles import linear_model, write_linear_bundle
@@ -49,6 +51,27 @@ def test_newest_version_has_the_highest_number(tmp_path: Path) -> None:
     (tmp_path / "11" / MODEL_FILE).write_bytes(linear_model(3, 20, 30))
     assert newest_version(tmp_path) == tmp_path / "10"
     assert newest_version(tmp_path / "2") == tmp_path / "2"
+
+
+def test_newest_complete_version_is_read(tmp_path: Path) -> None:
+    """Newer versions that are incomplete are passed over, and each has an error that names it."""
+    for version in ("1", "2", "3"):
+        write_linear_bundle(tmp_path / version, version=version)
+    (tmp_path / "2" / CARD_FILE).unlink()
+    (tmp_path / "3" / MODEL_FILE).write_bytes(b"half")
+    bundle, errors = read_newest_complete(tmp_path)
+    assert bundle.folder == tmp_path / "1"
+    named = [str(tmp_path / "3" / MODEL_FILE), str(tmp_path / "2" / CARD_FILE)]
+    assert [str(error).split()[0] for error in errors] == named
+
+
+def test_without_a_complete_version_the_newest_is_named(tmp_path: Path) -> None:
+    """The error is the newest version's."""
+    for version in ("1", "2"):
+        write_linear_bundle(tmp_path / version, version=version)
+        (tmp_path / version / CARD_FILE).unlink()
+    with pytest.raises(BundleError, match=re.escape(str(tmp_path / "2" / CARD_FILE))):
+        read_newest_complete(tmp_path)
 
 
 @pytest.mark.parametrize("name", [MODEL_FILE, CARD_FILE])

@@ -269,6 +269,77 @@ def test_version_that_is_copied_slowly_serves_at_last(
         run(Settings(models=(versions,), check_interval_seconds=OFTEN), test)
 
 
+@pytest.mark.parametrize("missing", [MODEL_FILE, CARD_FILE, MANIFEST_FILE])
+def test_start_passes_over_an_incomplete_version(
+    versions: Path, caplog: pytest.LogCaptureFixture, missing: str
+) -> None:
+    """The newest complete version serves, the log names the other, and it serves when complete."""
+    write_linear_bundle(versions / "0", version="0")
+    newest = write_linear_bundle(versions / "2", version="2").folder
+    content = (newest / missing).read_bytes()
+    (newest / missing).write_bytes(content[: len(content) // 2])
+    failures: list[str] = []
+
+    async def test(model: LiveModel) -> None:
+        watch = asyncio.create_task(model.watch())
+        assert model.status == "ready"
+        assert await answer(model) == "1"
+        assert str(newest / missing) in caplog.text
+        logged = len(caplog.records)
+        await asyncio.sleep(5 * OFTEN)
+        assert len(caplog.records) == logged
+        (newest / missing).write_bytes(content)
+        await wait_until(lambda: model.current().classifier.manifest.version == "2")
+        watch.cancel()
+
+    settings = Settings(models=(versions,), check_interval_seconds=OFTEN)
+    run(settings, test, on_failure=lambda: failures.append("told"))
+    assert not failures
+
+
+def test_start_without_a_complete_version_fails(
+    versions: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If no version can be loaded, the start fails with the newest version's error alone."""
+    newest = write_linear_bundle(versions / "2", version="2").folder
+    for version in (newest, versions / "1"):
+        (version / MODEL_FILE).write_bytes(b"half")
+    failures: list[str] = []
+
+    async def test(model: LiveModel) -> None:
+        assert model.status == "failed"
+
+    run(Settings(models=(versions,)), test, on_failure=lambda: failures.append("told"))
+    assert failures == ["told"]
+    (record,) = caplog.records
+    assert str(newest / MODEL_FILE) in record.getMessage()
+
+
+def test_failed_classifier_is_replaced_by_the_newest_complete_version(versions: Path) -> None:
+    """A device fails while a newer version is incomplete: the older version is loaded again."""
+
+    async def test(model: LiveModel) -> None:
+        classifier = model.classifier
+        assert isinstance(classifier, BreakableClassifier)
+        newest = write_linear_bundle(versions / "2", version="2").folder
+        (newest / MODEL_FILE).write_bytes(b"half")
+        classifier.broken = True
+        with pytest.raises(InferenceError):
+            await answer(model)
+        assert model.status == "ready"
+        assert await answer(model) == "1"
+
+    async def main() -> None:
+        def load(version: Path) -> Classifier:
+            return BreakableClassifier(read_bundle(version), "cpu")
+
+        async with started_models(Settings(models=(versions,)), load) as models:
+            (model,) = models
+            await test(model)
+
+    asyncio.run(main())
+
+
 def test_current_version_serves_while_the_next_one_loads(versions: Path) -> None:
     """Requests are answered by the old version until the new one has passed its self-test."""
     settings = Settings(models=(versions,))

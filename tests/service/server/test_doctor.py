@@ -103,6 +103,19 @@ def test_corrupt_bundle_cannot_run(tmp_path: Path) -> None:
     assert found["limits"].startswith("ok")
 
 
+def test_incomplete_newer_version_is_a_warning(tmp_path: Path) -> None:
+    """The complete version passes, and the line names what the newer version lacks."""
+    for version in ("1", "2"):
+        write_linear_bundle(tmp_path / "linear" / version, version=version)
+    (tmp_path / "linear" / "2" / MODEL_FILE).unlink()
+    found, code = run_doctor(models=tmp_path / "linear", device="cpu")
+    assert code == 0
+    assert found["model"].startswith("warn")
+    assert "linear version 1" in found["model"]
+    assert str(tmp_path / "linear" / "2" / MODEL_FILE) in found["model"]
+    assert found["session"].startswith("ok")
+
+
 def test_every_model_is_checked(linear_folder: Path, photo_folder: Path) -> None:
     """Each model has a line for its bundle and one for its session."""
     page, can_run = doctor(Settings(models=(linear_folder, photo_folder), device="cpu"))
