@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from service.errors import UnreadableImageError
 
-MAX_UNITS = 4096  # of a picture
+MAX_UNITS = 8192  # of all pictures of a file; a file of 1,000 tiles has 4,000
 AV1_SEQUENCE_HEADER, AV1_FRAMES = 1, {3, 6, 7}  # kinds of units
 KEY_FRAME, SWITCH_FRAME = 0, 3
 MAX_LAYERS = 4  # of a progressive AVIF, each of which is a frame
@@ -46,13 +46,15 @@ class _Sequence:
     integer_motion: int = CHOSEN_BY_FRAME
 
 
-def read_av1_pixels(content: memoryview) -> int:
+def read_av1_pixels(content: memoryview, units_left: Iterator[int]) -> int:
     """Return how many pixels the decoder makes of an AV1 picture, all its layers together.
+
+    ``units_left`` counts down, over all pictures of a file, how many units may follow.
 
     Raises:
         UnreadableImageError: The picture has more frames than there are layers.
     """
-    units = list(_av1_units(content))
+    units = list(_av1_units(content, units_left))
     (header,) = (unit for kind, unit in units if kind == AV1_SEQUENCE_HEADER)
     frames = [unit for kind, unit in units if kind in AV1_FRAMES]
     _check_frames(len(frames), MAX_LAYERS)
@@ -63,14 +65,16 @@ def read_av1_pixels(content: memoryview) -> int:
     return sequence.pixels * len(frames)
 
 
-def check_hevc_picture(content: memoryview) -> None:
+def check_hevc_picture(content: memoryview, units_left: Iterator[int]) -> None:
     """Check that an HEVC picture has one frame; libheif checks the size of that frame.
+
+    For ``units_left`` see ``read_av1_pixels``.
 
     Raises:
         UnreadableImageError: The picture has several frames.
     """
     frames, place = 0, 0
-    for _ in range(MAX_UNITS):
+    for _ in units_left:
         if place == len(content):
             return _check_frames(frames, 1)
         start = place + HEVC_LENGTH_BYTES
@@ -107,10 +111,10 @@ def _check_frames(frames: int, most: int) -> None:
         raise ValueError
 
 
-def _av1_units(content: memoryview) -> Iterator[tuple[int, memoryview]]:
+def _av1_units(content: memoryview, units_left: Iterator[int]) -> Iterator[tuple[int, memoryview]]:
     """Return the kind and the content of each unit (OBU)."""
     place = 0
-    for _ in range(MAX_UNITS):
+    for _ in units_left:
         if place == len(content):
             return
         head = content[place]

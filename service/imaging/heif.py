@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from service.errors import ImageTooLargeError, UnreadableImageError
 from service.imaging.bitstreams import (
+    MAX_UNITS,
     Bits,
     check_hevc_header,
     check_hevc_picture,
@@ -95,12 +96,13 @@ def _count_pixels(data: bytearray) -> tuple[int, int]:
     needed = {item for item, kind in kinds.items() if kind in NEEDED_ITEMS}
     extents = _read_extents(data, tables[b"iloc"], tables.get(b"idat"), needed)
     pixels = _read_declared_pixels(data, tables[b"iprp"])
+    units_left = iter(range(MAX_UNITS))
     for item, kind in kinds.items():
         content = memoryview(b"".join(data[start:end] for start, end in extents.get(item, ())))
         if kind == b"av01":
-            pixels[item] = read_av1_pixels(content)
+            pixels[item] = read_av1_pixels(content, units_left)
         elif kind == b"hvc1":
-            check_hevc_picture(content)
+            check_hevc_picture(content, units_left)
     tiles = _read_tiles(data, tables[b"iref"], kinds) if b"iref" in tables else []
     return max(pixels.values(), default=0), sum(pixels[item] for item in tiles)
 

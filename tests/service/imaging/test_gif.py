@@ -40,6 +40,31 @@ def test_extension_never_matters(extensions: bytes) -> None:
     assert time.perf_counter() - started < 1
 
 
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        b"!\xfe\0",
+        b"!\xff\1x\0",
+        b"!\xf9\4\0\0\0\0\0",
+        b"!\xf9\4\0\0\0\0\1x\0",
+        b"!\xf9\4\0\0\0\0\0!\xfe\0",
+        b"\0",
+        b"x!\xfe\0",
+    ],
+    ids=repr,
+)
+def test_very_many_short_extensions_are_skipped_at_once(extensions: bytes) -> None:
+    """Millions of extensions take no more time than a large photo; the last control is kept."""
+    transparent = encode(Image.new("P", (20, 30), 3), "GIF", transparency=3)
+    start = transparent.index(b"!\xf9\4")
+    many = extensions * (4_000_000 // len(extensions))
+    started = time.process_time()
+    picture = read_picture(transparent[:start] + many + transparent[start:], MAX_PIXELS)
+    assert time.process_time() - started < 0.5
+    assert picture.is_cut_out
+    assert (np.asarray(picture.image) == 255).all()
+
+
 def test_transparency_is_kept() -> None:
     """The extension that makes a colour transparent is kept."""
     data = encode(Image.new("P", (20, 30), 3), "GIF", transparency=3)

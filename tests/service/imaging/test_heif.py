@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 
 from service.errors import ImageError, ImageTooLargeError, UnreadableImageError
 from service.imaging import InputSpec, read_image, read_picture
-from service.imaging.bitstreams import check_hevc_header, read_av1_pixels
+from service.imaging.bitstreams import MAX_UNITS, check_hevc_header, read_av1_pixels
 from service.imaging.heif import name_heif, screen_heif
 from tests.service.images import encode, fault, noise
 
@@ -363,6 +364,21 @@ def unit(kind: int, content: bytes) -> bytes:
     return bytes([kind << 3 | 2, len(content)]) + content
 
 
+def units_left() -> Iterator[int]:
+    """Count the units of a file."""
+    return iter(range(MAX_UNITS))
+
+
+def test_units_of_all_pictures_together_are_limited() -> None:
+    """Each of many pictures may hold many units, which take time, so a file has one limit."""
+    picture = unit(1, bits(*PLAIN, *SIDES, *TAIL)) + unit(6, bits((0b0001, 4), (0, 12)))
+    content = memoryview(unit(2, b"") * (MAX_UNITS // 2) + picture)
+    left = units_left()
+    assert read_av1_pixels(content, left) == 300 * 200
+    with pytest.raises(ValueError, match=r"^$"):
+        read_av1_pixels(content, left)
+
+
 SIDES = ((15, 4), (15, 4), (299, 16), (199, 16))
 TAIL = ((0, 1), (0, 7), (0, 1), (1, 1), (1, 1))
 PLAIN = ((0, 3), (1, 1), (0, 1), (0, 1), (0, 1), (0, 5), (0, 12), (0, 5))
@@ -376,7 +392,7 @@ def test_size_is_read_from_every_kind_of_header(start: Any) -> None:
     """A header of an animation may have timing, levels and delays before its size."""
     header = unit(1, bits(*start, *SIDES, *TAIL))
     frame = unit(6, bits((0b0001, 4), (0, 1), (0, 1), (0, 1), (0, 8)))
-    assert read_av1_pixels(memoryview(header + frame)) == 300 * 200
+    assert read_av1_pixels(memoryview(header + frame), units_left()) == 300 * 200
 
 
 @pytest.mark.parametrize(
@@ -393,7 +409,7 @@ def test_frame_of_another_size_than_its_header_is_rejected(fields: Any) -> None:
     """A frame that has a size of its own, or is made of other frames, is damage."""
     header = unit(1, bits(*PLAIN, *SIDES, *TAIL))
     with pytest.raises(ValueError, match=r"^$"):
-        read_av1_pixels(memoryview(header + unit(6, bits(*fields, (0, 16)))))
+        read_av1_pixels(memoryview(header + unit(6, bits(*fields, (0, 16)))), units_left())
 
 
 @given(content=st.binary(max_size=60))
@@ -402,6 +418,6 @@ def test_any_bytes_are_measured_or_rejected(content: bytes) -> None:
     """Arbitrary bytes have a size, or raise an error that means damage."""
     for head in (b"", unit(1, bits(*PLAIN, *SIDES, *TAIL))):
         try:
-            assert read_av1_pixels(memoryview(head + content)) > 0
+            assert read_av1_pixels(memoryview(head + content), units_left()) > 0
         except (ValueError, LookupError, UnreadableImageError):
             continue

@@ -129,6 +129,43 @@ def test_segment_of_an_application_never_matters(segments: bytes) -> None:
     assert time.perf_counter() - started < 2
 
 
+@pytest.mark.parametrize(
+    "segments",
+    [
+        segment(0xFE, b""),
+        segment(0xFE, b"") + segment(0xE2, b"x") + segment(0xE0, b"JFIF\0"),
+        segment(0xE1, b"Exif\0\0" + orientation(6)),
+        segment(0xE1, b"Exif\0"),
+        segment(0xE0, b"JFIF\0" + bytes(11)),
+        segment(0xEE, b"Adobe"),
+        segment(0xFE, bytes(30)),
+        b"\xff\xff\xfe\0\0",
+        b"x" + segment(0xFE, b""),
+        b"\xff\xd0" + segment(0xFE, b""),
+    ],
+    ids=lambda segments: repr(segments[:20]),
+)
+@pytest.mark.parametrize("place", [2 + len(segment(0xFE, b"")), -2])
+def test_very_many_short_segments_are_skipped_at_once(segments: bytes, place: int) -> None:
+    """Millions of segments that are not about pixels take no more time than a large photo."""
+    photo = encode(noise(64, 64), "JPEG", exif=b"Exif\0\0" + orientation(3))
+    photo = photo[:2] + segment(0xFE, b"") + photo[2:]
+    many = segments * (4_000_000 // len(segments))
+    started = time.process_time()
+    seen = read_picture(photo[:place] + many + photo[place:], MAX_PIXELS).image
+    assert time.process_time() - started < 0.5
+    is_first = place > 0 and orientation(6) in segments
+    expected = np.rot90(read_picture(PHOTO, MAX_PIXELS).image, -1 if is_first else 2)
+    np.testing.assert_array_equal(np.asarray(seen), expected)
+
+
+def test_very_many_colour_segments_are_rejected() -> None:
+    """Each Adobe segment changes how colours are read, so their number is limited."""
+    data = with_segments(segment(0xEE, b"Adobe" + bytes(7)) * 100_000)
+    with pytest.raises(UnreadableImageError, match="more than 1000 tables"):
+        read_picture(data, MAX_PIXELS)
+
+
 def test_segments_that_tell_colours_are_kept() -> None:
     """A JPEG whose Adobe segment says that it stores RGB, or inverted CMYK, has right colours."""
     rgb = Image.new("RGB", (32, 32), (200, 30, 90))

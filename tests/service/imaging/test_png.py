@@ -12,6 +12,7 @@ from PIL import Image
 
 from service.errors import UnreadableImageError
 from service.imaging import read_picture
+from service.imaging.png import MAX_PIXEL_CHUNKS
 from tests.service.images import encode, noise
 
 MAX_PIXELS = 1_000_000
@@ -69,6 +70,40 @@ def test_text_and_profiles_may_be_large(chunks: bytes) -> None:
     data = PHOTO[:HEADER_BYTES] + chunks + PHOTO[HEADER_BYTES:]
     np.testing.assert_array_equal(pixels_of(data), pixels_of(PHOTO))
     assert time.thread_time() - started < 1
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        chunk("tEXt", b""),
+        chunk("eXIf", b"", is_sound=False),
+        chunk("tRNS", b"", is_sound=False),
+        chunk("IDAT", b""),
+        chunk("tEXt", b"x" * 31) + chunk("IHDR", b"x"),
+        chunk("tEXt", b"x" * 32),
+    ],
+    ids=["empty", "exif", "transparency", "no pixels", "two lengths", "longer"],
+)
+@pytest.mark.parametrize("place", [HEADER_BYTES, len(PHOTO) - END_BYTES])
+def test_very_many_short_chunks_are_skipped_at_once(chunks: bytes, place: int) -> None:
+    """Millions of chunks that are not about pixels take no more time than a large photo."""
+    data = PHOTO[:place] + chunks * (4_000_000 // len(chunks)) + PHOTO[place:]
+    started = time.process_time()
+    np.testing.assert_array_equal(pixels_of(data), pixels_of(PHOTO))
+    assert time.process_time() - started < 0.5
+
+
+def test_pixels_in_chunks_of_one_byte_are_read_up_to_a_limit() -> None:
+    """Each byte of the pixels may have its own chunk, but a file of very many is rejected soon."""
+    start = HEADER_BYTES + 8
+    packed = PHOTO[start : start + int.from_bytes(PHOTO[HEADER_BYTES:][:4])]
+    assert len(PHOTO) == start + len(packed) + 4 + END_BYTES
+    split = b"".join(chunk("IDAT", packed[place : place + 1]) for place in range(len(packed)))
+    data = PHOTO[:HEADER_BYTES] + split + PHOTO[-END_BYTES:]
+    np.testing.assert_array_equal(pixels_of(data), pixels_of(PHOTO))
+    more = PHOTO[:HEADER_BYTES] + split + chunk("IDAT", b"x") * MAX_PIXEL_CHUNKS
+    with pytest.raises(UnreadableImageError, match="pixels in more than 100000 chunks"):
+        pixels_of(more)
 
 
 def test_animation_shows_its_default_image() -> None:
