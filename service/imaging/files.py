@@ -9,6 +9,7 @@ import numpy as np
 from PIL import AvifImagePlugin, Image
 
 from service.errors import ImageError, ImageTooLargeError, UnreadableImageError
+from service.imaging.bmp import rewrite_bmp
 from service.imaging.exif import read_orientation
 from service.imaging.formats import describe, list_formats, name_format
 from service.imaging.gif import strip_gif
@@ -112,9 +113,11 @@ def _name(data: bytes) -> str:
 
 
 def _strip(data: bytes, kind: str, max_pixels: int) -> Stripped:
-    """Copy what the pixels need; BMP has nothing else, and libwebp skips the rest of a WebP."""
+    """Copy what the pixels need; libwebp skips the rest of a WebP."""
     if kind in ("AVIF", "HEIF"):
         return Stripped(screen_heif(data, kind, max_pixels // PIXEL_WEIGHTS[kind]))
+    if kind == "BMP":
+        return Stripped(rewrite_bmp(data, max_pixels))
     ways = {"JPEG": strip_jpeg, "PNG": strip_png, "GIF": strip_gif}
     return ways[kind](data) if kind in ways else Stripped(data)
 
