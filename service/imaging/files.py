@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from io import BytesIO
 
 import numpy as np
-from PIL import AvifImagePlugin, Image
+from PIL import AvifImagePlugin, GifImagePlugin, Image
 
 from service.errors import ImageError, ImageTooLargeError, UnreadableImageError
 from service.imaging.bmp import rewrite_bmp
@@ -174,7 +174,18 @@ def _load(image: Image.Image, file: Stripped) -> Image.Image:
             raise
         image = Image.open(BytesIO(drop_checksum(file.data)), formats=("PNG",))
         image.load()
+    if isinstance(image, GifImagePlugin.GifImageFile):
+        return _clear_outside(image, image.dispose_extent)
     return image
+
+
+def _clear_outside(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
+    """Make a GIF transparent outside of its first frame, where Pillow shows any colour."""
+    if frame == (0, 0, *image.size):
+        return image
+    cleared = Image.new("RGBA", image.size)
+    cleared.paste(image.crop(frame).convert("RGBA"), frame)
+    return cleared
 
 
 def _read_exif(image: Image.Image) -> bytes:
