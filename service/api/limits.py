@@ -268,5 +268,6 @@ def _error_for(end: UploadEnd, settings: Settings) -> ServiceError | None:
 
 def _too_large(size: str, limit: int) -> UploadTooLargeError:
     return UploadTooLargeError(
-        f"the request body has {size}; at most {limit} are allowed; send a smaller image"
+        f"the request body has {size}; at most {limit} are allowed; "
+        "send a smaller image, or fewer images at a time"
     )

@@ -123,9 +123,11 @@ def _framework_response(request: Request, error: HTTPException) -> Response:
 
 
 def _describe_fault(fault: dict[str, Any]) -> str:
-    is_unknown = fault["type"] == "extra_forbidden"
-    message = "this path has no such parameter" if is_unknown else fault["msg"]
-    return f"{fault['loc'][-1]}={fault['input']!r:.80}: {message}"
+    name, allowed = fault["loc"][-1], fault["msg"].replace("Input", "it", 1)
+    advice = f"send another {name}"
+    if fault["type"] == "extra_forbidden":
+        allowed, advice = "this path has no such parameter", "leave it out"
+    return f"{name}={fault['input']!s:.80}: {allowed}; {advice}"
 
 
 def _response(scope: Scope, status: int, name: str, detail: str, headers: Any = None) -> Response:

@@ -6,9 +6,10 @@ from importlib.util import find_spec
 from io import BytesIO
 
 import numpy as np
-from PIL import AvifImagePlugin, Image
+from PIL import AvifImagePlugin, GifImagePlugin, Image
 
 from service.errors import ImageError, ImageTooLargeError, UnreadableImageError
+from service.imaging.bmp import rewrite_bmp
 from service.imaging.exif import read_orientation
 from service.imaging.formats import describe, list_formats, name_format
 from service.imaging.gif import strip_gif
@@ -113,9 +114,11 @@ def _name(data: bytes) -> str:
 
 
 def _strip(data: bytes, kind: str, max_pixels: int) -> Stripped:
-    """Copy what the pixels need; BMP has nothing else, and libwebp skips the rest of a WebP."""
+    """Copy what the pixels need; libwebp skips the rest of a WebP."""
     if kind in ("AVIF", "HEIF"):
         return Stripped(screen_heif(data, kind, max_pixels // PIXEL_WEIGHTS[kind]))
+    if kind == "BMP":
+        return Stripped(rewrite_bmp(data, max_pixels))
     ways = {"JPEG": strip_jpeg, "PNG": strip_png, "GIF": strip_gif}
     return ways[kind](data) if kind in ways else Stripped(data)
 
@@ -172,7 +175,18 @@ def _load(image: Image.Image, file: Stripped) -> Image.Image:
             raise
         image = Image.open(BytesIO(drop_checksum(file.data)), formats=("PNG",))
         image.load()
+    if isinstance(image, GifImagePlugin.GifImageFile):
+        return _clear_outside(image, image.dispose_extent)
     return image
+
+
+def _clear_outside(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
+    """Make a GIF transparent outside of its first frame, where Pillow shows any colour."""
+    if frame == (0, 0, *image.size):
+        return image
+    cleared = Image.new("RGBA", image.size)
+    cleared.paste(image.crop(frame).convert("RGBA"), frame)
+    return cleared
 
 
 def _read_exif(image: Image.Image) -> bytes:

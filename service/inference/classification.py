@@ -87,8 +87,8 @@ class Classification:
         low, high = sets.coverages[0], sets.coverages[-1]
         if not low <= coverage <= high:
             raise InvalidParameterError(
-                f"coverage={coverage:g} is outside the range of the model {self.manifest.name} "
-                f"({low:g} to {high:g})"
+                f"coverage={coverage:g}: the model {self.manifest.name} has prediction sets for "
+                f"{low:g} to {high:g}; send {low:g} to {high:g}"
             )
         row = next(row for row, calibrated in enumerate(sets.coverages) if calibrated >= coverage)
         minima = dict(zip(self.manifest.class_names, sets.minimum_probabilities[row], strict=True))

@@ -22,6 +22,7 @@ from service.api.keys import new_key
 from service.api.problems import TABLE
 from service.app import create_app
 from service.bundle import newest_version
+from service.imaging.files import FORMATS, PIXEL_WEIGHTS
 from service.settings import Settings
 from tests.docs.page import (
     BASE_URL,
@@ -140,6 +141,15 @@ def test_limits_are_the_defaults() -> None:
     for _, default, variable in rows:
         name = variable.strip("`").removeprefix("SERVICE_").lower()
         assert float(default.replace(",", "")) == getattr(Settings(), name)
+
+
+def test_weights_of_pixels_are_those_of_the_service() -> None:
+    """The table names each format with its weight, and the most pixels that follow from it."""
+    rows = find_table(PAGE, "format")
+    weights = {name: int(row[1]) for row in rows for name in row[0].split(", ")}
+    assert weights == dict.fromkeys(FORMATS, 1) | PIXEL_WEIGHTS
+    for _, weight, most in rows:
+        assert int(most.replace(",", "")) == Settings().max_image_pixels // int(weight)
 
 
 @pytest.mark.parametrize(

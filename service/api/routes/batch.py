@@ -11,7 +11,7 @@ from service.api.quota import charge
 from service.api.routes.predict import PROBLEMS, describe
 from service.api.schemas import BatchPrediction, Failure, Prediction, PredictionQuery
 from service.api.upload_route import UploadRoute
-from service.api.uploads import read_batch
+from service.api.uploads import ANY_BYTES, read_batch
 from service.inference.predictor import ImageAnswer, Predictor
 from service.telemetry.record import Record
 
@@ -29,7 +29,7 @@ SHAPE = {
     "/predict/batch",
     summary="Classify many images",
     responses=PROBLEMS,
-    openapi_extra=upload_body({"type": "array", "items": FILE}, "application/octet-stream")
+    openapi_extra=upload_body({"type": "array", "items": FILE}, *ANY_BYTES)
     | {"parameters": [SHAPE]},
 )
 async def predict_batch(
@@ -37,7 +37,8 @@ async def predict_batch(
 ) -> BatchPrediction:
     """Classify up to 1024 images.
 
-    Send a form with file parts named ``file``, or a tensor as ``application/octet-stream``. The
+    Send a form with file parts named ``file``, or a tensor as ``application/octet-stream``, as
+    ``binary/octet-stream`` or without a content type. The
     tensor has a model's input size and is uint8: ``[N, height, width]`` for a grey model, and
     ``[N, height, width, 3]`` in RGB for a photo model. The first model with this input answers, and
     uses the images unchanged. Send a file that ``numpy.save`` wrote, or send the pixels alone, with

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from service.api.openapi import FILE, problem_responses, upload_body
 from service.api.schemas import Explanation, Model, Prediction, PredictionQuery
 from service.api.upload_route import UploadRoute
-from service.api.uploads import read_upload
+from service.api.uploads import ANY_BYTES, read_upload
 from service.inference.predictor import ImageAnswer, Predictor
 from service.telemetry.record import Record
 
@@ -22,10 +22,13 @@ PROBLEMS = problem_responses(400, 401, 408, 413, 415, 422, 429, 503, 504)
     "/predict",
     summary="Classify one image",
     responses=PROBLEMS,
-    openapi_extra=upload_body(FILE, "image/*", "application/octet-stream"),
+    openapi_extra=upload_body(FILE, "image/*", *ANY_BYTES),
 )
 async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) -> Prediction:
-    """Classify a JPEG, PNG, WebP, AVIF, BMP or GIF, as the form's file ``file`` or the raw body."""
+    """Classify a JPEG, PNG, WebP, AVIF, BMP or GIF, as the form's file ``file`` or the raw body.
+
+    A raw body without a content type is taken by its content, too.
+    """
     predictor: Predictor = request.app.state.predictor
     record: Record = request.state.record
     upload = await read_upload(request)

@@ -12,12 +12,14 @@ import sys
 import tempfile
 import zlib
 from io import BytesIO
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pillow_heif
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageChops
 
 HERE = Path(__file__).parent
 EXIF_ORIENTATION, QUARTER_CLOCKWISE = 0x0112, 6
@@ -92,6 +94,7 @@ def make_kinds(photo: Image.Image) -> None:
         "<IHHHIHHI", 8, 1, EXIF_ORIENTATION, 3, 1, QUARTER_CLOCKWISE, 0, 0
     )
     kinds = _jpeg_kinds(photo, exif) | _png_kinds(photo, exif) | _other_kinds(photo)
+    kinds |= {f"{name}.bmp": data for name, data in _bmp_kinds(photo.resize((31, 24))).items()}
     for name, data in kinds.items():
         (whole / name).write_bytes(data)
     for file_format in ("JPEG", "PNG", "WEBP", "AVIF", "BMP"):
@@ -190,6 +193,111 @@ def _other_kinds(photo: Image.Image) -> dict[str, bytes]:
         "text-after-end.bmp": bmp + b"text" * 100,
         "size-missing.bmp": bmp[:2] + bytes(4) + bmp[6:],
     }
+
+
+def _bmp_kinds(photo: Image.Image) -> dict[str, bytes]:
+    """Write a picture in colour, made of ``photo``, as most kinds of Jason Summers' bmpsuite."""
+    grey = photo.convert("L")
+    mirrored = grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    photo = Image.merge("RGB", (grey, ImageChops.invert(grey), mirrored))
+    red, green, blue = np.moveaxis(np.asarray(photo, np.uint32), -1, 0)
+    rgb = red << 16 | green << 8 | blue
+    rgb_555 = red >> 3 << 10 | green >> 3 << 5 | blue >> 3
+    rgb_565 = red >> 3 << 11 | green >> 2 << 5 | blue >> 3
+    rgb_444 = red >> 4 << 8 | green >> 4 << 4 | blue >> 4
+    rgb_10 = red << 22 | green << 12 | blue << 2
+    bgr = blue << 16 | green << 8 | red
+    alpha = np.uint32(0xFF000000)
+    kinds = {
+        "rgb16": _bmp(rgb_555, 16),
+        "rgb16-565": _bmp(rgb_565, 16, masks=(0xF800, 0x7E0, 0x1F)),
+        "rgb16-555": _bmp(rgb_555, 16, masks=(0x7C00, 0x3E0, 0x1F)),
+        "rgb16-444": _bmp(rgb_444, 16, masks=(0xF00, 0xF0, 0xF)),
+        "rgb16-4444": _bmp(rgb_444 | 0xF000, 16, masks=(0xF00, 0xF0, 0xF, 0xF000)),
+        "rgb32": _bmp(rgb, 32),
+        "rgb32-other-byte": _bmp(rgb | 0x80000000, 32),
+        "rgb32-top-down": _bmp(rgb, 32, is_upside_down=True),
+        "rgb32-masks": _bmp(rgb, 32, masks=(0xFF0000, 0xFF00, 0xFF)),
+        "rgb32-bgr": _bmp(bgr, 32, masks=(0xFF, 0xFF00, 0xFF0000)),
+        "rgb32-10-bits": _bmp(rgb_10, 32, masks=(0xFFC00000, 0x3FF000, 0xFFC)),
+        "rgb32-10-bits-top-down": _bmp(
+            rgb_10, 32, masks=(0xFFC00000, 0x3FF000, 0xFFC), is_upside_down=True
+        ),
+        "rgb32-alpha": _bmp(rgb | alpha, 32, masks=(0xFF0000, 0xFF00, 0xFF, 0xFF000000)),
+        "rgb32-alpha-bgr": _bmp(bgr | alpha, 32, masks=(0xFF, 0xFF00, 0xFF0000, 0xFF000000)),
+        "rgb32-alpha-masks": _bmp(
+            rgb | alpha, 32, masks=(0xFF0000, 0xFF00, 0xFF, 0xFF000000), header_bytes=40
+        ),
+    }
+    for bits in (1, 2, 4, 8):
+        reduced = photo.quantize(2**bits)
+        numbers, palette = np.asarray(reduced, np.uint32), _bmp_palette(reduced)
+        kinds[f"palette{bits}"] = _bmp(numbers, bits, palette)
+        kinds[f"palette{bits}-top-down"] = _bmp(numbers, bits, palette, is_upside_down=True)
+        if bits != 2:
+            kinds[f"palette{bits}-v5"] = _bmp(numbers, bits, palette, header_bytes=124)
+            kinds[f"palette{bits}-os2"] = _bmp(numbers, bits, palette, header_bytes=64)
+            kinds[f"palette{bits}-os2-short"] = _bmp(numbers, bits, palette, header_bytes=16)
+        if bits >= 4:
+            kinds[f"runs{bits}"] = _bmp(numbers, bits, palette, is_in_runs=True)
+            kinds[f"palette{bits}-extra"] = _bmp(numbers, bits, palette + bytes(200))
+    return kinds
+
+
+def _bmp(
+    pixels: NDArray[np.uint32],
+    bits: int,
+    palette: bytes = b"",
+    *,
+    masks: tuple[int, ...] = (),
+    header_bytes: int | None = None,
+    is_upside_down: bool = False,
+    is_in_runs: bool = False,
+) -> bytes:
+    """Write a BMP of ``pixels`` ``[height, width]``, whose last row comes first by default."""
+    height, width = pixels.shape
+    rows = pixels if is_upside_down else pixels[::-1]
+    packed = _bmp_runs(rows, bits) if is_in_runs else _bmp_rows(rows, bits)
+    compression = {0: 0, 3: 3, 4: 6 if header_bytes == 40 else 3}[len(masks)]
+    if is_in_runs:
+        compression = 1 if bits == 8 else 2
+    header_bytes = header_bytes or (124 if len(masks) == 4 else 40)
+    fields = (width, -height if is_upside_down else height, 1, bits, compression, len(packed))
+    fields += (2835, 2835, len(palette) // 4, 0)
+    header = struct.pack("<IiiHHIIiiII", header_bytes, *fields)[:header_bytes]
+    header += struct.pack(f"<{len(masks)}I", *masks)
+    header = header.ljust(header_bytes, b"\0")
+    start = 14 + len(header) + len(palette)
+    return struct.pack("<2sIII", b"BM", start + len(packed), 0, start) + header + palette + packed
+
+
+def _bmp_palette(image: Image.Image) -> bytes:
+    colours = np.array(image.getpalette()).reshape(-1, 3)
+    return np.pad(colours[:, ::-1], ((0, 0), (0, 1))).astype(np.uint8).tobytes()
+
+
+def _bmp_rows(rows: NDArray[np.uint32], bits: int) -> bytes:
+    """Pack pixels, and fill each row to a multiple of four bytes."""
+    if bits >= 8:
+        packed = [row.astype(f"<u{bits // 8}").tobytes() for row in rows]
+    else:
+        binary = (rows[..., None] >> np.arange(bits)[::-1] & 1).reshape(len(rows), -1)
+        packed = [row.tobytes() for row in np.packbits(binary.astype(np.uint8), axis=1)]
+    return b"".join(row + bytes(-len(row) % 4) for row in packed)
+
+
+def _bmp_runs(rows: NDArray[np.uint32], bits: int) -> bytes:
+    """Write the first half of each row as single pixels, and the rest as runs."""
+    written = bytearray()
+    for row in rows.tolist():
+        half = row[: len(row) // 2]
+        single = bytes(half) if bits == 8 else bytes.fromhex("".join(f"{n:x}" for n in half) + "0")
+        single = single[: (len(half) * bits + 7) // 8]
+        written += bytes([0, len(half)]) + single + bytes(len(single) % 2)
+        for number, run in groupby(row[len(half) :]):
+            written += bytes([len(list(run)), number if bits == 8 else 17 * number])
+        written += b"\0\0"
+    return bytes(written) + b"\0\1"
 
 
 def _transparent(photo: Image.Image) -> Image.Image:

@@ -77,6 +77,19 @@ def test_beginning_of_a_file_is_passed_on(end: int) -> None:
     assert strip_gif(PHOTO[:end]).data == PHOTO[:end]
 
 
+def test_outside_of_the_first_frame_nothing_is_shown() -> None:
+    """A first frame smaller than the picture lies on white, as on a page of a browser."""
+    place = PHOTO.index(b",\0\0\0\0")
+    frame = PHOTO[:place] + b",\x04\0\x03\0" + PHOTO[place + 5 :]
+    height, width = 40, 50
+    data = frame[:6] + bytes([width, 0, height, 0]) + frame[10:]
+    picture = read_picture(data, MAX_PIXELS)
+    expected = np.full((height, width), 255)
+    expected[3:23, 4:34] = np.asarray(read_picture(PHOTO, MAX_PIXELS).image.convert("L"))
+    assert picture.is_cut_out
+    np.testing.assert_array_equal(np.asarray(picture.image.convert("L")), expected)
+
+
 def test_first_frame_of_an_animation_is_read() -> None:
     """Later frames may be missing."""
     animation = fault("animated.gif")

@@ -81,7 +81,7 @@ def test_coverage_out_of_range_is_rejected(calibrated: TestClient, coverage: Any
     body = assert_problem(answer, 422, "invalid-parameter")
     assert "coverage" in body["detail"]
     if coverage in (0.5, 0.95):
-        assert "outside the range of the model linear (0.8 to 0.9)" in body["detail"]
+        assert "the model linear has prediction sets for 0.8 to 0.9; send" in body["detail"]
 
 
 def test_uncalibrated_model_answers_without_uncertainty(linear: TestClient) -> None:
