@@ -30,7 +30,7 @@ import psutil
 from PIL import Image, PngImagePlugin
 
 from service.bundle import MODEL_FILE, newest_version, read_bundle, write_bundle
-from service.server.protocol import HEAD_TIMEOUT_SECONDS
+from service.server.protocol import LimitedProtocol
 from service.settings import Settings
 from tests.benchmarks.load import (
     BROKEN,
@@ -223,7 +223,8 @@ FAULTS = (
     ),
     (
         "silent client",
-        f"sends a part of a request's head, then nothing; {HEAD_TIMEOUT_SECONDS:g} s are allowed",
+        "sends a part of a request's head, then nothing; "
+        f"{LimitedProtocol.head_timeout_seconds:g} s are allowed",
         fall_silent,
     ),
     (
