@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check install format openapi torture bench soak fuzz audit sbom requirements clean
+.PHONY: help serve test check install format openapi torture mutants bench soak fuzz audit sbom \
+	requirements clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -32,6 +33,9 @@ openapi: .venv/all ## Write docs/openapi.json
 
 torture: .venv/all ## Attack a real server for SECONDS=300 and write docs/reliability.md
 	$(BIN)/python -m tests.benchmarks.torture --seconds $(or $(SECONDS),300) --output docs/reliability.md
+
+mutants: .venv/mutants ## Change the code in EACH=5 places a module; write which changes no test notices
+	$(BIN)/python -m tests.benchmarks.mutants --each $(or $(EACH),5) --output docs/reliability.md
 
 bench: .venv/all ## Write docs/performance.md: the service and a tutorial's app, SECONDS=4 per cell
 	$(BIN)/python -m tests.benchmarks.bench --seconds $(or $(SECONDS),4) --output docs/performance.md
@@ -71,6 +75,7 @@ requirements: .venv/all ## Write requirements/*.txt; UPGRADE=--upgrade takes new
 	echo onnxruntime | $(COMPILE) - --extra tracing --constraint requirements/all.txt --no-emit-package onnxruntime-gpu \
 		--output-file requirements/serve-cpu.txt
 	$(COMPILE) --extra fuzz --constraint requirements/all.txt --output-file requirements/fuzz.txt
+	$(COMPILE) --extra mutants --constraint requirements/all.txt --output-file requirements/mutants.txt
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is %s; try make PYTHON=python3.12" \
@@ -89,5 +94,9 @@ requirements: .venv/all ## Write requirements/*.txt; UPGRADE=--upgrade takes new
 	$(BIN)/python -m pip install --quiet --require-hashes -r $<
 	@touch $@
 
+.venv/mutants: requirements/mutants.txt | .venv/all
+	$(BIN)/python -m pip install --quiet --require-hashes -r $<
+	@touch $@
+
 clean: ## Remove .venv and caches
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis mutants
