@@ -148,7 +148,8 @@ def test_client_that_leaves_does_not_stop_the_replacement(linear_folder: Path) -
         await asyncio.gather(request, return_exceptions=True)
         assert request.cancelled()
         assert model.classifier is None
-        assert model.status == "failed"
+        status_while_loading: str = model.status
+        assert status_while_loading == "failed"
         left.set()
         await model.self_test(loaded[0])  # waits for the replacement
         assert model.status == "ready"
