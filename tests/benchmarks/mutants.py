@@ -21,6 +21,7 @@ from tests.benchmarks.bench import replace_part
 FIRST = "service.api.quota.*"  # the first run makes all mutants, and finds which test reaches what
 KILLED = ("killed", "timeout", "segfault")
 SEED = 21
+MUTMUT = (sys.executable, "-m", "mutmut")
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,19 @@ class Mutant:
         return self.status in KILLED
 
 
-def run_mutmut(*words: str) -> str:
-    """Run mutmut, and return what it prints."""
-    command = [sys.executable, "-m", "mutmut", *words]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+def run_mutants(names: Iterable[str]) -> None:
+    """Run the tests on mutants. mutmut shows its progress."""
+    subprocess.run([*MUTMUT, "run", *names], check=True)
+
+
+def ask_mutmut(*words: str) -> str:
+    """Return what mutmut prints for a command."""
+    return subprocess.run([*MUTMUT, *words], stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def list_mutants() -> list[Mutant]:
     """Return all mutants, as of the last runs."""
-    lines = run_mutmut("results", "--all", "true").splitlines()
+    lines = ask_mutmut("results", "--all", "true").splitlines()
     pairs = (line.split(": ") for line in lines if line.strip())
     return [Mutant(name.strip(), status) for name, status in pairs]
 
@@ -112,11 +117,11 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     started = time.monotonic()
-    run_mutmut("run", FIRST)
+    run_mutants([FIRST])
     sample = draw_sample(list_mutants(), arguments.each)
-    run_mutmut("run", *sample)
+    run_mutants(sample)
     tried = [mutant for mutant in list_mutants() if mutant.name in set(sample)]
-    diffs = {each.name: run_mutmut("show", each.name) for each in tried if not each.is_killed}
+    diffs = {each.name: ask_mutmut("show", each.name) for each in tried if not each.is_killed}
     text = write_tables(tried, diffs, (time.monotonic() - started) / 60)
     print(text)
     if arguments.output:
