@@ -7,7 +7,8 @@ SERVE := $(if $(wildcard .venv/all),all,$(shell \
 	$(PYTHON) -c 'import ctypes; ctypes.CDLL("libcuda.so.1")' 2>/dev/null && echo serve || echo serve-cpu))
 
 .DEFAULT_GOAL := help
-.PHONY: help serve client test check install format openapi torture bench soak fuzz audit sbom requirements clean
+.PHONY: help serve client test check install format openapi torture mutants bench soak fuzz audit sbom \
+	requirements clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -38,6 +39,9 @@ openapi: .venv/all ## Write docs/openapi.json
 
 torture: .venv/all ## Attack a real server for SECONDS=300 and write docs/reliability.md
 	$(BIN)/python -m tests.benchmarks.torture --seconds $(or $(SECONDS),300) --output docs/reliability.md
+
+mutants: .venv/mutants ## Change the code in EACH=5 places a module; write which changes no test notices
+	$(BIN)/python -m tests.benchmarks.mutants --each $(or $(EACH),5) --output docs/reliability.md
 
 bench: .venv/all ## Write docs/performance.md: the service and a tutorial's app, SECONDS=4 per cell
 	$(BIN)/python -m tests.benchmarks.bench --seconds $(or $(SECONDS),4) --output docs/performance.md
@@ -83,6 +87,7 @@ requirements: .venv/all ## Write requirements/*.txt; UPGRADE=--upgrade takes new
 	{ $(EXTRAS) serve tracing; echo onnxruntime; } | $(COMPILE) - --constraint requirements/all.txt \
 		--no-emit-package onnxruntime-gpu --output-file requirements/serve-cpu.txt
 	$(EXTRAS) serve fuzz | $(COMPILE) - --constraint requirements/all.txt --output-file requirements/fuzz.txt
+	$(EXTRAS) serve mutants | $(COMPILE) - --constraint requirements/all.txt --output-file requirements/mutants.txt
 
 INSTALL = $(BIN)/python -m pip install --quiet --require-hashes -r $<
 # onnxruntime and onnxruntime-gpu install the same module: one goes before the other comes.
@@ -116,5 +121,9 @@ UNINSTALL = $(BIN)/python -m pip uninstall -qq --yes
 	$(INSTALL)
 	@touch $@
 
+.venv/mutants: requirements/mutants.txt | .venv/all
+	$(INSTALL)
+	@touch $@
+
 clean: ## Remove .venv and caches
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis mutants

@@ -164,6 +164,15 @@ class Settings(BaseSettings):
             description="Seconds from the last part of an upload to its answer; then 504.",
         ),
     ] = 60.0
+    stuck_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="Seconds that every thread of a worker may spend on one image. Then the "
+            "worker ends, and is replaced if there are several. At least the request timeout. The "
+            "slowest image within the limits takes a few seconds on a free core.",
+        ),
+    ] = 60.0
     keep_alive_seconds: Annotated[
         float,
         Field(

@@ -20,9 +20,8 @@ from service.imaging.model_input import InputSpec, ModelInput, read_image
 SMALL_UPLOAD_BYTES = 4 * 1024
 # A thread decodes up to MAX_TOGETHER uploads before it hands them to the event loop: this takes
 # fewer thread hops, and the model gets the images in one batch. A decoded image waits at most
-# PATIENCE_SECONDS for the others.
+# ``Decoder.patience_seconds`` for the others.
 MAX_TOGETHER = 4
-PATIENCE_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,8 @@ class Decoder:
 
     A waiting upload whose caller is cancelled is never decoded.
     """
+
+    patience_seconds = 0.02
 
     def __init__(self, threads: int, max_pixels: int) -> None:
         self._threads = self._free_threads = threads
@@ -119,7 +120,7 @@ class Decoder:
             return
         self._free_threads -= 1
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(PATIENCE_SECONDS, self._hand_over)
+        timer = loop.call_later(self.patience_seconds, self._hand_over)
         loop.run_in_executor(self._pool, self._work).add_done_callback(partial(self._end, timer))
 
     def _end(self, timer: asyncio.TimerHandle, _: asyncio.Future[None]) -> None:
@@ -146,7 +147,7 @@ class Decoder:
             for _ in range(MAX_TOGETHER):
                 self._decoding_since[token] = time.monotonic()
                 self._decode_next()
-                if not self._waiting or time.monotonic() - began > PATIENCE_SECONDS:
+                if not self._waiting or time.monotonic() - began > self.patience_seconds:
                     break
         finally:
             del self._decoding_since[token]

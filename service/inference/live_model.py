@@ -26,8 +26,6 @@ Status = Literal["starting", "ready", "draining", "failed"]
 Files = frozenset[tuple[object, ...]]
 """See ``list_files``."""
 
-SELF_TEST_TIMEOUT_SECONDS = 30  # a device that hangs raises no error
-
 
 class LiveModel:
     """Keeps one model in service: swaps in newer versions and replaces a classifier that fails.
@@ -37,6 +35,8 @@ class LiveModel:
     self-test. ``schedule`` puts a classifier behind a batcher. ``on_failure`` is called if no
     version can be loaded.
     """
+
+    self_test_timeout_seconds = 30.0  # a device that hangs raises no error
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class LiveModel:
             if self.classifier is not classifier:
                 return
             try:
-                async with asyncio.timeout(SELF_TEST_TIMEOUT_SECONDS):
+                async with asyncio.timeout(self.self_test_timeout_seconds):
                     await asyncio.to_thread(classifier.self_test)
             except (ServiceError, TimeoutError) as error:
                 log.error(

@@ -17,8 +17,6 @@ from service.inference.models import LiveModels, Route
 from service.inference.scheduling import MAX_BATCH, SHORT_RUN_SECONDS
 from service.settings import Settings
 
-STUCK_SECONDS = 60  # the slowest image within the limits decodes in a few seconds on a free core
-
 
 @dataclass(frozen=True)
 class ImageAnswer:
@@ -86,7 +84,9 @@ class Predictor:
     @property
     def is_stuck(self) -> bool:
         """Whether every thread has been busy with one image for so long that it is likely hung."""
-        return self._decoder.is_stuck(max(STUCK_SECONDS, self._settings.request_timeout_seconds))
+        return self._decoder.is_stuck(
+            max(self._settings.stuck_seconds, self._settings.request_timeout_seconds)
+        )
 
     async def predict(self, upload: bytes, model: str | None = None) -> ImageAnswer:
         """Classify one uploaded image with the model called ``model``, or the one that fits it.

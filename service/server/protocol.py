@@ -12,16 +12,13 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.problems import refuse_connection
-from service.server.writes import REST_TIMEOUT_SECONDS, JoinedWrites
+from service.server.writes import JoinedWrites
 
 log = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 100
-HEAD_TIMEOUT_SECONDS = 10.0
-READ_TIMEOUT_SECONDS = 20.0  # for a client to read from an answer that waits to be sent
 RESET_CHECK_SECONDS = 0.1  # between two looks whether a client that sends no more has gone
-MAX_CONNECTIONS = 4096
 MAX_PIPELINED = 64  # requests of one connection that wait until an earlier request is answered
 MAX_SMALL_CHUNKS = 4096  # in one body; a small chunk takes as much time as a large one
 SMALL_CHUNK_BYTES = 16  # chunks are small if their average size in the body is at most this
@@ -74,6 +71,11 @@ class LimitedProtocol(HttpToolsProtocol):
     A head is a request's line and headers. It must be small and arrive soon.
     """
 
+    max_connections = 4096
+    head_timeout_seconds = 10.0
+    rest_timeout_seconds = 10.0  # for an answered client to finish sending and to read the answer
+    read_timeout_seconds = 20.0  # for a client to read from an answer that waits to be sent
+
     _phase = Phase.IDLE
     _pending_bytes = 0  # received since the phase began or the last part of a body came
     _header_bytes = 0
@@ -87,13 +89,13 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, or reject the connection if too many are open."""
         self.parser = _Parser(self)
-        self._writes = JoinedWrites(transport, self.loop)
+        self._writes = JoinedWrites(transport, self.loop, self.rest_timeout_seconds)
         super().connection_made(self._writes)  # type: ignore[arg-type]
-        if len(self.connections) > MAX_CONNECTIONS:
-            detail = f"all {MAX_CONNECTIONS} connections are in use; try again later"
+        if len(self.connections) > self.max_connections:
+            detail = f"all {self.max_connections} connections are in use; try again later"
             self._reject(503, "overloaded", detail)
         else:
-            self._start_timer(HEAD_TIMEOUT_SECONDS)
+            self._start_timer(self.head_timeout_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the timers and drop the waiting requests."""
@@ -140,12 +142,12 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._pending_bytes > MAX_HEAD_BYTES:
             self._reject_head()
         elif self._awaits_head and self._timer is None and self.timeout_keep_alive_task is None:
-            self._start_timer(HEAD_TIMEOUT_SECONDS)
+            self._start_timer(self.head_timeout_seconds)
 
     def pause_writing(self) -> None:
-        """Wait at most READ_TIMEOUT_SECONDS for a client that does not read its answers."""
+        """Wait at most ``read_timeout_seconds`` for a client that does not read its answers."""
         super().pause_writing()
-        self._read_timer = self.loop.call_later(READ_TIMEOUT_SECONDS, self.transport.abort)
+        self._read_timer = self.loop.call_later(self.read_timeout_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Continue to send: the client has read, or the connection is lost."""
@@ -241,7 +243,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Continue with the next request.
 
         If the answer was sent before the body's end, the rest of the body must arrive within
-        REST_TIMEOUT_SECONDS.
+        ``rest_timeout_seconds``.
         """
         # If this is the process's only request, send its answer before the log line is written.
         # With several requests, it is faster to send their answers together.
@@ -252,7 +254,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
         is_answered = self.cycle.response_complete
         if self._phase is Phase.BODY and is_answered and self._timer is None:
-            self._start_timer(REST_TIMEOUT_SECONDS)
+            self._start_timer(self.rest_timeout_seconds)
 
     def send_400_response(self, msg: str) -> None:
         """Reject bytes that are not an HTTP request."""

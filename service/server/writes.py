@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-REST_TIMEOUT_SECONDS = 10.0  # for an answered client to finish sending and to read the answer
 ANSWER_START = b"HTTP/1.1 "  # every answer begins with it
 MAX_KEPT_BYTES = 64 * 1024  # more is sent at once, so that a client that does not read is noticed
 
@@ -16,15 +15,21 @@ class JoinedWrites:
     An answer's head and body are then sent together.
 
     Set ``is_client_sending`` while a request arrives: ``close`` then only sends an end of file, and
-    waits at most REST_TIMEOUT_SECONDS for the client to hang up. If a socket were closed with
+    waits at most ``rest_timeout_seconds`` for the client to hang up. If a socket were closed with
     unread bytes, the connection would be reset, and the client might lose the answer (RFC 9112,
     section 9.6).
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        rest_timeout_seconds: float,
+    ) -> None:
         self.is_client_sending = False
         self._transport = transport
         self._loop = loop
+        self._rest_timeout_seconds = rest_timeout_seconds
         self._parts: list[bytes] = []
         self._kept_bytes = 0
         self._early_bytes = 0
@@ -68,7 +73,9 @@ class JoinedWrites:
         else:
             self._transport.close()
         if self._is_lingering or self._transport.get_write_buffer_size():
-            self._abort_timer = self._loop.call_later(REST_TIMEOUT_SECONDS, self._transport.abort)
+            self._abort_timer = self._loop.call_later(
+                self._rest_timeout_seconds, self._transport.abort
+            )
 
     def stop_waiting(self) -> None:
         """Cancel the timer of ``close``, because the connection is closed."""

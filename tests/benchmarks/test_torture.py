@@ -44,7 +44,10 @@ def test_swap_loses_nothing(uploads: list[Upload], corrupt: bool) -> None:
 def test_document_shows_every_row(tmp_path: Path) -> None:
     """The page has a line for each row, with its counts, and the sum of the lost requests."""
     row = torture.Row("fault", "what was done", 3, "seen", 1)
+    (tmp_path / "page.md").write_text("above\n<!-- torture -->\n<!-- end of torture -->\nbelow\n")
     torture.write_document(tmp_path / "page.md", [row, row], 5)
     page = (tmp_path / "page.md").read_text()
     assert page.count("| fault | what was done | 3 | seen | 1 |") == 2
     assert "In this run: 2." in page
+    assert page.startswith("above\n")
+    assert page.endswith("\nbelow\n")

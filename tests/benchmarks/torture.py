@@ -30,8 +30,9 @@ import psutil
 from PIL import Image, PngImagePlugin
 
 from service.bundle import MODEL_FILE, newest_version, read_bundle, write_bundle
-from service.server.protocol import HEAD_TIMEOUT_SECONDS
+from service.server.protocol import LimitedProtocol
 from service.settings import Settings
+from tests.benchmarks.bench import replace_part
 from tests.benchmarks.load import (
     BROKEN,
     Connection,
@@ -223,7 +224,8 @@ FAULTS = (
     ),
     (
         "silent client",
-        f"sends a part of a request's head, then nothing; {HEAD_TIMEOUT_SECONDS:g} s are allowed",
+        "sends a part of a request's head, then nothing; "
+        f"{LimitedProtocol.head_timeout_seconds:g} s are allowed",
         fall_silent,
     ),
     (
@@ -408,13 +410,9 @@ def _publish(staging: Path, folder: Path, version: str, *, corrupt: bool = False
 
 # ---- the page ------------------------------------------------------------------------------------
 
-DOCUMENT = """\
-# Reliability
-
-## What does the service lose under attack?
-
+PART = """\
 In this run: {lost}. `make torture SECONDS={seconds:g}` attacks a real server on loopback, counts
-the answers and writes this page. The test suite runs the same attacks for a few seconds.
+the answers and writes this part. The test suite runs the same attacks for a few seconds.
 
 *Lost* counts what must not happen: a wrong answer, no answer to an accepted request, a 5xx other
 than 503, a traceback in the log, growing memory. The valid uploads are the golden set: 300 images
@@ -425,8 +423,7 @@ with known probabilities. An answer is right if it has the probabilities of its 
 {rows}
 
 Measured on {day} with {cores} cores of {machine}, Python {python}. The clients shared the cores
-with the server.
-"""
+with the server."""
 
 
 async def torture(seconds: float) -> list[Row]:
@@ -443,8 +440,8 @@ async def torture(seconds: float) -> list[Row]:
 
 
 def write_document(path: Path, rows: Sequence[Row], seconds: float) -> None:
-    """Write the page to ``path``."""
-    text = DOCUMENT.format(
+    """Write the part ``torture`` of the page at ``path``."""
+    text = PART.format(
         lost=sum(row.lost for row in rows) or "nothing",
         seconds=seconds,
         rows="\n".join(map(str, rows)),
@@ -453,7 +450,7 @@ def write_document(path: Path, rows: Sequence[Row], seconds: float) -> None:
         machine=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
     )
-    path.write_text(text, encoding="utf-8")
+    replace_part(path, "torture", text)
 
 
 def main() -> int:
@@ -462,7 +459,9 @@ def main() -> int:
     parser.add_argument(
         "--seconds", type=float, default=300, help="duration of the load with faults"
     )
-    parser.add_argument("--output", type=Path, help="the document to write; without it, print only")
+    parser.add_argument(
+        "--output", type=Path, help="the document to update; without it, print only"
+    )
     arguments = parser.parse_args()
     rows = asyncio.run(torture(arguments.seconds))
     print(*rows, sep="\n")

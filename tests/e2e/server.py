@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import socket
 import subprocess
@@ -102,19 +101,6 @@ def run_at_start(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """Make every Python process that starts later run ``code`` first; write it into ``folder``."""
     (folder / "sitecustomize.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(ROOT)]))
-
-
-def set_at_start(
-    constant: str, value: float, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Set ``constant`` to ``value`` in every Python process that starts later.
-
-    ``constant`` is written as ``package.module.NAME``.
-    """
-    module, name = constant.rsplit(".", 1)
-    # Python only prints an error that sitecustomize raises, so a wrong name must fail here.
-    assert hasattr(importlib.import_module(module), name)
-    run_at_start(f"import {module} as module\nmodule.{name} = {value!r}\n", folder, monkeypatch)
 
 
 def free_port() -> int:

@@ -13,7 +13,6 @@ import httpx2
 import numpy as np
 import pytest
 
-from service.server.protocol import READ_TIMEOUT_SECONDS
 from tests.e2e.server import Server, serving
 from tests.service.images import encode, fault, noise
 
@@ -175,24 +174,3 @@ def test_shutdown_timeout_is_kept() -> None:
         assert {upload.result().status_code for upload in uploads} == {200, 503}
         server.log.seek(0)
         assert "Traceback" not in server.log.read()
-
-
-def test_client_that_reads_no_answer_is_disconnected() -> None:
-    """A client that does not read its answers is disconnected, and its uploads end."""
-    pixels = bytes(1024 * 28 * 28)
-    head = b"POST /predict/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
-    upload = head + b"X-Shape: 1024,28,28\r\nContent-Length: %d\r\n\r\n" % len(pixels) + pixels
-    with (
-        serving(device="cpu") as server,
-        ThreadPoolExecutor() as threads,
-        socket.socket() as client,
-    ):
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        address = urlsplit(server.url)
-        client.connect((str(address.hostname), address.port or 0))
-        # The kernel cannot buffer all of these answers.
-        sending = threads.submit(client.sendall, upload * 20)
-        time.sleep(READ_TIMEOUT_SECONDS / 2)
-        assert in_flight(server) == 1
-        assert isinstance(sending.exception(timeout=30), ConnectionError)
-        wait_until(lambda: in_flight(server) == 0)

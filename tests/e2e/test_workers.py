@@ -20,7 +20,7 @@ import pytest
 from service.bundle import MODEL_FILE
 from service.server.assignment import METRICS_VARIABLE, Assignment
 from service.settings import Settings
-from tests.e2e.server import ROOT, Server, free_port, serving, set_at_start, start
+from tests.e2e.server import ROOT, Server, free_port, serving, start
 from tests.e2e.test_limits import SLOW_IMAGE, metric, wait_until
 from tests.service.bundles import write_linear_bundle, write_photo_bundle
 from tests.service.images import encode, noise
@@ -42,8 +42,12 @@ def test_killed_worker_is_replaced(linear_folder: Path) -> None:
         victim.kill()
         victim.wait(30)
         statuses = set()
-        while server.read_log().count("serves on") < 3:
+
+        def has_replacement() -> bool:
             statuses.add(server.predict(IMAGE).status_code)
+            return server.read_log().count("serves on") == 3
+
+        wait_until(has_replacement)
         assert statuses == {200}
         assert len(supervisor.children()) == 2
         assert survivor in supervisor.children()
@@ -92,13 +96,10 @@ def test_worker_does_what_its_assignment_says(linear_folder: Path, tmp_path: Pat
     assert worker.returncode == 0
 
 
-def test_worker_with_stuck_threads_is_replaced(
-    linear_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_worker_with_stuck_threads_is_replaced(linear_folder: Path) -> None:
     """A worker whose threads are all stuck is replaced; afterwards all uploads are answered."""
-    # No accepted image takes 60 s to decode. Here, 0.1 s counts as stuck.
-    set_at_start("service.inference.predictor.STUCK_SECONDS", 0.1, tmp_path, monkeypatch)
     limits = {
+        "stuck_seconds": 0.1,
         "max_upload_bytes": 2 * len(SLOW_IMAGE),
         "request_timeout_seconds": 0.1,
         "check_interval_seconds": 0.01,
@@ -247,16 +248,21 @@ def test_new_version_is_swapped_in_without_a_failed_request(tmp_path: Path, work
                     statuses.append(server.predict(IMAGE).status_code)
 
             clients = [threads.submit(send_uploads) for _ in range(3)]
-            shutil.copytree(write_linear_bundle(tmp_path / "new", version="2").folder, folder / "2")
-            wait_until(lambda: all(version(server) == "2" for _ in range(10)))
-            wait_until(lambda: reported_models(server) == {"1": 0, "2": 1})
-            corrupt = write_linear_bundle(tmp_path / "corrupt", version="3").folder
-            (corrupt / MODEL_FILE).write_bytes(b"damaged")
-            shutil.move(corrupt, folder / "3")
-            wait_until(lambda: "is rejected" in server.read_log())
-            assert version(server) == "2"
-            assert server.get("/health").json()["models"][0]["version"] == "2"
-            stop = True
+            try:
+                # The metrics know version 1 before version 2 exists.
+                wait_until(lambda: reported_models(server) == {"1": 1, "2": 0})
+                new = write_linear_bundle(tmp_path / "new", version="2").folder
+                shutil.copytree(new, folder / "2")
+                wait_until(lambda: all(version(server) == "2" for _ in range(10)))
+                wait_until(lambda: reported_models(server) == {"1": 0, "2": 1})
+                corrupt = write_linear_bundle(tmp_path / "corrupt", version="3").folder
+                (corrupt / MODEL_FILE).write_bytes(b"damaged")
+                shutil.move(corrupt, folder / "3")
+                wait_until(lambda: "is rejected" in server.read_log())
+                assert version(server) == "2"
+                assert server.get("/health").json()["models"][0]["version"] == "2"
+            finally:
+                stop = True
             for client in clients:
                 client.result()
         assert set(statuses) == {200}
@@ -311,15 +317,17 @@ def test_swap_of_one_model_leaves_the_other_alone(tmp_path: Path, workers: int) 
 
         with ThreadPoolExecutor(3) as threads:
             clients = [threads.submit(send_uploads) for _ in range(3)]
-            new = write_photo_bundle(tmp_path / "new", version="2").folder
-            shutil.move(new, tmp_path / "colours" / "2")
-            labels = 'device="cpu",name="colours",provider="CPUExecutionProvider"'
-            info = f'service_model_info{{{labels},version="2"}}'
-            wait_until(lambda: metric(server, info) == 1)
-            wait_until(lambda: server.read_log().count("colours version 2 serves") == workers)
-            answers.clear()
-            wait_until(lambda: len(answers) > 20)
-            stop = True
+            try:
+                new = write_photo_bundle(tmp_path / "new", version="2").folder
+                shutil.move(new, tmp_path / "colours" / "2")
+                labels = 'device="cpu",name="colours",provider="CPUExecutionProvider"'
+                info = f'service_model_info{{{labels},version="2"}}'
+                wait_until(lambda: metric(server, info) == 1)
+                wait_until(lambda: server.read_log().count("colours version 2 serves") == workers)
+                answers.clear()
+                wait_until(lambda: len(answers) > 20)
+            finally:
+                stop = True
             for client in clients:
                 client.result()
         assert server.read_log().count("model linear version 1 serves") == workers
@@ -385,9 +393,12 @@ def test_signal_while_a_worker_starts_stops_all(linear_folder: Path) -> None:
     process = start(
         port=free_port(), models=linear_folder, workers=2, device="cpu", grace_seconds=0
     )
-    wait_until(lambda: bool(psutil.Process(process.pid).children()))
-    workers = psutil.Process(process.pid).children()
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    try:
+        wait_until(lambda: bool(psutil.Process(process.pid).children()))
+        workers = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert not psutil.wait_procs(workers, timeout=30)[1]
     assert process.returncode == 0

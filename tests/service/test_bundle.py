@@ -102,6 +102,7 @@ def test_missing_file_is_named(tmp_path: Path, name: str) -> None:
         ({"schema_version": 2}, "schema_version"),
         ({"class_names": ["one"]}, "class_names"),
         ({"class_names": ["one", "one"]}, "duplicate"),
+        ({"self_test": [1 / 3]}, "self_test holds 1 values for 3 classes"),
         ({"input_size": [28]}, "input_size"),
         ({"input_size": [0, 28]}, "input_size"),
         ({"files": {}}, MODEL_FILE),

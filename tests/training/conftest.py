@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.training.fashion_mnist import SampleSource
-from tests.training.making import make_config
-from training.assess.calibration import calibrate
-from training.assess.evaluation import evaluate
-from training.fit.training import train
+
+# The fixtures import Keras, which takes seconds: most tests of the data do without.
 
 # Keras 3.15 saves models with numpy.asarray, but TensorFlow 2.21's tensors do not support NumPy 2's
 # copy argument.
@@ -28,6 +26,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run of cnn-1conv on 200 images, evaluated on 100."""
+    from tests.training.making import make_config
+    from training.assess.evaluation import evaluate
+    from training.fit.training import train
+
     folder = tmp_path_factory.mktemp("runs") / "small"
     source = SampleSource()
     train(make_config(source, name="small", epochs=3), source, folder)
@@ -38,6 +40,9 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def calibrated_run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the same run, calibrated before its evaluation."""
+    from training.assess.calibration import calibrate
+    from training.assess.evaluation import evaluate
+
     folder = tmp_path_factory.mktemp("runs") / "calibrated"
     shutil.copytree(
         small_run, folder, ignore=shutil.ignore_patterns("metrics.json", "test-openings.csv")

@@ -23,13 +23,14 @@ from tests.service.api.test_predict import IMAGE, assert_problem, post
 from tests.service.conftest import wait_until_ready
 
 KEY, LINE = new_key("alice")
+OTHER_KEY, OTHER_LINE = new_key("bob")
 
 
 @pytest.fixture
 def guarded(tmp_path: Path, linear_folder: Path) -> Iterator[TestClient]:
-    """Client that sends no key to an application with a key, allowed hosts and a CORS origin."""
+    """Client that sends no key to an application with two keys, hosts and a CORS origin."""
     path = tmp_path / "keys"
-    path.write_text(LINE)
+    path.write_text(f"{LINE}\n{OTHER_LINE}")
     settings = Settings(
         models=(linear_folder,),
         device="cpu",
@@ -108,6 +109,15 @@ def test_request_without_a_key_uses_no_quota(guarded: TestClient) -> None:
     assert "ratelimit" not in post(guarded, IMAGE).headers
     answer = guarded.post("/predict", files={"file": IMAGE}, headers={"X-API-Key": KEY})
     assert answer.headers["ratelimit"].startswith('"default";r=99;')
+
+
+def test_each_key_has_its_own_quota(guarded: TestClient) -> None:
+    """Two keys that are used from one address have a bucket each."""
+    left = [
+        guarded.post("/predict", files={"file": IMAGE}, headers={"X-API-Key": key}).headers
+        for key in (KEY, KEY, OTHER_KEY)
+    ]
+    assert [headers["ratelimit"].split(";")[1] for headers in left] == ["r=99", "r=98", "r=99"]
 
 
 def test_broken_file_of_keys_prevents_the_start(tmp_path: Path) -> None:
@@ -208,6 +218,23 @@ def test_pages_of_listed_origins_may_send_requests(guarded: TestClient) -> None:
             assert response.headers.get("access-control-allow-origin") == allowed
 
 
+def test_pages_may_read_our_headers(guarded: TestClient) -> None:
+    """A page of a listed origin may send and read exactly these headers beyond the usual ones."""
+    origin = {"Origin": "https://shop.example"}
+    exposed = guarded.get("/health", headers=origin).headers["access-control-expose-headers"]
+    assert exposed.split(", ") == [
+        *("RateLimit", "RateLimit-Policy", "Retry-After", "Server-Timing", "X-Request-ID"),
+    ]
+    preflight = guarded.options(
+        "/predict", headers=origin | {"Access-Control-Request-Method": "GET"}
+    )
+    assert set(preflight.headers["access-control-allow-headers"].split(", ")) == {
+        *("Accept", "Accept-Language", "Content-Language"),  # the usual ones
+        *("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Shape"),
+    }
+    assert preflight.headers["access-control-allow-methods"] == "GET, POST"
+
+
 def test_no_origin_may_send_requests_by_default(linear: TestClient) -> None:
     """Without origins in the settings no answer has a CORS header."""
     for response in (
@@ -218,9 +245,11 @@ def test_no_origin_may_send_requests_by_default(linear: TestClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/health", "/docs", "/nowhere", "/metrics"])
-def test_browsers_do_not_guess_types(linear: TestClient, path: str) -> None:
-    """Every answer, even an error, forbids browsers to guess its content type."""
-    assert linear.get(path).headers["x-content-type-options"] == "nosniff"
+def test_every_answer_has_the_headers_for_browsers(linear: TestClient, path: str) -> None:
+    """Every answer, even an error, forbids to guess its type and to tell its address to others."""
+    headers = linear.get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
 
 
 def test_only_pages_have_a_policy(linear: TestClient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import httpx2
@@ -67,8 +68,9 @@ def test_service_without_a_model_says_failed_and_stops(tmp_path: Path, damage: s
     with TestClient(
         create_app(Settings(models=(folder,)), on_failure=lambda: stops.append("stop"))
     ) as client:
+        deadline = time.monotonic() + 60
         while client.get("/health").json()["status"] == "starting":
-            pass
+            assert time.monotonic() < deadline
         assert client.get("/health").status_code == 503
         assert client.get("/health").json()["status"] == "failed"
     assert stops == ["stop"]

@@ -94,6 +94,22 @@ def test_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     assert (keys.owner(alice), keys.owner(bob)) == (None, None)
 
 
+def test_file_rewritten_in_place_with_the_same_size_is_read(tmp_path: Path) -> None:
+    """A file of the same size is read again if only its time differs."""
+    (alice, alice_line), (_, other_line) = new_key("alice"), new_key("alice")
+    path, clock = tmp_path / "keys", Clock()
+    path.write_text(other_line)
+    os.utime(path, (1, 1))
+    keys = KeyRing(path, clock)
+    before = path.stat()
+    path.write_text(alice_line)
+    os.utime(path, (1, 2))
+    after = path.stat()
+    assert (before.st_ino, before.st_size) == (after.st_ino, after.st_size)
+    clock.move()
+    assert keys.owner(alice) == "alice"
+
+
 def test_file_replaced_by_one_of_the_same_size_and_time_is_read(tmp_path: Path) -> None:
     """A file that is moved over the old one is read, even if size and time are the same."""
     (alice, alice_line), (_, other_line) = new_key("alice"), new_key("alice")

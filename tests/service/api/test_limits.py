@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -189,6 +190,29 @@ def test_upload_beyond_the_limits_is_rejected(settings: dict[str, Any], detail: 
     assert (first.status, second.status, second.reads) == (200, 503, 0)
     assert second.headers["retry-after"] == "1"
     assert detail in second.sent[1]["body"]
+
+
+@pytest.mark.parametrize(
+    ("mean_seconds", "expected"), [(0.0, "1"), (1.0, "1"), (2.3, "3"), (3.0, "3")]
+)
+def test_client_is_told_to_wait_for_a_mean_duration(mean_seconds: float, expected: str) -> None:
+    """A rejected upload may come again after the mean duration, rounded up; at least 1 s."""
+    limits = limit(App(), max_uploads_in_flight=1)
+    limits.uploads, limits.mean_seconds = 1, mean_seconds
+    client = Client(BODY)
+    asyncio.run(limits(make_scope(), client.receive, client.send))
+    assert (client.status, client.headers["retry-after"]) == (503, expected)
+
+
+def test_mean_duration_follows_the_uploads() -> None:
+    """Each upload moves the mean a twentieth of the way to its own duration."""
+    limits = limit(App(seconds=0.2))
+    for before in (0, 100):
+        limits.mean_seconds = before
+        started = time.monotonic()
+        upload(limits, Client(BODY))
+        moved = limits.mean_seconds - before * 19 / 20
+        assert 0.2 / 20 <= moved <= (time.monotonic() - started) / 20
 
 
 def test_quick_upload_has_no_guard() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 
 import httpx2
 import pytest
@@ -10,22 +11,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from service.api.uploads import read_upload
-from service.errors import MalformedFormError
+from service.api.uploads import read_batch, read_upload
+from service.errors import MalformedFormError, UnsupportedTypeError
 
 
-def upload(body: bytes, content_type: str) -> bytes:
-    """Read the upload of a request with this body."""
+def make_request(body: bytes, content_type: str, **headers: str) -> Request:
+    """Build a request with this body."""
 
     async def receive() -> dict[str, object]:
         return {"type": "http.request", "body": body, "more_body": False}
 
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "headers": [(b"content-type", content_type.encode())],
+    fields = {"content-type": content_type} | {
+        name.replace("_", "-"): value for name, value in headers.items()
     }
-    return asyncio.run(read_upload(Request(scope, receive)))
+    raw = [(name.encode(), value.encode()) for name, value in fields.items()]
+    return Request({"type": "http", "method": "POST", "headers": raw}, receive)
+
+
+def upload(body: bytes, content_type: str, **headers: str) -> bytes:
+    """Read the upload of a request with this body."""
+    return asyncio.run(read_upload(make_request(body, content_type, **headers)))
+
+
+def form(*parts: tuple[str, bytes]) -> bytes:
+    """Write a form with the boundary ``b``; a part is its headers and its content."""
+    written = (f"--b\r\n{head}\r\n\r\n".encode() + content for head, content in parts)
+    return b"\r\n".join([*written, b"--b--\r\n"])
+
+
+FORM = "multipart/form-data; boundary=b"
+FILE = 'Content-Disposition: form-data; name="file"; filename="x"'
 
 
 @given(content=st.binary(max_size=3000), name=st.text(min_size=1, max_size=50))
@@ -71,6 +86,62 @@ def test_form_has_eight_parts_at_most(fields: int) -> None:
     else:
         with pytest.raises(MalformedFormError, match="more than 8 parts"):
             upload(request.read(), request.headers["content-type"])
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip"])
+def test_encoded_body_is_rejected(encoding: str) -> None:
+    """A body with a Content-Encoding is rejected by its name, even if all else is right."""
+    for content_type in ("image/png", FORM):
+        body = form((FILE, b"content"))
+        with pytest.raises(UnsupportedTypeError, match=f"the Content-Encoding is '{encoding}'"):
+            upload(body, content_type, content_encoding=encoding)
+        assert upload(body, content_type, content_encoding="Identity")
+
+
+@pytest.mark.parametrize("read", [read_upload, read_batch])
+def test_form_without_a_file_is_rejected(
+    read: Callable[[Request], Coroutine[None, None, object]],
+) -> None:
+    """A form that holds only fields is rejected, and so is one without any part."""
+    fields = [('Content-Disposition: form-data; name="note"', b"content")] * 2
+    for parts in (fields, []):
+        with pytest.raises(MalformedFormError, match="has 0 file parts named 'file'"):
+            asyncio.run(read(make_request(form(*parts), FORM)))
+
+
+def test_part_called_file_needs_no_file_name() -> None:
+    """A part named ``file`` is the upload even if it has no file name, as some clients send it."""
+    note = ('Content-Disposition: form-data; name="note"', b"a note")
+    plain = ('Content-Disposition: form-data; name="file"', b"content")
+    assert upload(form(note, plain), FORM) == b"content"
+
+
+def test_file_part_of_another_name_is_rejected() -> None:
+    """A part with a file name must be named ``file``. The error has its name."""
+    other = ('Content-Disposition: form-data; name="photo"; filename="x"', b"content")
+    with pytest.raises(MalformedFormError, match="file parts named 'photo'; name them 'file'"):
+        upload(form(other), FORM)
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        (f"\r\nX-Note: {'x' * 5000}", "5069 bytes of headers in 2 lines"),
+        ("\r\nX-Note: x" * 16, "235 bytes of headers in 17 lines"),
+    ],
+    ids=["one long line", "many lines"],
+)
+def test_large_head_of_a_part_is_rejected(more: str, found: str) -> None:
+    """The headers of a part may have 4,096 bytes and 16 lines."""
+    with pytest.raises(MalformedFormError, match=found):
+        upload(form((FILE + more, b"content")), FORM)
+
+
+def test_largest_head_of_a_part_is_accepted() -> None:
+    """Headers of 4,096 bytes, and headers of 16 lines, are accepted."""
+    long_line = f"\r\nX-Note: {'x' * 4000}"
+    for more in (long_line, "\r\nX-Note: x" * 15):
+        assert upload(form((FILE + more, b"content")), FORM) == b"content"
 
 
 def test_header_with_many_options_is_rejected() -> None:

@@ -52,6 +52,19 @@ def test_odd_exif_turns_nothing(exif: bytes) -> None:
     assert read_orientation(exif) == 1
 
 
+@pytest.mark.parametrize(("first", "expected"), [([], 1), ([(ORIENTATION, 3, 1, 3)], 3)])
+def test_only_the_first_directory_counts(
+    first: list[tuple[int, int, int, int]], expected: int
+) -> None:
+    """An orientation in a later directory, of GPS or of a thumbnail, turns nothing."""
+    gps = (0x8825, 4, 1, 0)  # refers to the directory of GPS
+    exif = directory("<", *first, gps)
+    turned = directory("<", (ORIENTATION, 3, 1, 6))[10:]  # the entry alone
+    for later in (turned, bytes(4) + turned, struct.pack("<IH", 0, 1) + turned):
+        assert read_orientation(exif + later) == expected
+        assert read_orientation(exif + later * 9) == expected
+
+
 @given(exif=st.binary(max_size=60))
 def test_any_exif_has_an_orientation(exif: bytes) -> None:
     """Arbitrary bytes have an orientation."""

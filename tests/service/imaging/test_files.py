@@ -256,6 +256,12 @@ def test_large_image_is_never_copied_as_a_whole(
     assert peak_bytes_per_pixel(data, tmp_path) < 6
 
 
+def test_large_jpeg_is_decoded_at_a_smaller_scale(tmp_path: Path) -> None:
+    """A JPEG of 24 megapixels takes a small part of the 3 bytes a pixel that all pixels take."""
+    photo = Image.fromarray(noise(40, 60)).convert("RGB").resize((6000, 4000))
+    assert peak_bytes_per_pixel(encode(photo, "JPEG"), tmp_path) < 1
+
+
 @pytest.mark.parametrize(("name", "weight"), [("12-bit-2000x2000.avif", 4)])
 def test_memory_of_a_pixel_is_within_its_weight(name: str, weight: int, tmp_path: Path) -> None:
     """The costliest AVIF, deep, transparent and with film grain, takes what its pixels count."""

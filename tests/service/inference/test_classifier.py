@@ -117,6 +117,16 @@ def test_wrong_answer_to_the_self_test_is_rejected(tmp_path: Path) -> None:
         Classifier(bundle, "cpu")
 
 
+def test_model_that_answers_nan_is_rejected(tmp_path: Path) -> None:
+    """A model whose probabilities are not numbers fails its self-test."""
+    model = onnx.load_from_string(linear_model(3, 20, 30))
+    (bias,) = (each for each in model.graph.initializer if each.name == "bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(3, np.nan, np.float32), "bias"))
+    bundle = write_linear_bundle(tmp_path / "m", model=model.SerializeToString())
+    with pytest.raises(InferenceError, match="differs from the manifest by nan"):
+        Classifier(bundle, "cpu")
+
+
 def test_weights_in_other_files_are_never_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from service.errors import ImageTooLargeError, UnreadableImageError
 from service.imaging.model_input import InputSpec, read_image
-from service.inference.decoding import PATIENCE_SECONDS, SMALL_UPLOAD_BYTES, Decoded, Decoder
+from service.inference.decoding import SMALL_UPLOAD_BYTES, Decoded, Decoder
 from tests.service.images import encode, noise
 
 GREY = InputSpec("item-on-black", (20, 30))
@@ -102,8 +102,38 @@ def test_slow_image_does_not_delay_earlier_ones() -> None:
         await asyncio.gather(*tasks[:3])
         assert not tasks[3].done()
         slow = await tasks[3]
-        assert slow.decode_seconds > 2 * PATIENCE_SECONDS  # otherwise this test proves nothing
+        # Otherwise this test proves nothing.
+        assert slow.decode_seconds > 2 * decoder.patience_seconds
         await tasks[4]
+
+    run(test)
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(1, True), (2, False)])
+def test_decoder_is_stuck_only_if_every_thread_is(threads: int, expected: bool) -> None:
+    """One slow image makes a decoder of one thread count as stuck, but not one of two threads."""
+
+    async def test(decoder: Decoder) -> None:
+        (slow,) = start(decoder, [SLOW])
+        async with asyncio.timeout(30):
+            while not decoder.is_decoding:  # noqa: ASYNC110  a thread that starts sets no event
+                await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        assert decoder.is_stuck(0.001) == expected
+        assert not decoder.is_stuck(60)
+        assert not slow.done()  # otherwise this test proves nothing
+        await slow
+
+    run(test, threads)
+
+
+def test_upload_tells_how_long_it_waited_for_a_thread() -> None:
+    """Of two uploads on one thread, the second waits at least while the first is decoded."""
+
+    async def test(decoder: Decoder) -> None:
+        first, second = await asyncio.gather(*start(decoder, [SLOW, FAST[0]]))
+        assert second.queue_seconds > first.decode_seconds / 2 > second.decode_seconds
+        assert first.queue_seconds < first.decode_seconds
 
     run(test)
 

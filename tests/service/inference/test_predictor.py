@@ -114,18 +114,18 @@ def test_single_image_does_not_wait_for_a_whole_tensor(linear_folder: Path) -> N
     run(settings, test, lambda folder: WatchedClassifier(read_bundle(folder), "cpu"))
 
 
-def test_photos_that_wait_reach_the_model_together(
-    linear_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_photos_that_wait_reach_the_model_together(linear_folder: Path) -> None:
     """Photos that a thread decodes together form one batch. A single photo does not wait."""
-    # On a busy machine, nine photos may take longer than the usual patience.
-    monkeypatch.setattr("service.inference.decoding.PATIENCE_SECONDS", 10)
     photos = [encode(noise(100, 100, seed)) for seed in range(9)]
 
     async def test(predictor: Predictor) -> None:
         assert (await predictor.predict(photos[0])).batch_size == 1
-        answers = await asyncio.gather(*map(predictor.predict, photos))
-        assert max(answer.batch_size for answer in answers) > 1
+        # On a busy machine, two photos may take longer than a thread's patience: try again.
+        for _ in range(10):
+            answers = await asyncio.gather(*map(predictor.predict, photos))
+            if max(answer.batch_size for answer in answers) > 1:
+                return
+        pytest.fail("no two photos were in one batch")
 
     run(Settings(models=(linear_folder,), device="cpu", threads=1), test)
 
@@ -170,14 +170,19 @@ def test_batch_of_small_images_does_not_block_the_event_loop(linear_folder: Path
 
 
 def test_answer_holds_pixels_and_durations(linear_folder: Path) -> None:
-    """An answer has the upload's number of pixels and the duration of each step."""
+    """An answer has the upload's number of pixels and the duration of each step.
+
+    An upload that waits for the only thread waits in its step ``queue``.
+    """
+    slow, fast = encode(noise(2000, 2000)), encode(noise(100, 90))
 
     async def test(predictor: Predictor) -> None:
-        answer = await predictor.predict(encode(noise(50, 40)))
-        assert answer.source.source_pixels == 2000
-        assert all(seconds >= 0 for seconds in answer.durations.values())
+        first, second = await asyncio.gather(predictor.predict(slow), predictor.predict(fast))
+        assert (first.source.source_pixels, second.source.source_pixels) == (2000 * 2000, 9000)
+        assert all(seconds > 0 for seconds in second.durations.values())
+        assert second.queue_seconds > first.decode_seconds / 2 > second.decode_seconds
 
-    run(Settings(models=(linear_folder,), device="cpu"), test)
+    run(Settings(models=(linear_folder,), device="cpu", threads=1), test)
 
 
 @pytest.fixture
@@ -206,11 +211,8 @@ def test_slow_image_is_not_a_stuck_thread(impatient: Settings) -> None:
     run(impatient, test)
 
 
-def test_stuck_threads_end_the_service(
-    impatient: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stuck_threads_end_the_service(impatient: Settings) -> None:
     """When every thread is stuck at an image, the model gives up."""
-    monkeypatch.setattr("service.inference.predictor.STUCK_SECONDS", 0.01)
     slow = encode(noise(4000, 4000), compress_level=1)
     failed = asyncio.Event()
 
@@ -224,4 +226,4 @@ def test_stuck_threads_end_the_service(
         for task in uploads:
             task.cancel()
 
-    run(impatient, test, on_failure=failed.set)
+    run(impatient.model_copy(update={"stuck_seconds": 0.01}), test, on_failure=failed.set)

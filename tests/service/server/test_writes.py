@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 
-from service.server.writes import MAX_KEPT_BYTES, JoinedWrites
+from service.server.writes import JoinedWrites
 
 
 class Recorder(asyncio.Transport):
@@ -50,7 +50,7 @@ def run_with_recorder(
 
     async def main() -> None:
         recorder = Recorder()
-        writes = JoinedWrites(recorder, asyncio.get_running_loop())
+        writes = JoinedWrites(recorder, asyncio.get_running_loop(), rest_timeout_seconds=10)
         await test(writes, recorder)
         writes.stop_waiting()
 
@@ -74,13 +74,13 @@ def test_writes_of_one_turn_are_one_write() -> None:
 
 
 def test_large_answer_is_sent_at_once() -> None:
-    """More than MAX_KEPT_BYTES are sent at once, so the transport can notice a slow client."""
+    """More than 64 KiB are sent before the turn ends, so the transport can notice a slow client."""
 
     async def test(writes: JoinedWrites, recorder: Recorder) -> None:
-        writes.write(bytes(MAX_KEPT_BYTES))
+        writes.write(bytes(65_536))
         assert recorder.calls == []
         writes.write(b"x")
-        assert recorder.calls == [bytes(MAX_KEPT_BYTES) + b"x"]
+        assert recorder.calls == [bytes(65_536) + b"x"]
         await asyncio.sleep(0)
         assert len(recorder.calls) == 1
 
@@ -128,7 +128,7 @@ def test_client_that_sends_on_gets_the_answer(is_client_sending: bool) -> None:
         server, client = socket.socketpair()
         client.setblocking(False)
         transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, server)
-        writes = JoinedWrites(transport, loop)
+        writes = JoinedWrites(transport, loop, rest_timeout_seconds=10)
         if is_client_sending:
             await loop.sock_sendall(client, b"a part of a body")
         writes.is_client_sending = is_client_sending

@@ -9,8 +9,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from service.app import create_app
+from service.bundle import read_bundle
+from service.imaging.model_input import InputSpec, ModelInput
+from service.inference.classification import Classification
+from service.inference.predictor import ImageAnswer
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
+from service.telemetry.record import Record
 from tests.service.api.test_predict import IMAGE, post
+from tests.service.bundles import write_linear_bundle
 from tests.service.conftest import wait_until_ready
 from tests.service.images import encode
 
@@ -22,7 +29,12 @@ MODEL = 'device="cpu",name="linear",provider="CPUExecutionProvider",version="1"'
 
 def samples(client: TestClient) -> dict[str, float]:
     """Read all metrics by name and labels."""
-    lines = [line for line in client.get("/metrics").text.splitlines() if not line.startswith("#")]
+    return parse(client.get("/metrics").text)
+
+
+def parse(page: str) -> dict[str, float]:
+    """Read the values of a page of metrics by name and labels."""
+    lines = [line for line in page.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
 
@@ -55,6 +67,73 @@ def test_images_that_look_like_no_class_are_counted(colours: TestClient) -> None
         True,
     ]
     assert samples(colours)[series] == before + 1
+
+
+def test_each_value_goes_to_its_own_metric(linear_folder: Path) -> None:
+    """With a different value for each step, every sum and count is the value of its own step."""
+    app = create_app(Settings(models=(linear_folder,), device="cpu"))
+    metrics: Metrics = app.state.metrics
+    spec = InputSpec("item-on-black", (20, 30))
+    answer = ImageAnswer(
+        Classification(read_bundle(linear_folder).manifest, [0.125, 0.75, 0.125], 1, None, None),
+        ModelInput(np.zeros((20, 30), np.uint8), spec, source_pixels=1200),
+        batch_size=3,
+        decode_seconds=0.25,
+        queue_seconds=0.5,
+        inference_seconds=2.0,
+    )
+    record = Record(upload_bytes=500, answers=[answer])
+    metrics.observe("/predict", 200, ["overloaded"], 4.0, record)
+    values = parse(metrics.render().decode())
+    assert {name: value for name, value in values.items() if value and "_bucket" not in name} == {
+        'service_requests_total{route="/predict",status="200"}': 1,
+        'service_rejections_total{reason="overloaded"}': 1,
+        'service_predictions_total{class_name="middle",model="linear"}': 1,
+        'service_request_duration_seconds_count{route="/predict"}': 1,
+        'service_request_duration_seconds_sum{route="/predict"}': 4,
+        "service_decode_seconds_count": 1,
+        "service_decode_seconds_sum": 0.25,
+        "service_queue_seconds_count": 1,
+        "service_queue_seconds_sum": 0.5,
+        'service_inference_seconds_count{model="linear"}': 1,
+        'service_inference_seconds_sum{model="linear"}': 2,
+        'service_batch_size_count{model="linear"}': 1,
+        'service_batch_size_sum{model="linear"}': 3,
+        'service_confidence_count{model="linear"}': 1,
+        'service_confidence_sum{model="linear"}': 0.75,
+        "service_upload_bytes_count": 1,
+        "service_upload_bytes_sum": 500,
+        "service_image_pixels_count": 1,
+        "service_image_pixels_sum": 1200,
+    }
+
+
+def test_bytes_of_every_kind_of_upload_are_summed(linear: TestClient) -> None:
+    """The files of a form, of a batch too, and the bytes of a tensor count towards the bytes."""
+    name = "service_upload_bytes_sum"
+    before = samples(linear)[name]
+    post(linear, IMAGE)
+    linear.post("/predict/batch", files=[("file", ("a", IMAGE)), ("file", ("b", b"no image"))])
+    headers = {"Content-Type": "application/octet-stream", "X-Shape": "2,20,30"}
+    answer = linear.post("/predict/batch", content=bytes(1200), headers=headers)
+    assert answer.status_code == 200
+    assert samples(linear)[name] - before == 2 * len(IMAGE) + len(b"no image") + 1200
+
+
+def test_version_that_was_replaced_has_the_value_0(tmp_path: Path) -> None:
+    """After a swap, the new version of a model has the value 1, and the old one 0."""
+    write_linear_bundle(tmp_path / "1")
+    app = create_app(Settings(models=(tmp_path,), device="cpu"))
+    with TestClient(app) as client:
+        wait_until_ready(client)
+        assert samples(client)[f"service_model_info{{{MODEL}}}"] == 1
+        write_linear_bundle(tmp_path / "2", version="2")
+        assert client.portal is not None
+        client.portal.call(app.state.predictor.models.reload)
+        values = samples(client)
+    new = MODEL.replace('version="1"', 'version="2"')
+    assert values[f"service_model_info{{{MODEL}}}"] == 0
+    assert values[f"service_model_info{{{new}}}"] == 1
 
 
 def test_series_begin_at_zero(linear_folder: Path) -> None:

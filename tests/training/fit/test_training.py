@@ -82,7 +82,7 @@ DEMANDING: dict[str, Any] = {
     "label_smoothing": 0.1,
     "ema_momentum": 0.9,
     "early_stopping_patience": 5,
-    "epochs": 4,
+    "epochs": 3,
 }
 TRAIN_AGAIN = """
 import sys

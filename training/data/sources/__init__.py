@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import keras
-
 from training.data.samples import Source
 from training.data.sources.csv import TEST_FILE, TRAINING_FILE, CsvPair, find_csv
 from training.data.sources.folder import ImageFolder
@@ -77,6 +75,8 @@ def _holds_idx(folder: Path) -> bool:
 
 def _download() -> Path:
     """Let Keras download the files into its cache if they are missing. IdxFolder verifies them."""
+    import keras  # takes seconds, and few need a download
+
     try:
         keras.datasets.fashion_mnist.load_data()
     except Exception as error:  # Keras raises a bare Exception when a download fails
