@@ -27,6 +27,7 @@ import typer
 
 from service.bundle import MANIFEST_FILE, check_name, read_bundle
 from service.errors import ServiceError
+from service.imaging.letterbox import LETTERBOX
 from training.architectures import ARCHITECTURES, find_architecture
 from training.assess.calibration import calibrate as calibrate_run
 from training.assess.evaluation import evaluate as evaluate_run
@@ -40,8 +41,9 @@ from training.data.photos.collection import PhotoFolders
 from training.data.samples import Source
 from training.data.sources import open_source
 from training.data.sources.idx import CLASS_NAMES
-from training.errors import DataError, TrainingError
+from training.errors import DataError, RunError, TrainingError
 from training.export.golden import write_golden
+from training.export.photo_variants import make_and_compare_photos
 from training.export.variants import make_and_compare, render_variants
 from training.fit.augmentation import AUGMENTATIONS
 from training.fit.places import Places, find_places
@@ -366,14 +368,26 @@ def report(
 def variants(
     bundles: Annotated[list[Path], typer.Argument(help="The folders of bundles.")],
     data: Data = None,
-    output: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/variants.md"),
+    photos: Photos = None,
+    worn: Worn = None,
+    output: Annotated[Path, typer.Option(help="The page to write.")] = Path(
+        "evaluations/variants.md"
+    ),
 ) -> None:
-    """Make int8 and float16 variants of bundles and compare them with float32."""
+    """Make int8, float16 and resized variants of bundles and compare them with float32."""
     read = [read_bundle(folder) for folder in bundles]
+    folders = Places(photos=photos, worn=worn).join_photos()
     training = open_source(data, read[0].manifest.input_size).training()
-    names = [f"{bundle.manifest.name}-{bundle.manifest.version}" for bundle in read]
-    figures = [make_and_compare(bundle, training) for bundle in read]
-    measured = dict(zip(names, figures, strict=True))
+    measured = {}
+    for bundle in read:
+        name = f"{bundle.manifest.name}-{bundle.manifest.version}"
+        if bundle.manifest.preprocessing != LETTERBOX:
+            measured[name] = make_and_compare(bundle, training)
+        elif folders is None:
+            raise RunError(f"{bundle.folder} is for photos: pass folders with --photos and --worn")
+        else:
+            measured[name] = make_and_compare_photos(bundle, training, folders)
+    output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(render_variants(measured), encoding="utf-8")
     typer.echo(output)
 

@@ -23,7 +23,7 @@ from training.assess.calibration import (
 )
 from training.assess.evaluation import check_unopened, measure
 from training.assess.uncertainty import measure_prediction_sets
-from training.data.photos.collection import PhotoFolders, open_collection
+from training.data.photos.collection import Collection, PhotoFolders, open_collection
 from training.data.photos.inputs import to_inputs
 from training.data.samples import Images, Labels, Source
 from training.fit.answers import Probabilities, answer
@@ -99,12 +99,16 @@ def stack_validation(
     """
     config.check_photos(folders)
     _, samples = config.split(source.training())
-    kept_back = open_collection(folders, samples, validation=True)
+    return stack_one_class(open_collection(folders, samples, validation=True), config.input_size)
+
+
+def stack_one_class(kept_back: Collection, size: tuple[int, int]) -> tuple[Images, Labels]:
+    """Stack the pictures of one class as inputs ``[N, *size, 3]``, the uploads last."""
     uploads = kept_back.uploads.draw_many(UPLOADS)
     pictures = [
         each for each in (*kept_back.photos, *kept_back.worn, *uploads) if len(each.classes) == 1
     ]
-    images = [fit_into_box(each.picture, config.input_size) for each in pictures]
+    images = [fit_into_box(each.picture, size) for each in pictures]
     return np.stack(images), np.array([each.classes[0] for each in pictures])
 
 

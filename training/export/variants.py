@@ -1,4 +1,4 @@
-"""The int8 and float16 variants of a bundle's graph, and their figures beside float32.
+"""The variants of a bundle's graph, and their figures beside the graph itself.
 
 This module publishes nothing and does not read the test set.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,13 +19,21 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from service.bundle import Bundle
-from training.data.samples import Images, Samples
+from training.data.samples import Images, Labels, Samples
 from training.fit.answers import Answers, run_graph
 from training.fit.runs import processor
 
 CALIBRATION_IMAGES = 512
 ROUNDS = 100
 BATCH_SIZES = (1, 32)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A graph, and the validation images ``[N, *input]`` in the form that it takes."""
+
+    model: bytes
+    images: Images
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc] # ONNX Runtime has no types
@@ -38,10 +47,20 @@ class _Images(CalibrationDataReader):  # type: ignore[misc] # ONNX Runtime has n
 
 
 def make_variants(model: bytes, images: Images) -> dict[str, bytes]:
-    """Make the variants of a float32 model. Training images ``[N, H, W]`` calibrate int8.
+    """Make the variants of a float32 model. Training images ``[N, H, W]`` calibrate int8."""
+    half = convert_float_to_float16(onnx.load_from_string(model), keep_io_types=True)
+    return {
+        "float32": model,
+        "int8": quantize(model, images[:CALIBRATION_IMAGES]),
+        "float16": half.SerializeToString(),
+    }
 
-    Only convolutions become int8, because they are nearly all of the work and the distance needs a
-    higher precision.
+
+def quantize(model: bytes, images: Images, **options: Any) -> bytes:
+    """Make convolutions int8, with a scale for each channel. ``images`` are for calibration.
+
+    Only convolutions, because they are nearly all of the work and the distance needs a higher
+    precision. ``options`` are those of ONNX Runtime's ``quantize_static``.
     """
     with tempfile.TemporaryDirectory() as name:
         prepared, quantized = Path(name) / "prepared.onnx", Path(name) / "int8.onnx"
@@ -49,33 +68,27 @@ def make_variants(model: bytes, images: Images) -> dict[str, bytes]:
         quantize_static(
             prepared,
             quantized,
-            _Images(images[:CALIBRATION_IMAGES]),
+            _Images(images),
             op_types_to_quantize=["Conv"],
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            **options,
         )
-        half = convert_float_to_float16(onnx.load_from_string(model), keep_io_types=True)
-        return {
-            "float32": model,
-            "int8": quantized.read_bytes(),
-            "float16": half.SerializeToString(),
-        }
+        return quantized.read_bytes()
 
 
-def compare_variants(
-    variants: Mapping[str, bytes], validation: Samples
-) -> dict[str, dict[str, Any]]:
+def compare_variants(variants: Mapping[str, Variant], labels: Labels) -> dict[str, dict[str, Any]]:
     """Compare each variant with float32 on validation, and measure its time on one CPU thread."""
-    sessions = {name: _open(model) for name, model in variants.items()}
+    sessions = {name: _open(variant.model) for name, variant in variants.items()}
     answers = {
-        name: run_graph(session, validation.images, 100) for name, session in sessions.items()
+        name: run_graph(session, variants[name].images, 100) for name, session in sessions.items()
     }
-    seconds = _time(sessions, validation.images)
+    seconds = _time(sessions, variants)
     return {
         name: {
-            "bytes": len(variants[name]),
-            "accuracy": _accuracy(answers[name], validation),
+            "bytes": len(variants[name].model),
+            "accuracy": _accuracy(answers[name], labels),
             **_agree(answers[name], answers["float32"]),
             "milliseconds": {size: 1000 * seconds[name, size] for size in BATCH_SIZES},
             "speed": {size: seconds["float32", size] / seconds[name, size] for size in BATCH_SIZES},
@@ -92,7 +105,7 @@ def render_variants(measured: Mapping[str, Mapping[str, dict[str, Any]]]) -> str
         for name, row in variants.items()
     )
     headings = " | ".join(f"ms for a batch of {size}" for size in BATCH_SIZES)
-    return f"""# Variants in int8 and float16
+    return f"""# Variants of the models
 
 Written by `python -m training variants` on {processor()}; do not edit.
 
@@ -106,9 +119,16 @@ Tools of ONNX Runtime {onnxruntime.__version__} make the variants:
   {CALIBRATION_IMAGES} training images.
 - float16 is a conversion of the whole graph.
 
+A model for photos is stored with float16 weights and computes in float32. Its variants:
+
+- int8 is calibrated on varied training pictures: by their smallest and largest values, by
+  percentiles, or by entropy. "7-bit" weights cannot overflow on processors without VNNI.
+- "160 x 160" and the like are the same network with larger or smaller pictures.
+
 The columns of the table:
 
-- "accuracy" is the accuracy on validation.
+- "accuracy" is the accuracy on validation: for a model for photos, on validation pictures that show
+  one class.
 - "agreement" is the share of validation images that get the same class as in float32.
 - "ms" is the median time of {ROUNDS} rounds on one thread. Each round runs every graph once for
   each batch size, so a graph starts with another graph's data in the caches. Brackets hold the
@@ -141,7 +161,11 @@ def make_and_compare(bundle: Bundle, training: Samples) -> dict[str, dict[str, A
     """Make the variants of a bundle, and measure them on the bundle's validation part."""
     recipe = bundle.manifest.training["recipe"]
     part, validation = training.split(recipe["validation_fraction"], recipe["split_seed"])
-    return compare_variants(make_variants(bundle.model, part.images), validation)
+    variants = {
+        name: Variant(model, validation.images)
+        for name, model in make_variants(bundle.model, part.images).items()
+    }
+    return compare_variants(variants, validation.labels)
 
 
 def _fold(model: bytes, path: Path) -> None:
@@ -158,8 +182,8 @@ def _open(model: bytes) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _accuracy(answers: Answers, validation: Samples) -> float:
-    return float((answers.probabilities.argmax(axis=1) == validation.labels).mean())
+def _accuracy(answers: Answers, labels: Labels) -> float:
+    return float((answers.probabilities.argmax(axis=1) == labels).mean())
 
 
 def _agree(answers: Answers, float32: Answers) -> dict[str, float]:
@@ -170,7 +194,9 @@ def _agree(answers: Answers, float32: Answers) -> dict[str, float]:
     }
 
 
-def _time(sessions: Mapping[str, Any], images: Images) -> dict[tuple[str, int], float]:
+def _time(
+    sessions: Mapping[str, Any], variants: Mapping[str, Variant]
+) -> dict[tuple[str, int], float]:
     """Return the median seconds for a batch. Sessions take turns, so other load slows them all."""
     seconds: dict[tuple[str, int], list[float]] = {
         (name, size): [] for name in sessions for size in BATCH_SIZES
@@ -178,6 +204,6 @@ def _time(sessions: Mapping[str, Any], images: Images) -> dict[tuple[str, int], 
     for _ in range(ROUNDS):
         for (name, size), times in seconds.items():
             started = time.perf_counter()
-            sessions[name].run(None, {"image": images[:size]})
+            sessions[name].run(None, {"image": variants[name].images[:size]})
             times.append(time.perf_counter() - started)
     return {key: median(times) for key, times in seconds.items()}

@@ -10,7 +10,7 @@ import pytest
 
 from tests.training.fashion_mnist import SampleSource
 from training.export.bundle import export
-from training.export.variants import compare_variants, make_variants, render_variants
+from training.export.variants import Variant, compare_variants, make_variants, render_variants
 
 SOURCE = SampleSource()
 
@@ -28,7 +28,10 @@ def test_variants_answer_like_float32(calibrated_run: Path, tmp_path: Path) -> N
     }
     assert onnx.TensorProto.INT8 in types["int8"]
     assert onnx.TensorProto.FLOAT16 in types["float16"]
-    measured = compare_variants(variants, SOURCE.training())
+    images, labels = SOURCE.training().images, SOURCE.training().labels
+    measured = compare_variants(
+        {name: Variant(model, images) for name, model in variants.items()}, labels
+    )
     assert measured["float32"]["agreement"] == 1
     assert measured["float32"]["speed"] == {1: 1.0, 32: 1.0}
     for name in ("int8", "float16"):
