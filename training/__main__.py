@@ -39,7 +39,7 @@ from training.assess.projection import project as write_projection
 from training.assess.results import read_runs, render_results
 from training.data.photos.collection import PhotoFolders
 from training.data.samples import Source
-from training.data.sources import open_source
+from training.data.sources import find_fashion_mnist, open_source
 from training.data.sources.idx import CLASS_NAMES
 from training.errors import DataError, RunError, TrainingError
 from training.export.golden import write_golden
@@ -339,7 +339,13 @@ def photos(
         typer.Option(help="Pictures are made only from images that this bundle gets right."),
     ] = Path("models/resnet-8/3"),
     worn: Worn = None,
-    data: Data = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Fashion-MNIST, of which pictures are made. "
+            "Default: find it on this machine, or leave these rows out."
+        ),
+    ] = None,
     sheet: Annotated[
         Path, typer.Option(help="The PNG file to write: photos, heat maps, answers.")
     ] = Path("evaluations/photos.png"),
@@ -349,7 +355,8 @@ def photos(
 ) -> None:
     """Measure a bundle on validation photos; render the page of all bundles measured so far."""
     judge = read_bundle(reference)
-    source = open_source(data, judge.manifest.input_size)
+    size = judge.manifest.input_size
+    source = find_fashion_mnist() if data is None else open_source(data, size)
     material = Material(folder, worn, source, judge)
     typer.echo(write_photos(read_bundle(model), material, sheet, output))
 

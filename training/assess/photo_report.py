@@ -32,12 +32,12 @@ class Material:
     """What bundles are measured on: labelled ``photos``, ``worn`` garments and the data set.
 
     ``reference`` is the bundle that chooses the images of the data set: those that it classifies
-    correctly. ``worn`` may be None.
+    correctly. ``worn`` and ``source`` may be None.
     """
 
     photos: Path
     worn: Path | None
-    source: Source
+    source: Source | None
     reference: Bundle
 
 
@@ -64,7 +64,8 @@ def write_photos(bundle: Bundle, material: Material, sheet: Path, output: Path) 
         shown += pictures[:: -(-len(pictures) // count)]
     name = f"{manifest.name}-{manifest.version}"
     write_figures(beside / f"{name}.json", manifest, rows)
-    draw_sheet(beside / f"{name}.png", measured, made)
+    if made:
+        draw_sheet(beside / f"{name}.png", measured, made)
     draw_sheet(sheet, measured, photos)
     page = render_photos(beside)
     output.write_text(page, encoding="utf-8")
@@ -73,27 +74,28 @@ def write_photos(bundle: Bundle, material: Material, sheet: Path, output: Path) 
 
 def _read_kinds(bundle: Bundle, material: Material) -> Iterator[Pictures]:
     """Yield the kinds of which there is a picture."""
-    uploads = _choose_images(bundle, material)
+    source, reference = material.source, material.reference
+    made = make_upload_kinds(_choose_images(bundle, source, reference)) if source else ()
     worn = crop_worn_kinds(material.worn) if material.worn else ()
-    for kinds in (read_photo_kinds(material.photos), worn, make_upload_kinds(uploads)):
+    for kinds in (read_photo_kinds(material.photos), worn, made):
         for kind, pictures in kinds:
             if pictures:
                 yield kind, pictures
 
 
-def _choose_images(bundle: Bundle, material: Material) -> Samples:
+def _choose_images(bundle: Bundle, source: Source, reference: Bundle) -> Samples:
     """Choose validation images of the bundle that the reference classifies correctly."""
-    names, known = bundle.manifest.class_names, material.source.class_names
+    names, known = bundle.manifest.class_names, source.class_names
     if names != known:
         raise DataError(
             f"{bundle.folder} has the classes {', '.join(names)}, but the data set has the classes "
             f"{', '.join(known)}: measure a bundle of the same classes"
         )
-    samples = _split_validation(bundle, material.source)
+    samples = _split_validation(bundle, source)
     first = Samples(samples.images[:REFERENCE_IMAGES], samples.labels[:REFERENCE_IMAGES])
-    reference = MeasuredBundle(material.reference)
-    inputs = [reference.prepare(picture) for picture in encode_images(first)]
-    is_right = reference.answer(inputs).class_ids == first.labels
+    judge = MeasuredBundle(reference)
+    inputs = [judge.prepare(picture) for picture in encode_images(first)]
+    is_right = judge.answer(inputs).class_ids == first.labels
     return Samples(first.images[is_right], first.labels[is_right])
 
 

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from service.bundle import Manifest
 from service.imaging import LETTERBOX
-from training.assess.photo_kinds import KINDS, Kind
+from training.assess.photo_kinds import KINDS, MADE_KINDS, Kind
 from training.assess.photos import Hits, Row
 
 NOTHING = "–"
@@ -41,7 +41,8 @@ def render_photos(folder: Path) -> str:
     paths = sorted(folder.glob("*.json"))
     by_path = {path: _read(path) for path in paths}
     found = sorted(by_path.values(), key=lambda figures: not figures.is_photo_model)
-    sheets = "\n".join(f"![{path.stem}]({folder.name}/{path.stem}.png)" for path in paths)
+    drawn = [path.stem for path in paths if path.with_suffix(".png").exists()]
+    sheets = "\n".join(f"![{name}]({folder.name}/{name}.png)" for name in drawn)
     details = "\n\n".join(_detail(figures) for figures in found)
     return f"""# Photos
 
@@ -55,7 +56,9 @@ accepted (`in_distribution` is true).
 {_summarize(found)}
 
 - Training saw none of these pictures: a tenth of each folder of photos is kept back for validation.
-  But the threshold of a photo model is fitted to such pictures, so "accepted" is not a test.
+  But choices were made on these pictures: the input size of a photo model by its correct answers,
+  and its threshold by its accepted pictures. So both shares are a little too good: they are
+  validation, not a test.
 - "squashed" is the same model without the service's preparation: the picture is only resized to
   the model's input, and made grey for a grey model.
 - The goals are those of photo models.
@@ -68,9 +71,10 @@ accepted (`in_distribution` is true).
 - "made" pictures come from validation images of Fashion-MNIST that the reference model
   (`resnet-8/3`) classifies correctly as they are: photos on white with colour, texture and shadow;
   images at 32 to 800 pixels, bright on black or dark on white; and figures with a colour map, with
-  axes or without.
+  axes or without. The choice favours the reference model: its answers to these images are all
+  correct, and another model's are not.
 - Pictures of "no class" show nothing that the models know, so models should not accept them.
-
+{_name_incomplete(found)}
 {details}
 
 ## Where does a model look?
@@ -82,6 +86,17 @@ model's input there instead.
 {sheets}
 
 `python -m training photos FOLDER --sheet FILE` draws such a sheet of photos.
+"""
+
+
+def _name_incomplete(found: Sequence[Figures]) -> str:
+    made = {kind.name for kind in MADE_KINDS}
+    names = [f"`{figures.name}`" for figures in found if not made & set(figures.rows)]
+    if not names:
+        return ""
+    return f"""\
+- {" and ".join(names)}: measured without Fashion-MNIST, so the "made" rows are left out. Pass its
+  folder with `--data`.
 """
 
 

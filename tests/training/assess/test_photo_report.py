@@ -85,6 +85,17 @@ def test_bundle_is_measured_on_every_kind(
         assert np.asarray(Image.open(sheet)).std() > 10
 
 
+def test_data_set_may_be_missing(tmp_path: Path, material: Material) -> None:
+    """Without the data set, photos are measured, and the page says which rows are left out."""
+    foreign = write_photo_bundle(tmp_path / "foreign")
+    material = replace(material, worn=None, source=None)
+    page = write_photos(foreign, material, tmp_path / "sheet.png", tmp_path / "photos.md")
+    assert set(read_rows(tmp_path / "photos" / "colours-1.json")) == {HOME.name, HOME_THINGS.name}
+    assert "`colours/1`: measured without Fashion-MNIST" in page
+    assert "colours-1.png" not in page
+    assert (tmp_path / "sheet.png").exists()
+
+
 def test_made_pictures_are_validation_images(tmp_path: Path, material: Material) -> None:
     """The split of the bundle's recipe chooses the images: another fraction, another count."""
     other = write_photo_bundle(

@@ -8,7 +8,7 @@ from service.bundle import Manifest
 from tests.docs.page import find_table
 from tests.service.bundles import write_linear_bundle, write_photo_bundle
 from tests.training.fashion_mnist import ROOT
-from training.assess.photo_kinds import HOME, HOME_THINGS
+from training.assess.photo_kinds import HOME, HOME_THINGS, WHITE_SHOES
 from training.assess.photos import Hits, Row
 from training.assess.photos_page import render_photos, write_figures
 
@@ -59,10 +59,24 @@ def test_details_have_intervals_and_goals(tmp_path: Path) -> None:
 
 
 def test_page_shows_the_sheet_of_each_bundle(tmp_path: Path) -> None:
-    """The page has a picture for each file of figures."""
+    """The page has a picture for each file of figures that has one."""
     write_two(tmp_path)
+    assert "![" not in render_photos(tmp_path / "photos")
+    for name in ("colours-1", "linear-1"):
+        (tmp_path / "photos" / f"{name}.png").touch()
     page = render_photos(tmp_path / "photos")
     assert "![colours-1](photos/colours-1.png)\n![linear-1](photos/linear-1.png)" in page
+
+
+def test_bundle_without_made_pictures_is_named(tmp_path: Path) -> None:
+    """The page says which bundle was measured without the data set."""
+    photo, _ = write_two(tmp_path)
+    page = render_photos(tmp_path / "photos")
+    assert "- `colours/1` and `linear/1`: measured without Fashion-MNIST" in page
+    made = Row(WHITE_SHOES.name, 10, 10, Hits(9, 9, 9), Hits(9, 9, 9))
+    write_figures(tmp_path / "photos" / "colours-1.json", photo, [*ROWS, made])
+    page = render_photos(tmp_path / "photos")
+    assert "- `linear/1`: measured without Fashion-MNIST" in page
 
 
 def test_page_in_docs_is_current() -> None:

@@ -44,7 +44,7 @@ def open_source(data: Path | None, input_size: tuple[int, int] = (28, 28)) -> So
             downloadable.
     """
     if data is None:
-        return IdxFolder(next(filter(_holds_idx, STANDARD_FOLDERS), None) or _download())
+        return find_fashion_mnist() or IdxFolder(_download())
     if data == Path("keras"):
         return IdxFolder(_download())
     try:
@@ -63,6 +63,12 @@ def open_source(data: Path | None, input_size: tuple[int, int] = (28, 28)) -> So
         f"files, with {TRAINING_FILE} and {TEST_FILE}, or with one sub-folder of images for each "
         f"class; for Fashion-MNIST, {WHERE_TO_GET_IT}"
     )
+
+
+def find_fashion_mnist() -> IdxFolder | None:
+    """Find Fashion-MNIST on this machine; None if it is in no standard folder."""
+    folder = next(filter(_holds_idx, STANDARD_FOLDERS), None)
+    return None if folder is None else IdxFolder(folder)
 
 
 def _holds_idx(folder: Path) -> bool:
