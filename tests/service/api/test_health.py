@@ -21,19 +21,17 @@ def test_ready_service_says_what_it_runs_on(linear: TestClient, path: str) -> No
     response = linear.get(path)
     assert response.status_code == 200
     body = response.json()
-    assert body.pop("uptime_seconds") >= 0
-    assert body == {
+    assert body["uptime_seconds"] >= 0
+    assert body["status"] == "ready"
+    (model,) = body["models"]
+    expected = {
+        "name": "linear",
+        "version": "1",
         "status": "ready",
-        "models": [
-            {
-                "name": "linear",
-                "version": "1",
-                "status": "ready",
-                "device": "cpu",
-                "providers": ["CPUExecutionProvider"],
-            }
-        ],
+        "device": "cpu",
+        "providers": ["CPUExecutionProvider"],
     }
+    assert model.items() >= expected.items()
 
 
 def test_service_that_has_not_loaded_is_alive_but_not_ready(linear_folder: Path) -> None:
@@ -49,15 +47,9 @@ def test_service_that_has_not_loaded_is_alive_but_not_ready(linear_folder: Path)
     health, live, upload = asyncio.run(ask())
     assert health.status_code == 503
     assert health.json()["status"] == "starting"
-    assert health.json()["models"] == [
-        {
-            "name": "linear",
-            "version": None,
-            "status": "starting",
-            "device": None,
-            "providers": [],
-        }
-    ]
+    (model,) = health.json()["models"]
+    expected = {"version": None, "status": "starting", "device": None, "providers": []}
+    assert model.items() >= expected.items()
     assert live.status_code == 200
     assert live.json() == {"status": "alive"}
     assert upload.status_code == 503

@@ -95,7 +95,8 @@ def test_form_and_raw_body_give_the_same_answer(linear: TestClient, content_type
     """A raw body of any image type, or of no type, gets the same answer as a form's file part."""
     form = linear.post("/predict", files={"file": ("name.png", IMAGE)})
     assert form.status_code == 200
-    assert post(linear, IMAGE, content_type).json() == form.json()
+    raw = post(linear, IMAGE, content_type).json()
+    assert raw["probabilities"] == form.json()["probabilities"]
 
 
 def test_form_may_hold_ordinary_fields_too(linear: TestClient) -> None:
@@ -121,12 +122,13 @@ def test_every_format_is_read(linear: TestClient, file_format: str) -> None:
 
 @pytest.mark.parametrize("top_k", [1, 2, 3])
 def test_top_k_returns_the_most_likely_classes_in_order(linear: TestClient, top_k: int) -> None:
-    """With top_k the answer holds the k most likely classes in order; the rest is unchanged."""
+    """With top_k the answer holds the k most likely classes in order; its class is unchanged."""
     full = post(linear, IMAGE).json()
     short = post(linear, IMAGE, top_k=top_k).json()
     best = sorted(full["probabilities"].items(), key=lambda item: -item[1])[:top_k]
     assert list(short["probabilities"].items()) == best
-    assert {**short, "probabilities": None} == {**full, "probabilities": None}
+    for name in ("class_id", "class_name", "probability"):
+        assert short[name] == full[name]
 
 
 @pytest.mark.parametrize(
@@ -287,9 +289,10 @@ def test_explanation_shows_what_the_model_saw(shipped: TestClient) -> None:
     assert 0.8 < explanation.pop("mask_quality") <= 1
     background = bytes.fromhex(explanation.pop("background").removeprefix("#"))
     np.testing.assert_allclose(list(background), [244, 240, 232], atol=5)
-    assert explanation == {"polarity": "negated", "mirrored": False, "warnings": []}
-    assert post(shipped, png).json() == body
-    assert post(shipped, encode(photo), model="resnet-8").json() == body
+    expected = {"polarity": "negated", "mirrored": False, "warnings": []}
+    assert explanation.items() >= expected.items()
+    for alone in (post(shipped, png), post(shipped, encode(photo), model="resnet-8")):
+        assert alone.json()["probabilities"] == body["probabilities"]
 
 
 def test_explanation_of_an_unchanged_image(linear: TestClient) -> None:
@@ -298,7 +301,9 @@ def test_explanation_of_an_unchanged_image(linear: TestClient) -> None:
     np.testing.assert_array_equal(
         Image.open(BytesIO(base64.b64decode(explanation.pop("image")))), PIXELS
     )
-    assert explanation == {"polarity": "kept", "mirrored": False, "warnings": []}
+    expected = {"polarity": "kept", "mirrored": False, "warnings": []}
+    assert explanation.items() >= expected.items()
+    assert not {"background", "item_box", "mask_quality"} & explanation.keys()
 
 
 def test_explanation_warns(shipped: TestClient) -> None:
