@@ -244,7 +244,7 @@ def fit_prediction_sets(probabilities: NDArray[np.float32], labels: Labels) -> N
     for label in range(probabilities.shape[1]):
         own = np.sort(probabilities[labels == label, label].astype(np.float64))
         for row, coverage in enumerate(COVERAGES):
-            # 1e-9 because 1 - 0.95 is a little less than 0.05
+            # 1e-9 because 1 - 0.9 is a little less than 0.1
             rank = int((len(own) + 1) * (1 - coverage) + 1e-9)
             minima[row, label] = own[rank - 1] if rank else 0.0
     return minima

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
 import onnxruntime
 import pytest
@@ -112,6 +113,13 @@ def test_prediction_sets_have_the_promised_coverage() -> None:
     assert (held <= np.array(COVERAGES)[:, None] + 1 / 101 + 0.006).all()
 
 
+def test_ranks_are_exact() -> None:
+    """With 99 images of a class, coverage c takes the value of rank 100 (1 - c), to the image."""
+    values = np.arange(1, 100) / 100
+    minima = fit_prediction_sets(np.stack([values, 1 - values], axis=1), np.zeros(99, np.int64))
+    np.testing.assert_allclose(minima[:, 0], [rank / 100 for rank in range(20, 0, -1)])
+
+
 def test_too_few_images_promise_nothing() -> None:
     """If a class has too few validation images for a coverage, every set holds this class."""
     minima = fit_prediction_sets(np.array([[0.9, 0.1], [0.2, 0.8]], np.float32), np.array([0, 1]))
@@ -190,6 +198,21 @@ def test_augmented_images_count_as_known(small_run: Path, tmp_path: Path) -> Non
         answer(photographic.apply(load_model(small_run)), shown).distances <= photographic.threshold
     )
     assert accepted.mean() == pytest.approx(0.95, abs=0.06)
+
+
+def test_offsets_are_fitted_to_augmented_images(small_run: Path, tmp_path: Path) -> None:
+    """95 % of the augmented validation images of each class are nearer to it than its offset."""
+    shutil.copytree(small_run, tmp_path / "run", ignore=shutil.ignore_patterns("metrics.json"))
+    space = calibrate(tmp_path / "run", SOURCE, "photographic").space
+    assert space is not None
+    model = load_model(small_run)
+    features = keras.Model(model.input, model.layers[-1].input)
+    _, validation = read_config(small_run).split(SOURCE.training())
+    seen = features.predict(augment(validation, "photographic")[..., None], verbose=0)
+    own = np.asarray(space.measure(seen))[np.arange(len(validation)), validation.labels]
+    for label in range(10):
+        quantile = np.quantile(own[validation.labels == label], 0.95)
+        assert quantile == pytest.approx(0, abs=1e-3 * own.std())
 
 
 def test_calibration_comes_before_evaluation(small_run: Path) -> None:

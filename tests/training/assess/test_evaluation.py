@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.service.bundles import linear_answer, write_linear_bundle
 from tests.training.fashion_mnist import SampleSource
 from training.assess.evaluation import evaluate, evaluate_bundle, measure
+from training.data.samples import Images, Samples
 from training.errors import RunError
 from training.export.bundle import export
 from training.fit.runs import read_metrics
@@ -47,6 +49,8 @@ def test_figures_follow_their_definitions() -> None:
     # Two answers of 0.9 with one right, two of 0.6 with both right: (2 x 0.4 + 2 x 0.4) / 4.
     assert measured["expected_calibration_error"] == pytest.approx(0.4, abs=1e-6)
     assert measured["reliability"]["counts"] == [2, 2]
+    # Squared differences of the four answers: 0.015, 1.715, 0.24 and 0.24.
+    assert measured["brier"] == pytest.approx(0.5525, abs=1e-6)
     # Wilson 1927 for 3 of 4.
     assert measured["wilson_95"] == pytest.approx([0.3006, 0.9544], abs=1e-4)
 
@@ -79,6 +83,53 @@ def test_run_is_measured_on_test_and_validation(small_run: Path) -> None:
     assert (metrics["test"]["count"], metrics["validation"]["count"]) == (100, 40)
     assert 0 < metrics["test_with_flips"]["accuracy"] <= 1
     assert {path.name for path in small_run.glob("*.png")} == PLOTS | {"curves.png"}
+
+
+class NoiseSource(SampleSource):
+    """Noise of 20 x 30 pixels. The labels are the classes with the largest mean probability.
+
+    The mean is over the linear bundle's answers to an image and to its mirror image.
+    """
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes of the linear bundle."""
+        return "left", "middle", "right"
+
+    def training(self) -> Samples:
+        """30 images, with labels that allow a stratified split."""
+        return Samples(self._draw(30), np.arange(30) % 3)
+
+    def test(self) -> Samples:
+        """60 images."""
+        images = self._draw(60)
+        means = [linear_answer(image, 3) + linear_answer(image[:, ::-1], 3) for image in images]
+        return Samples(images, np.argmax(means, axis=1))
+
+    def _draw(self, count: int) -> Images:
+        return np.random.default_rng(1).integers(0, 256, (count, 20, 30), np.uint8)
+
+
+def test_flips_are_averaged(tmp_path: Path) -> None:
+    """The accuracy with flips averages the answers to an image and to its mirror image."""
+    source = NoiseSource()
+    bundle = write_linear_bundle(
+        tmp_path / "linear",
+        data_sha256=source.training().sha256(),
+        training={"recipe": {"validation_fraction": 0.2, "split_seed": 1}},
+    )
+    metrics = evaluate_bundle(bundle.folder, source, tmp_path / "out")
+    assert metrics["test_with_flips"]["accuracy"] == 1
+    assert metrics["test"]["accuracy"] < 0.9
+
+
+def test_bundle_of_other_data_is_rejected(tmp_path: Path) -> None:
+    """A bundle is measured only with the data that it was made with. The error has both hashes."""
+    folder = write_linear_bundle(tmp_path / "linear", data_sha256="1" * 64).folder
+    found = NoiseSource().training().sha256()
+    with pytest.raises(RunError, match=f"sha256 {found}, but .* was made with {'1' * 64}"):
+        evaluate_bundle(folder, NoiseSource(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_test_set_is_opened_once(small_run: Path) -> None:

@@ -11,7 +11,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from tests.training.fashion_mnist import SampleSource
+from training.assess.calibration import load_calibrated
 from training.errors import ExportError
+from training.export.bundle import export
 from training.export.gate import check
 from training.fit.runs import load_model, read_metrics
 
@@ -71,6 +73,21 @@ def test_tampered_graph_is_rejected(
     check(graph, model, test.images, test.labels, accuracy)
     tamper(graph)
     with pytest.raises(ExportError, match=message):
+        check(graph, model, test.images, test.labels, accuracy)
+
+
+def test_other_distance_is_rejected(calibrated_run: Path, tmp_path: Path) -> None:
+    """A graph with Keras' probabilities but with other distances is rejected."""
+    model, test = load_calibrated(calibrated_run), SOURCE.test()
+    accuracy = read_metrics(calibrated_run)["test"]["accuracy"]
+    bundle = export(calibrated_run, SOURCE, tmp_path, "calibrated", "1")
+    graph = onnx.load_from_string(bundle.model)
+    check(graph, model, test.images, test.labels, accuracy)
+    (last,) = (node for node in graph.graph.node if "distance" in node.output)
+    last.output[0] = "measured"
+    graph.graph.initializer.append(numpy_helper.from_array(np.float32([1.01]), "factor"))
+    graph.graph.node.append(helper.make_node("Mul", ["measured", "factor"], ["distance"]))
+    with pytest.raises(ExportError, match=r"and by \d\.\d\de[+-]0[0-3] in a distance"):
         check(graph, model, test.images, test.labels, accuracy)
 
 

@@ -17,6 +17,7 @@ from training.fit.augmentation import (
     AUGMENTATIONS,
     affine,
     affine_matrices,
+    blur,
     cutmix,
     cutout,
     flip,
@@ -211,6 +212,18 @@ def test_sometimes_changes_the_requested_share() -> None:
     )
     assert (images == images[:, :1, :1]).all()
     assert images.mean() == pytest.approx(0.3, abs=0.03)
+
+
+def test_blur_softens_a_quarter_and_halves_a_tenth() -> None:
+    """A quarter of the images is blurred, a tenth has half the resolution, and the rest stays."""
+    noise = generator(2).uniform(0, 255, (2_000, 8, 8)).astype(np.float32)
+    changed, _ = blur(noise, np.zeros((2_000, 1), np.float32), generator())
+    halved = (changed == noise[:, ::2, ::2].repeat(2, axis=1).repeat(2, axis=2)).all(axis=(1, 2))
+    kept = (changed == noise).all(axis=(1, 2))
+    assert halved.mean() == pytest.approx(0.10, abs=0.02)
+    assert kept.mean() == pytest.approx(0.65, abs=0.03)
+    soft = changed[~halved & ~kept]
+    assert soft.std(axis=(1, 2)).max() < noise.std(axis=(1, 2)).min()
 
 
 def test_deployment_keeps_items_on_black() -> None:
