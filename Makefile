@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check install format openapi torture bench soak fuzz audit sbom requirements clean
+.PHONY: help serve test test-fast check install format openapi torture bench soak fuzz audit sbom requirements clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -14,6 +14,11 @@ serve: .venv/serve ## Serve the model; set HOST, PORT and SERVICE_* to change th
 
 test: .venv/all ## Run the tests; ARGS go to pytest
 	$(BIN)/python -m pytest $(ARGS)
+
+FAST = tests/service tests/docs tests/models tests/test_architecture.py tests/training/data
+
+test-fast: .venv/all ## Run the tests that take a minute: no servers, no training; ARGS go to pytest
+	KERAS_BACKEND=numpy $(BIN)/python -m pytest $(FAST) $(ARGS)
 
 check: .venv/all ## Check style, format and types
 	$(BIN)/ruff check
