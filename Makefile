@@ -7,7 +7,7 @@ SERVE := $(if $(wildcard .venv/all),all,$(shell \
 	$(PYTHON) -c 'import ctypes; ctypes.CDLL("libcuda.so.1")' 2>/dev/null && echo serve || echo serve-cpu))
 
 .DEFAULT_GOAL := help
-.PHONY: help serve client test check install format openapi torture mutants bench soak fuzz audit sbom \
+.PHONY: help serve client test test-fast check install format openapi torture mutants bench soak fuzz audit sbom \
 	requirements clean
 
 help: ## List the commands
@@ -21,6 +21,11 @@ client: .venv/client ## Install the packages of the client alone
 
 test: .venv/all ## Run the tests; ARGS go to pytest
 	$(BIN)/python -m pytest $(ARGS)
+
+FAST = tests/service tests/docs tests/models tests/test_architecture.py tests/training/data
+
+test-fast: .venv/all ## Run the tests that take a minute: no servers, no training; ARGS go to pytest
+	KERAS_BACKEND=numpy $(BIN)/python -m pytest $(FAST) $(ARGS)
 
 check: .venv/all ## Check style, format and types
 	$(BIN)/ruff check

@@ -222,8 +222,8 @@ def test_blur_softens_a_quarter_and_halves_a_tenth() -> None:
     kept = (changed == noise).all(axis=(1, 2))
     assert halved.mean() == pytest.approx(0.10, abs=0.02)
     assert kept.mean() == pytest.approx(0.65, abs=0.03)
-    soft = changed[~halved & ~kept]
-    assert soft.std(axis=(1, 2)).max() < noise.std(axis=(1, 2)).min()
+    soft = ~halved & ~kept
+    assert (changed[soft].std(axis=(1, 2)) < 0.9 * noise[soft].std(axis=(1, 2))).all()
 
 
 def test_deployment_keeps_items_on_black() -> None:
