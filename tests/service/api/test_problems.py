@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -23,9 +24,9 @@ from service.settings import Settings
 from tests.service.api.test_predict import assert_problem
 
 
-def scope() -> dict[str, dict[str, str]]:
+def scope() -> dict[str, Any]:
     """Return the part of a request's scope that a problem needs."""
-    return {"state": {"request_id": "id-1"}}
+    return {"path": "/predict", "state": {"request_id": "id-1"}}
 
 
 def leaves(kind: type[errors.ServiceError]) -> Iterator[type[errors.ServiceError]]:
