@@ -26,4 +26,4 @@ class FashionClassifier:
             raise RuntimeError(f"the models are {status}; the replica's log says why")
 
 
-application = FashionClassifier.bind()
+application = FashionClassifier.bind()  # type: ignore[attr-defined] # Ray's decorator adds it

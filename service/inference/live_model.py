@@ -227,12 +227,12 @@ class LiveModel:
                 errors.append(error)
                 self._rejected_files = self._rejected_files or files
                 continue
-            for error in errors:
+            for rejected in errors:
                 log.error(
                     "model %s: a newer version is rejected, an older version serves; the newest "
                     "one is tried again when its files change: %s",
                     self.name,
-                    error,
+                    rejected,
                 )
             return classifier
         raise errors[0]

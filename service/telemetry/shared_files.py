@@ -29,7 +29,7 @@ class SharedFiles:
         self._generation = 0
         self._changed: set[Any] = set()
         shared = values.MultiProcessValue(self._name)  # type: ignore[no-untyped-call]
-        values.ValueClass = _count_in_memory(shared, self._changed)  # type: ignore[misc]
+        values.ValueClass = _count_in_memory(shared, self._changed)
 
     def write(self) -> None:
         """Write all counts to the files."""

@@ -18,7 +18,8 @@ def main(port: int, cores: int) -> None:
     ray.init(num_cpus=cores, include_dashboard=False, logging_level="warning")
     serve.start(http_options={"host": "127.0.0.1", "port": port, "request_timeout_s": 90})
     for line in sys.stdin:
-        serve.run(FashionClassifier.options(**json.loads(line)).bind(), name="fashion-classifier")
+        changed = FashionClassifier.options(**json.loads(line))  # type: ignore[attr-defined]
+        serve.run(changed.bind(), name="fashion-classifier")
         print("deployed", flush=True)
     serve.shutdown()
     ray.shutdown()

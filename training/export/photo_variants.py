@@ -81,4 +81,4 @@ def resize_input(model: bytes, height: int, width: int) -> bytes:
         for side in output.type.tensor_type.shape.dim[2:]:
             side.Clear()
     onnx.checker.check_model(graph, full_check=True)
-    return graph.SerializeToString()
+    return bytes(graph.SerializeToString())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from service.api.openapi import FILE, problem_responses
+from service.api.quota import charge
 from service.api.uploads import read_body
 from service.api.v2.outputs import choose_outputs, list_outputs, write_response
 from service.api.v2.requests import ReadRequest, read_request
@@ -126,7 +128,7 @@ async def infer(request: Request) -> Response:
     classifier = _find_classifier(request)
     _check_names(read.request, classifier)
     outputs = choose_outputs(read.request, list_outputs(classifier))
-    batch = await _classify(request.app.state.predictor, read, classifier.manifest.name)
+    batch = await _classify(request, read, classifier.manifest.name)
     for index, item in enumerate(batch.items):
         if isinstance(item, ImageError):
             raise type(item)(f"the image at index {index}: {item}")
@@ -139,9 +141,12 @@ async def infer(request: Request) -> Response:
     return Response(text + binary, headers=headers, media_type="application/octet-stream")
 
 
-async def _classify(predictor: Predictor, read: ReadRequest, model: str) -> BatchAnswer:
+async def _classify(request: Request, read: ReadRequest, model: str) -> BatchAnswer:
+    predictor: Predictor = request.app.state.predictor
     if isinstance(read.images, bytes):
-        return await predictor.predict_tensor(read.images, read.shape, model)
+        admit = partial(charge, request.scope)
+        return await predictor.predict_tensor(read.images, read.shape, model, admit)
+    charge(request.scope, len(read.images))
     return await predictor.predict_files(read.images, model)
 
 

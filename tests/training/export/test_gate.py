@@ -85,7 +85,7 @@ def test_other_distance_is_rejected(calibrated_run: Path, tmp_path: Path) -> Non
     check(graph, model, test.images, test.labels, accuracy)
     (last,) = (node for node in graph.graph.node if "distance" in node.output)
     last.output[0] = "measured"
-    graph.graph.initializer.append(numpy_helper.from_array(np.float32([1.01]), "factor"))
+    graph.graph.initializer.append(numpy_helper.from_array(np.array([1.01], np.float32), "factor"))
     graph.graph.node.append(helper.make_node("Mul", ["measured", "factor"], ["distance"]))
     with pytest.raises(ExportError, match=r"and by \d\.\d\de[+-]0[0-3] in a distance"):
         check(graph, model, test.images, test.labels, accuracy)

@@ -32,7 +32,7 @@ LITE0 = find_architecture("efficientnet-lite0")
 def model() -> bytes:
     """The graph of a network for photos of 32 x 32 pixels, with its first weights."""
     network = split_outputs(LITE0.build((32, 32), 10), 1.0)
-    return convert(network, (32, 32, 3)).SerializeToString()
+    return bytes(convert(network, (32, 32, 3)).SerializeToString())
 
 
 def open_session(model: bytes) -> onnxruntime.InferenceSession:
