@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 FOLDER = Path(__file__).parent
 SAMPLES = FOLDER.parent / "service" / "api" / "page" / "files"
 SAMPLE_PIXELS, SAMPLE_QUALITY = 200, 75
-COLOURS = 192  # of the screenshot: a palette makes it three times smaller
+COLOURS = 256  # of the screenshot: with a palette the file is small
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -78,7 +78,9 @@ def main() -> None:
             return
         page = browser.new_page(viewport={"width": 1120, "height": 700})
         picture = Image.open(BytesIO(draw_page(page, arguments.url))).convert("RGB")
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(arguments.output, optimize=True)
+    # Only with a given palette does Pillow dither, and the heat map needs it.
+    palette = picture.quantize(COLOURS)
+    picture.quantize(palette=palette).save(arguments.output, optimize=True)
 
 
 if __name__ == "__main__":
