@@ -12,7 +12,6 @@ def build() -> FastAPI:
     return create_app(Settings(), starts_with_models=True)
 
 
-@serve.deployment
 @serve.ingress(build)
 class FashionClassifier:
     """The replicas; serve.yaml says how many there are and what each one may use."""
@@ -26,4 +25,5 @@ class FashionClassifier:
             raise RuntimeError(f"the models are {status}; the replica's log says why")
 
 
-application = FashionClassifier.bind()  # type: ignore[attr-defined] # Ray's decorator adds it
+deployment = serve.deployment(FashionClassifier)
+application = deployment.bind()

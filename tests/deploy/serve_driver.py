@@ -10,7 +10,7 @@ import sys
 import ray
 from ray import serve
 
-from deploy.ray.application import FashionClassifier
+from deploy.ray.application import deployment
 
 
 def main(port: int, cores: int) -> None:
@@ -18,8 +18,7 @@ def main(port: int, cores: int) -> None:
     ray.init(num_cpus=cores, include_dashboard=False, logging_level="warning")
     serve.start(http_options={"host": "127.0.0.1", "port": port, "request_timeout_s": 90})
     for line in sys.stdin:
-        changed = FashionClassifier.options(**json.loads(line))  # type: ignore[attr-defined]
-        serve.run(changed.bind(), name="fashion-classifier")
+        serve.run(deployment.options(**json.loads(line)).bind(), name="fashion-classifier")
         print("deployed", flush=True)
     serve.shutdown()
     ray.shutdown()

@@ -47,8 +47,8 @@ def test_application_exists(application: Config, deployment: Config) -> None:
     """The configuration names the module, its variable and its class."""
     module, _, variable = application["import_path"].partition(":")
     code = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text()
-    assert f"\n{variable} = {deployment['name']}.bind()" in code
-    assert f"class {deployment['name']}:" in code
+    assert f"\n{variable} = deployment.bind()" in code
+    assert f"serve.deployment({deployment['name']})" in code
 
 
 def test_threads_are_the_cores_of_a_replica(deployment: Config, settings: Settings) -> None:
