@@ -188,3 +188,16 @@ def test_image_with_too_many_pixels_is_named(linear_folder: Path) -> None:
         wait_until_ready(client)
         request = {"inputs": [files(in_base64([encode(PIXELS[0]), encode(noise(90, 90))]))]}
         assert_error(infer(client, "linear", request), 413, "the image at index 1: ")
+
+
+@pytest.mark.parametrize("as_files", [False, True])
+def test_request_costs_as_many_as_it_has_images(linear_folder: Path, as_files: bool) -> None:
+    """A request is charged for each image, and one that exceeds the quota gets 429."""
+    settings = Settings(models=(linear_folder,), device="cpu", rate_limit_per_minute=5)
+    uploads = in_base64([encode(pixels) for pixels in PIXELS[:2]])
+    described = files(uploads) if as_files else tensor(PIXELS[:2])
+    with TestClient(create_app(settings)) as client:
+        wait_until_ready(client)
+        answers = [infer(client, "linear", {"inputs": [described]}) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[1].headers["ratelimit"].startswith('"default";r=1;')
