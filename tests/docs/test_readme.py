@@ -90,4 +90,5 @@ def test_picture_can_be_drawn(server: Server, tmp_path: Path) -> None:
     subprocess.run(command, cwd=ROOT, check=True)
     shown = ROOT / "docs" / "page.png"
     assert shown.stat().st_size < 150_000
-    assert Image.open(output).width == Image.open(shown).width
+    with Image.open(output) as drawn, Image.open(shown) as kept:
+        assert drawn.width == kept.width
