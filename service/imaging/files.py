@@ -175,8 +175,8 @@ def _load(image: Image.Image, file: Stripped) -> Image.Image:
             raise
         image = Image.open(BytesIO(drop_checksum(file.data)), formats=("PNG",))
         image.load()
-    if isinstance(image, GifImagePlugin.GifImageFile):
-        return _clear_outside(image, image.dispose_extent or (0, 0, *image.size))
+    if isinstance(image, GifImagePlugin.GifImageFile) and image.dispose_extent:
+        return _clear_outside(image, image.dispose_extent)
     return image
 
 
