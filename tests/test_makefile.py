@@ -33,7 +33,8 @@ def test_serve_passes_the_address_on(variables: dict[str, str], shown: str, tmp_
     python = tmp_path / "python"
     python.write_text(SHOW)
     python.chmod(0o755)
-    command = ["make", "--silent", "--assume-old=.venv/all", "serve", "SERVE=all", f"BIN={tmp_path}"]
+    options = ["--silent", "--assume-old=.venv/all", "SERVE=all", f"BIN={tmp_path}"]
+    command = ["make", *options, "serve"]
     environment = {"PATH": os.environ["PATH"], **variables}
     run = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True

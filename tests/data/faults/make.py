@@ -262,9 +262,9 @@ def _bmp(
     if is_in_runs:
         compression = 1 if bits == 8 else 2
     header_bytes = header_bytes or (124 if len(masks) == 4 else 40)
-    fields: tuple[int, ...] = (width, -height if is_upside_down else height, 1, bits, compression, len(packed))
-    fields += (2835, 2835, len(palette) // 4, 0)
-    header = struct.pack("<IiiHHIIiiII", header_bytes, *fields)[:header_bytes]
+    stored_height = -height if is_upside_down else height
+    fields = (width, stored_height, 1, bits, compression, len(packed), 2835, 2835)
+    header = struct.pack("<IiiHHIIiiII", header_bytes, *fields, len(palette) // 4, 0)[:header_bytes]
     header += struct.pack(f"<{len(masks)}I", *masks)
     header = header.ljust(header_bytes, b"\0")
     start = 14 + len(header) + len(palette)
