@@ -333,7 +333,7 @@ def photos(
     folder: Annotated[
         Path, typer.Argument(help="Photos with a labels.csv (file, class_id, tier, source).")
     ],
-    model: Annotated[Path, typer.Option(help="The bundle to measure.")] = Path("models/garments/1"),
+    model: Annotated[Path, typer.Option(help="The bundle to measure.")] = Path("models/garments/2"),
     reference: Annotated[
         Path,
         typer.Option(help="Pictures are made only from images that this bundle gets right."),

@@ -70,8 +70,8 @@ def draw_calibration(collection: Collection, size: tuple[int, int]) -> Images:
 def resize_input(model: bytes, height: int, width: int) -> bytes:
     """Let the graph of a convolutional network take larger or smaller images.
 
-    Both sides must be multiples of 32. Then the padding of each convolution, which the graph holds
-    as constants, is the same for every size.
+    The old and the new sides must be multiples of 32, and at least 64. Then the padding of each
+    convolution is the same for every size. tf2onnx simplifies graphs whose last maps are 1 x 1.
     """
     graph = onnx.load_from_string(model)
     del graph.graph.value_info[:]
