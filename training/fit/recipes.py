@@ -106,6 +106,7 @@ _GARMENTS = Recipe(
 _MORE_WORN = replace(
     _GARMENTS,
     learning_rate=4e-4,
+    epochs=16,
     ema_momentum=0.998,
     fine_tunes=True,
     photo=replace(_GARMENTS_PHOTO, photos_per_batch=18, worn_per_batch=16),
