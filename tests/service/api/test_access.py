@@ -223,6 +223,7 @@ def test_pages_may_read_our_headers(guarded: TestClient) -> None:
     origin = {"Origin": "https://shop.example"}
     exposed = guarded.get("/health", headers=origin).headers["access-control-expose-headers"]
     assert exposed.split(", ") == [
+        "Inference-Header-Content-Length",
         *("RateLimit", "RateLimit-Policy", "Retry-After", "Server-Timing", "X-Request-ID"),
     ]
     preflight = guarded.options(

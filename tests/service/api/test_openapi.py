@@ -64,8 +64,8 @@ def test_upload_paths_take_a_form_or_the_raw_file() -> None:
     """The request body of both upload paths is a form with the part `file`, or raw bytes."""
     document = create_app(Settings()).openapi()
     for path, raw_types in (
-        ("/predict", {"image/*", "application/octet-stream"}),
-        ("/predict/batch", {"application/octet-stream"}),
+        ("/predict", {"image/*", "application/octet-stream", "binary/octet-stream"}),
+        ("/predict/batch", {"application/octet-stream", "binary/octet-stream"}),
     ):
         body = document["paths"][path]["post"]["requestBody"]
         assert body["required"]

@@ -122,7 +122,7 @@ def test_keys_and_rate_limit_apply(linear_folder: Path, tmp_path: Path) -> None:
         assert_error(infer(client, "linear", REQUEST), 401)
         client.headers["X-API-Key"] = key
         assert infer(client, "linear", REQUEST).status_code == 200
-        assert_error(infer(client, "linear", REQUEST), 429, "1 uploads per minute")
+        assert_error(infer(client, "linear", REQUEST), 429, "0 of 1 images per minute")
 
 
 def test_limits_apply(linear: TestClient) -> None:
