@@ -22,9 +22,9 @@ client: .venv/client ## Install the packages of the client alone
 test: .venv/all ## Run the tests; ARGS go to pytest
 	$(BIN)/python -m pytest $(ARGS)
 
-FAST = tests/service tests/docs tests/models tests/test_architecture.py tests/training/data
+FAST = $(addprefix tests/service/,api imaging inference machine telemetry) tests/test_architecture.py
 
-test-fast: .venv/all ## Run the tests that take a minute: no servers, no training; ARGS go to pytest
+test-fast: .venv/all ## Run the quick tests: no servers, no training; ARGS go to pytest
 	KERAS_BACKEND=numpy $(BIN)/python -m pytest $(FAST) $(ARGS)
 
 check: .venv/all ## Check style, format and types
