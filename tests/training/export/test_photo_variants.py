@@ -39,7 +39,7 @@ def build_network(height: int, width: int) -> Any:
 @pytest.fixture(scope="module")
 def model() -> bytes:
     """The graph of a network for photos of 64 x 64 pixels."""
-    return convert(build_network(64, 64), (64, 64, 3)).SerializeToString()
+    return bytes(convert(build_network(64, 64), (64, 64, 3)).SerializeToString())
 
 
 def open_session(model: bytes) -> onnxruntime.InferenceSession:
