@@ -16,7 +16,7 @@ from tests.deploy.manifests import (
     read_inference_service,
     render,
 )
-from tests.deploy.routes import application, is_route
+from tests.deploy.routes import is_route
 from tests.e2e.server import ROOT
 
 # What KServe reads itself: its storage initializer downloads this folder.
