@@ -172,7 +172,8 @@ def _compile_short(wanted: frozenset[int]) -> re.Pattern[bytes]:
         kinds.append(re.escape(bytes([kind])) + rb"(?!%b)" % is_needed)
     contents = [re.escape(bytes([length])) + rb".{%d}" % (length - 2) for length in SHORT_LENGTHS]
     segment = rb"\xff++(?:%b)\0(?:[\0\1]|%b)" % (b"|".join(kinds), b"|".join(contents))
-    return re.compile(rb"(?:[^\xff]++|\xff++[\0\1\xd0-\xd7]|%b)*+" % segment, re.DOTALL)
+    # Not *+: before 3.11.5, Python's possessive loops go wrong after a lookahead in them.
+    return re.compile(rb"(?:[^\xff]++|\xff++[\0\1\xd0-\xd7]|%b){0,1000}" % segment, re.DOTALL)
 
 
 def _check_count(segments: int) -> None:

@@ -100,7 +100,8 @@ def _compile_short(wanted: frozenset[bytes]) -> re.Pattern[bytes]:
     """Return a pattern of short chunks of other kinds than ``wanted``, and of empty pixels."""
     needed = b"|".join(sorted({PIXELS, END, *wanted}))
     contents = [rb"\x%02x(?!%b).{%d}" % (length, needed, length + 8) for length in SHORT_LENGTHS]
-    return re.compile(rb"(?:\0\0\0(?:%b|\0IDAT.{4}))*+" % b"|".join(contents), re.DOTALL)
+    # Not *+: before 3.11.5, Python's possessive loops go wrong after a lookahead in them.
+    return re.compile(rb"(?:\0\0\0(?:%b|\0IDAT.{4})){0,1000}" % b"|".join(contents), re.DOTALL)
 
 
 def _is_needed(kind: bytes, content: memoryview, chunks: dict[bytes, bytes]) -> bool:

@@ -60,7 +60,7 @@ def test_very_many_short_extensions_are_skipped_at_once(extensions: bytes) -> No
     many = extensions * (4_000_000 // len(extensions))
     started = time.process_time()
     picture = read_picture(transparent[:start] + many + transparent[start:], MAX_PIXELS)
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 2
     assert picture.is_cut_out
     assert (np.asarray(picture.image) == 255).all()
 

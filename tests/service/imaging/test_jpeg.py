@@ -153,7 +153,7 @@ def test_very_many_short_segments_are_skipped_at_once(segments: bytes, place: in
     many = segments * (4_000_000 // len(segments))
     started = time.process_time()
     seen = read_picture(photo[:place] + many + photo[place:], MAX_PIXELS).image
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 2
     is_first = place > 0 and orientation(6) in segments
     expected = np.rot90(np.asarray(read_picture(PHOTO, MAX_PIXELS).image), -1 if is_first else 2)
     np.testing.assert_array_equal(np.asarray(seen), expected)

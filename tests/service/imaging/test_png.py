@@ -96,7 +96,7 @@ def test_very_many_short_chunks_are_skipped_at_once(chunks: bytes, place: int) -
     data = PHOTO[:place] + chunks * (4_000_000 // len(chunks)) + PHOTO[place:]
     started = time.process_time()
     np.testing.assert_array_equal(pixels_of(data), pixels_of(PHOTO))
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 2
 
 
 def test_pixels_in_chunks_of_one_byte_are_read_up_to_a_limit() -> None:
