@@ -231,7 +231,8 @@ def test_pages_may_read_our_headers(guarded: TestClient) -> None:
     )
     assert set(preflight.headers["access-control-allow-headers"].split(", ")) == {
         *("Accept", "Accept-Language", "Content-Language"),  # the usual ones
-        *("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Shape"),
+        *("Authorization", "Content-Type", "Inference-Header-Content-Length"),
+        *("X-API-Key", "X-Request-ID", "X-Shape"),
     }
     assert preflight.headers["access-control-allow-methods"] == "GET, POST"
 
