@@ -161,15 +161,16 @@ def train(
         model = _build(config, weights)
     if start_from is not None and config.recipe.fine_tunes:
         model.set_weights(load_model(start_from).get_weights())
-    write_places(folder, source, photos)
     if obstacle is None:
         from training.fit.compiled_training import train_compiled
 
         train_compiled(model, config, samples, folder, minutes)
+        write_places(folder, source, photos)
     else:
         if not config.recipe.continues:
             _compile(model, config, samples)
         write_config(folder, config)
+        write_places(folder, source, photos)
         _fit(model, config, samples, folder, 0, photos)
     _finish(model, folder)
 
