@@ -63,7 +63,8 @@ def test_compose_waits_longer_than_the_service_takes_to_stop() -> None:
 def test_memory_is_what_the_sizing_plans_with() -> None:
     """The page shows the memory figures that the service uses to choose its number of workers."""
     most = (IDLE_BYTES + largest_image_bytes(Settings())) / 2**20
-    assert f"needs {IDLE_BYTES // 2**20} MiB, and {BYTES_PER_PIXEL} bytes for each pixel" in PAGE
+    idle = f"Allow {IDLE_BYTES // 2**20} MiB for a worker"
+    assert f"{idle}, and {BYTES_PER_PIXEL} bytes for each pixel" in PAGE
     shown = re.search(r"(\d+) MiB per worker at most", PAGE)
     assert shown is not None
     assert int(shown[1]) == pytest.approx(most, abs=10)
