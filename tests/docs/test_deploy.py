@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from urllib.parse import urljoin
 
 import httpx2
 import pytest
@@ -64,7 +65,7 @@ def test_memory_is_what_the_sizing_plans_with() -> None:
     """The page shows the memory figures that the service uses to choose its number of workers."""
     most = (IDLE_BYTES + largest_image_bytes(Settings())) / 2**20
     idle = f"Allow {IDLE_BYTES // 2**20} MiB for a worker"
-    assert f"{idle}, and {BYTES_PER_PIXEL} bytes for each pixel" in PAGE
+    assert f"{idle}, and {BYTES_PER_PIXEL} bytes for each pixel" in " ".join(PAGE.split())
     shown = re.search(r"(\d+) MiB per worker at most", PAGE)
     assert shown is not None
     assert int(shown[1]) == pytest.approx(most, abs=10)
@@ -132,11 +133,16 @@ def wait_for(url: str) -> None:
 
 
 def test_nginx_offers_the_service_below_its_path(proxied: tuple[Server, str]) -> None:
-    """Through nginx an upload is answered, and /docs names the document below the path."""
+    """Through nginx an upload is answered, and /docs gets all of its files below the path."""
     _, url = proxied
     answer = httpx2.post(f"{url}/predict", files={"file": fault("photo.png")}, timeout=30)
     assert answer.status_code == 200, answer.text
-    assert "/fashion/openapi.json" in httpx2.get(f"{url}/docs").text
+    page = httpx2.get(f"{url}/docs").text
+    links = [*re.findall(r'(?:src|href)="([^"]+)"', page), "openapi.json"]
+    assert len(links) > 2
+    for link in links:
+        assert httpx2.get(urljoin(f"{url}/docs", link)).status_code == 200, link
+    assert httpx2.get(f"{url}/openapi.json").json()["servers"] == [{"url": "/fashion"}]
 
 
 def test_nginx_leaves_too_large_bodies_to_the_service(proxied: tuple[Server, str]) -> None:
