@@ -48,7 +48,7 @@ OWNERS = {
     "onnxruntime": {"inference/session"},
     "PIL": {"imaging"},
     "pillow_heif": {"imaging/files"},
-    "prometheus_client": {"telemetry/metrics", "telemetry/shared_files"},
+    "prometheus_client": {"telemetry/metrics", "telemetry/series"},
     "opentelemetry": {"telemetry/tracing"},
     "python_multipart": {"api/uploads"},
     "httpx2": {"client"},

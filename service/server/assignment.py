@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 ASSIGNMENT_VARIABLE = "WORKER_ASSIGNMENT"  # not SERVICE_...: users do not set it
-METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # the Prometheus client reads it at import
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,7 @@ class Assignment:
 
     def to_environment(self) -> dict[str, str]:
         """Return the worker's environment: this process's variables and the assignment."""
-        assignment = json.dumps(asdict(self))
-        return os.environ | {
-            ASSIGNMENT_VARIABLE: assignment,
-            METRICS_VARIABLE: self.metrics_folder,
-        }
+        return os.environ | {ASSIGNMENT_VARIABLE: json.dumps(asdict(self))}
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self | None:

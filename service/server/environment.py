@@ -7,10 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
-from service.errors import VariableError
-from service.server.assignment import METRICS_VARIABLE
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -68,20 +65,3 @@ def log_unknown() -> None:
     """Log a warning for each variable ``SERVICE_...`` that is not a setting."""
     for sentence in find_unknown():
         log.warning("%s", sentence)
-
-
-def forget_metrics_folder() -> None:
-    """Remove the variable that makes Prometheus' client write metrics into a folder.
-
-    The supervisor sets it for its workers, with a folder of its own. The client also reads the name
-    in lower case.
-
-    Raises:
-        VariableError: The variable names a folder that does not exist.
-    """
-    for name in (METRICS_VARIABLE, METRICS_VARIABLE.lower()):
-        folder = os.environ.pop(name, "")
-        if folder and not Path(folder).is_dir():
-            raise VariableError(
-                f"{name}={folder} is not a folder; unset it: the service makes a folder itself"
-            )

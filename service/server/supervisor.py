@@ -121,7 +121,7 @@ class _Workers:
 
     def _handle_end(self, process: subprocess.Popen[bytes]) -> None:
         listening = self._sockets.pop(process)
-        forget_worker(process.pid, self._metrics_folder)
+        forget_worker(process.pid, Path(self._metrics_folder))
         code = process.returncode
         if code > 0 and code != os.EX_TEMPFAIL:
             self._exit_code = code

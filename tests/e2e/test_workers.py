@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from service.bundle import MODEL_FILE
-from service.server.assignment import METRICS_VARIABLE, Assignment
+from service.server.assignment import Assignment
 from service.settings import Settings
 from tests.e2e.server import ROOT, Server, free_port, serving, start
 from tests.e2e.test_limits import SLOW_IMAGE, metric, wait_until
@@ -58,7 +58,7 @@ def test_worker_is_replaced_after_the_metrics_folder_was_deleted(linear_folder: 
     """A worker is replaced even if the temporary folder of the metrics was deleted."""
     with serving(models=linear_folder, workers=2, device="cpu") as server:
         victim = psutil.Process(server.process.pid).children()[0]
-        shutil.rmtree(victim.environ()[METRICS_VARIABLE])
+        shutil.rmtree(metrics_folder(server))
         victim.kill()
         victim.wait(30)
         wait_until(lambda: server.read_log().count("serves on") == 3)
@@ -89,7 +89,7 @@ def test_worker_does_what_its_assignment_says(linear_folder: Path, tmp_path: Pat
     try:
         assert httpx2.get(f"{url}/health", timeout=60).json()["status"] == "ready"
         assert not psutil.Process(worker.pid).children()
-        assert list(tmp_path.glob("*.db"))
+        assert list(tmp_path.glob("counts-*.json"))
         worker.communicate(timeout=60)  # closes the pipe
     finally:
         worker.kill()
@@ -161,7 +161,9 @@ def test_workers_share_the_rate_limit(linear_folder: Path) -> None:
 def metrics_folder(server: Server) -> Path:
     """Return the folder in which the workers share their metrics."""
     worker, *_ = psutil.Process(server.process.pid).children()
-    return Path(worker.environ()["PROMETHEUS_MULTIPROC_DIR"])
+    assignment = Assignment.from_environment(worker.environ())
+    assert assignment is not None
+    return Path(assignment.metrics_folder)
 
 
 ANSWERED = 'service_requests_total{route="/predict",status="200"}'
@@ -172,7 +174,7 @@ def kill_one(server: Server, folder: Path, expected: int) -> None:
     victim, *_ = psutil.Process(server.process.pid).children()
     victim.kill()
     wait_until(lambda: server.read_log().count("serves on") == expected)
-    wait_until(lambda: not list(folder.glob(f"*_{victim.pid}-*")))
+    wait_until(lambda: not list(folder.glob(f"*-{victim.pid}.*")))
 
 
 def answer_20(server: Server, expected: int) -> None:
@@ -193,8 +195,6 @@ def test_killed_workers_leave_no_files_but_their_counts(linear_folder: Path) -> 
             numbers.add(len(list(folder.iterdir())))
             assert metric(server, ANSWERED) == 20 * number
         assert len(numbers) == 1
-        ended = {path.name for path in folder.glob("*_ended.db")}
-        assert ended == {"counter_ended.db", "histogram_ended.db"}
 
 
 def test_folder_of_metrics_is_made_anew(linear_folder: Path) -> None:
@@ -205,8 +205,8 @@ def test_folder_of_metrics_is_made_anew(linear_folder: Path) -> None:
         shutil.rmtree(metrics_folder(server))
         for _ in range(8):
             assert server.get("/metrics").status_code == 200
-        wait_until(lambda: len(list(metrics_folder(server).glob("counter_*.db"))) == 2)
-        answer_20(server, 20)
+        wait_until(lambda: len(list(metrics_folder(server).glob("counts-*.json"))) == 2)
+        answer_20(server, 21)
         for path in metrics_folder(server).iterdir():
             path.unlink()
         for _ in range(8):

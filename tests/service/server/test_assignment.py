@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
-from service.server.assignment import ASSIGNMENT_VARIABLE, METRICS_VARIABLE, Assignment
+from service.server.assignment import ASSIGNMENT_VARIABLE, Assignment
 
 ASSIGNMENT = Assignment(
     socket_number=7,
@@ -39,14 +39,12 @@ def test_another_process_reads_the_assignment() -> None:
 
 
 def test_process_without_a_supervisor_has_no_assignment() -> None:
-    """A process that a user started is not a worker, even if Prometheus' variable is set."""
+    """A process that a user started is not a worker."""
     assert Assignment.from_environment({}) is None
-    assert Assignment.from_environment({METRICS_VARIABLE: "/folder"}) is None
 
 
 def test_worker_keeps_the_other_variables() -> None:
-    """A worker has all variables of its supervisor, and two more."""
+    """A worker has all variables of its supervisor, and one more."""
     environment = ASSIGNMENT.to_environment()
-    assert environment.pop(METRICS_VARIABLE) == ASSIGNMENT.metrics_folder
     assert json.loads(environment.pop(ASSIGNMENT_VARIABLE))["threads"] == 3
     assert environment == dict(os.environ)
