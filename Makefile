@@ -19,8 +19,8 @@ serve: .venv/$(SERVE) ## Serve the models; set PORT and SERVICE_* to change the 
 client: .venv/client ## Install the packages of the client alone
 	@echo 'Ready. Try: $(BIN)/python -m service.client --help'
 
-test: .venv/all ## Run the tests; ARGS go to pytest
-	$(BIN)/python -m pytest $(ARGS)
+test: .venv/all ## Run the tests, two files at a time; ARGS go to pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 FAST = $(addprefix tests/service/,api imaging inference machine telemetry) tests/test_architecture.py
 

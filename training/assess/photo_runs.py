@@ -27,10 +27,10 @@ from training.data.photos.collection import Collection, PhotoFolders, open_colle
 from training.data.photos.inputs import to_inputs
 from training.data.samples import Images, Labels, Source
 from training.fit.answers import Probabilities, answer
+from training.fit.recipe import VALIDATION_UPLOADS
 from training.fit.runs import METRICS_FILE, Config, load_model, log_opening
 
 KNOWN_SHARE = 0.97  # the share of validation photos and worn items that the threshold accepts
-UPLOADS = 1_500
 
 
 def calibrate_photo_run(run: Path, source: Source, folders: PhotoFolders) -> Calibration:
@@ -51,7 +51,7 @@ def calibrate_photo_run(run: Path, source: Source, folders: PhotoFolders) -> Cal
         temperature=temperature,
         space=None,
         # Nearly all uploads are nearer than that. They come last.
-        threshold=float(np.quantile(outputs["distance"][:-UPLOADS], KNOWN_SHARE)),
+        threshold=float(np.quantile(outputs["distance"][: -_count_uploads(config)], KNOWN_SHARE)),
         augmentation="none",
         minimum_probabilities=fit_prediction_sets(probabilities, labels),
     )
@@ -90,8 +90,8 @@ def stack_validation(
 ) -> tuple[Images, Labels]:
     """Stack the validation pictures of one class as inputs ``[N, H, W, 3]``, with their labels.
 
-    These are the photos and the worn items that were kept back. ``UPLOADS`` uploads follow, made of
-    the validation images of ``source``.
+    These are the photos and the worn items that were kept back. Uploads follow, made of the
+    validation images of ``source``.
 
     Raises:
         RunError: The run learned from other photos or data.
@@ -99,14 +99,22 @@ def stack_validation(
     """
     config.check_photos(folders)
     _, samples = config.split(source.training())
-    return stack_one_class(open_collection(folders, samples, validation=True), config.input_size)
+    kept_back = open_collection(folders, samples, validation=True)
+    return stack_one_class(kept_back, config.input_size, _count_uploads(config))
 
 
-def stack_one_class(kept_back: Collection, size: tuple[int, int]) -> tuple[Images, Labels]:
-    """Stack the pictures of one class as inputs ``[N, *size, 3]``, the uploads last."""
-    uploads = kept_back.uploads.draw_many(UPLOADS)
+def _count_uploads(config: Config) -> int:
+    assert config.recipe.photo is not None  # noqa: S101  only such runs are calibrated here
+    return config.recipe.photo.validation_uploads
+
+
+def stack_one_class(
+    kept_back: Collection, size: tuple[int, int], uploads: int = VALIDATION_UPLOADS
+) -> tuple[Images, Labels]:
+    """Stack the pictures of one class as inputs ``[N, *size, 3]``; the last are ``uploads``."""
+    made = kept_back.uploads.draw_many(uploads)
     pictures = [
-        each for each in (*kept_back.photos, *kept_back.worn, *uploads) if len(each.classes) == 1
+        each for each in (*kept_back.photos, *kept_back.worn, *made) if len(each.classes) == 1
     ]
     images = [fit_into_box(each.picture, size) for each in pictures]
     return np.stack(images), np.array([each.classes[0] for each in pictures])

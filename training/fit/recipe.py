@@ -17,6 +17,9 @@ NAMED_IF_CHANGED = (
 )
 
 
+VALIDATION_UPLOADS = 1_500
+
+
 @dataclass(frozen=True)
 class PhotoRecipe:
     """The settings of a run that learns from photos instead of the data set alone.
@@ -24,7 +27,8 @@ class PhotoRecipe:
     An epoch is ``steps_per_epoch`` batches. A batch holds ``photos_per_batch`` labelled photos,
     ``worn_per_batch`` worn garments and ``uploads_per_batch`` images of the data set, made into
     uploads. ``input_pixels`` is the height and width of the network's input. The blocks before
-    ``first_trained_block`` keep their ImageNet weights.
+    ``first_trained_block`` keep their ImageNet weights. The run is calibrated on all photos that
+    were kept back, and on ``validation_uploads`` uploads.
     """
 
     steps_per_epoch: int
@@ -33,6 +37,7 @@ class PhotoRecipe:
     uploads_per_batch: int
     input_pixels: int
     first_trained_block: int
+    validation_uploads: int = VALIDATION_UPLOADS
 
     def __str__(self) -> str:
         """Name what a batch holds and the size of its images."""

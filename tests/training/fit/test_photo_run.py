@@ -32,6 +32,7 @@ TINY = PhotoRecipe(
     uploads_per_batch=2,
     input_pixels=32,
     first_trained_block=15,
+    validation_uploads=200,
 )
 
 
