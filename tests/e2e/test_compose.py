@@ -1,36 +1,25 @@
-"""The Docker image and the compose files on a real Docker engine.
-
-``TEST_BASE_IMAGE`` names the base image; the default is the Dockerfile's. The Docker engine must
-have the image already. If the environment names a configuration file or certificate authority for
-pip, the build gets them as secrets.
-"""
+"""The Docker image and the compose files on a real Docker engine."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.e2e.server import ROOT, free_port
+from tests.e2e.docker import BASE_IMAGE, SECRETS, Run, run, succeeds
+from tests.e2e.server import free_port
 from tests.service.images import fault
 
 pytestmark = pytest.mark.timeout(900)  # the first build downloads every dependency
 
-DEFAULT_BASE_IMAGE = "python:3.11-slim-bookworm"
 CPU = ("-f", "docker-compose.yml")
 GPU = (*CPU, "-f", "docker/compose.gpu.yml")
-SECRETS = {"ca.pem": "PIP_CERT", "pip.conf": "PIP_CONFIG_FILE"}
-
-Run = Callable[..., str]
 
 
 @dataclass(frozen=True)
@@ -59,33 +48,6 @@ class Container:
         pytest.fail(f"the container did not become healthy, state {state}; its log: {log}")
 
 
-def run(*command: str, **environment: str) -> str:
-    """Run a command in the repository's root and return its output; fail if the command fails."""
-    result = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, (
-        f"{' '.join(command)} ended with {result.returncode}: {result.stdout}"
-    )
-    return result.stdout
-
-
-def succeeds(*command: str, **environment: str) -> bool:
-    """Whether a command exits with code 0."""
-    return (
-        subprocess.run(
-            command, env=os.environ | environment, capture_output=True, check=False
-        ).returncode
-        == 0
-    )
-
-
 @pytest.fixture(scope="module")
 def compose() -> tuple[str, ...]:
     """Docker Compose's command: the plugin, else docker-compose."""
@@ -97,50 +59,6 @@ def compose() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def path() -> str:
-    """PATH on which the first docker client has BuildKit, because some clients lack it."""
-    clients = [shutil.which("docker", path=folder) for folder in os.get_exec_path()]
-    for client in filter(None, clients):
-        if succeeds(client, "build", "--help", DOCKER_BUILDKIT="1"):
-            if not succeeds(client, "info"):
-                pytest.skip("no Docker engine runs")
-            return f"{Path(client).parent}{os.pathsep}{os.environ['PATH']}"
-    pytest.skip("no docker client with BuildKit is installed")
-
-
-@pytest.fixture(scope="module")
-def docker(path: str) -> Run:
-    """Docker client."""
-    return lambda *words: run("docker", *words, PATH=path, DOCKER_BUILDKIT="1")
-
-
-@pytest.fixture(scope="module")
-def image(docker: Run, path: str) -> str:
-    """Image of the service for the CPU; the build cache keeps its layers for the next run."""
-    base = os.environ.get("TEST_BASE_IMAGE") or DEFAULT_BASE_IMAGE
-    if not succeeds("docker", "image", "inspect", base, PATH=path):
-        pytest.skip(f"no base image {base}: pull it, or name another in TEST_BASE_IMAGE")
-    secrets = [
-        f"--secret=id={name},src={os.environ[variable]}"
-        for name, variable in SECRETS.items()
-        if variable in os.environ
-    ]
-    tag = "fashion-classifier:test"
-    docker(
-        "build",
-        "-f",
-        "docker/Dockerfile",
-        "-t",
-        tag,
-        "--build-arg",
-        f"BASE_IMAGE={base}",
-        *secrets,
-        ".",
-    )
-    return tag
-
-
-@pytest.fixture(scope="module")
 def container(compose: tuple[str, ...], docker: Run, path: str, image: str) -> Iterator[Container]:
     """The service as ``docker compose up`` starts it; ``docker compose down`` must succeed too."""
     port = free_port()
@@ -148,7 +66,7 @@ def container(compose: tuple[str, ...], docker: Run, path: str, image: str) -> I
         "PATH": path,
         "DOCKER_BUILDKIT": "1",
         "COMPOSE_PROJECT_NAME": f"fashion-classifier-test-{port}",
-        "BASE_IMAGE": os.environ.get("TEST_BASE_IMAGE") or DEFAULT_BASE_IMAGE,
+        "BASE_IMAGE": BASE_IMAGE,
         "IMAGE": image,
         "PORT": str(port),
     }

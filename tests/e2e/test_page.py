@@ -14,20 +14,13 @@ from playwright.sync_api import Browser, Page, expect
 
 from service.api.page.routes import FOLDER
 from service.client.rows import read_rows
-from tests.e2e.browser import open_page, start_browser
+from tests.e2e.browser import open_page
 from tests.e2e.server import ROOT, Server, serving
 from tests.service.images import fault
 
 BOOT, CUT = ROOT / "tests/data/faults/exif-rotated.jpg", ROOT / "tests/data/faults/truncated.jpg"
 SNEAKER, MUG = FOLDER / "files/sneaker.jpg", FOLDER / "files/mug.jpg"
 ITEMS = sorted((ROOT / "tests/data/fashion-mnist-sample").glob("*.png"))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium."""
-    with start_browser() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

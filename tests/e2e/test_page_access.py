@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from service.api.keys import new_key
-from tests.e2e.browser import open_page, start_browser
+from tests.e2e.browser import open_page
 from tests.e2e.server import ROOT, Server, serving
 from tests.e2e.test_page import CUT, ITEMS
 
@@ -20,13 +20,6 @@ PHONE: dict[str, Any] = {
     "has_touch": True,
     "is_mobile": True,
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium."""
-    with start_browser() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
