@@ -23,6 +23,7 @@ from service.errors import ServiceError, SettingsError
 from service.machine.sizing import count_workers
 from service.server.assignment import Assignment
 from service.server.configuration import Configuration, name_option, read_configuration
+from service.server.environment import check_metrics_folder
 from service.settings import Settings
 
 # Each command imports only the heavy packages that it needs: a container runs "health" every few
@@ -101,6 +102,7 @@ def _make_options() -> argparse.ArgumentParser:
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
     _ignore_hangup()
+    check_metrics_folder()
     if (workers := count_workers(settings)) > 1:
         from service.server.supervisor import supervise
 

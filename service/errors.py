@@ -8,6 +8,7 @@ ServiceError
 ├── TemporaryFolderError       no folder for temporary files is writable
 ├── TracingError               tracing is requested, but its packages are not installed
 ├── SettingsError              a setting is not valid, or the file of settings cannot be read
+├── VariableError              an environment variable of another program is not valid
 ├── SourceError                the images to be classified offline are not found
 ├── NotReadyError              the model is not loaded, or the service is stopping
 ├── OverloadedError            too many uploads are in flight
@@ -60,6 +61,10 @@ class TemporaryFolderError(ServiceError):
 
 class TracingError(ServiceError):
     """Tracing is requested, but its packages are not installed."""
+
+
+class VariableError(ServiceError):
+    """An environment variable of another program is not valid."""
 
 
 class SettingsError(ServiceError):

@@ -7,12 +7,15 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
+from service.errors import VariableError
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
 PREFIX = "SERVICE_"
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 # Kubernetes gives each pod these variables for each Service in its namespace, and so did Docker's
 # links. The names start with the Service's name: SERVICE_... for a Service named "service" or
@@ -65,3 +68,19 @@ def log_unknown() -> None:
     """Log a warning for each variable ``SERVICE_...`` that is not a setting."""
     for sentence in find_unknown():
         log.warning("%s", sentence)
+
+
+def check_metrics_folder(environment: Mapping[str, str] = os.environ) -> None:
+    """Check the variable that names the folder in which Prometheus' client shares metrics.
+
+    The service does not use it. A folder that is not there is a sign that somebody expects it to.
+
+    Raises:
+        VariableError: The variable names a folder that does not exist.
+    """
+    for name in (METRICS_VARIABLE, METRICS_VARIABLE.lower()):
+        folder = environment.get(name, "")
+        if folder and not Path(folder).is_dir():
+            raise VariableError(
+                f"{name}={folder} is not a folder; unset it: the service makes a folder itself"
+            )

@@ -207,13 +207,17 @@ def test_no_temporary_folder_gives_a_reason(
 
 @pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
 def test_folder_of_prometheus(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The folder of another service's metrics is not used; it may be missing."""
-    for folder in (tmp_path, "/no/such/folder"):
-        monkeypatch.setenv(name, str(folder))
-        for workers in (1, 2):
-            with serving(device="cpu", workers=workers) as server:
-                assert "\nservice_ready " in server.get("/metrics").text
+    """The folder of another service's metrics is not used; one that is missing gives a reason."""
+    monkeypatch.setenv(name, str(tmp_path))
+    for workers in (1, 2):
+        with serving(device="cpu", workers=workers) as server:
+            assert "\nservice_ready " in server.get("/metrics").text
     assert not list(tmp_path.iterdir())
+    monkeypatch.setenv(name, "/no/such/folder")
+    for workers in (1, 2):
+        code, (line,) = start_and_read(workers=workers)
+        assert code == 1
+        assert f"{name}=/no/such/folder is not a folder; unset it" in line
 
 
 def test_variables_of_other_tools_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
