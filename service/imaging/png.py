@@ -16,7 +16,6 @@ from service.errors import UnreadableImageError
 from service.imaging.stripped import Stripped
 
 START = b"\x89PNG\r\n\x1a\n"
-CHUNK_BYTES = 12  # besides its content
 CHECKSUM_BYTES = 4  # at the end of the pixels, as zlib writes it
 COLOUR_TYPE_AT, PALETTE = 9, 3  # in the content of IHDR
 TRANSPARENCY_BYTES = {0: 2, 2: 6, PALETTE: 1}
@@ -58,19 +57,13 @@ def strip_png(data: bytes) -> Stripped:
                     "send it again"
                 )
     exif = chunks.pop(b"eXIf", None)
-    joined = b"".join(pixels)
-    written = [
-        *map(_write_chunk, chunks.keys(), chunks.values()),
-        _write_chunk(PIXELS, joined[:-CHECKSUM_BYTES]),
-        _write_chunk(PIXELS, joined[-CHECKSUM_BYTES:]),
-        _write_chunk(END, b""),
-    ]
-    return Stripped(START + b"".join(written), exif)
+    return Stripped(_write({**chunks, PIXELS: b"".join(pixels)}), exif)
 
 
 def drop_checksum(stripped: bytes) -> bytes:
     """Return a PNG of ``strip_png`` without the checksum of its pixels, which browsers ignore."""
-    return stripped[: -2 * CHUNK_BYTES - CHECKSUM_BYTES] + stripped[-CHUNK_BYTES:]
+    chunks = {kind: bytes(content) for kind, content, _ in _read_chunks(stripped)}
+    return _write({**chunks, PIXELS: chunks.get(PIXELS, b"")[:-CHECKSUM_BYTES]})
 
 
 def _read_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
@@ -116,6 +109,11 @@ def _is_needed(kind: bytes, content: memoryview, chunks: dict[bytes, bytes]) -> 
     return len(content) >= TRANSPARENCY_BYTES.get(colour_type[0], len(content) + 1) and not is_early
 
 
+def _write(chunks: dict[bytes, bytes]) -> bytes:
+    """Return the file of these chunks, in their order."""
+    return START + b"".join(map(_write_chunk, (*chunks, END), (*chunks.values(), b"")))
+
+
 def _write_chunk(kind: bytes, content: bytes) -> bytes:
     checksum = zlib.crc32(content, zlib.crc32(kind))
-    return b"".join((struct.pack(">I4s", len(content), kind), content, struct.pack(">I", checksum)))
+    return b"".join((HEAD.pack(len(content), kind), content, checksum.to_bytes(4)))
