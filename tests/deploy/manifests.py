@@ -34,7 +34,10 @@ VALUES: dict[str, Manifest] = {
         "networkPolicy": {
             "enabled": True,
             "from": [{"namespaceSelector": {"matchLabels": {"team": "shop"}}}],
-            "egress": [{"ports": [{"port": 4318, "protocol": "TCP"}]}],
+            "egress": [
+                {"ports": [{"port": 4318, "protocol": "TCP"}]},
+                {"ports": [{"port": 53, "protocol": name} for name in ("UDP", "TCP")]},
+            ],
         },
         "environment": {
             "FORWARDED_ALLOW_IPS": "10.0.0.0/8",
@@ -69,6 +72,7 @@ VALUES: dict[str, Manifest] = {
             "initContainer": {
                 "image": "amazon/aws-cli",
                 "args": ["s3", "sync", "s3://bucket", "/models"],
+                "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108
             },
         },
         "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn"}},

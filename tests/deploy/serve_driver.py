@@ -1,4 +1,4 @@
-"""Runs the application on a local Ray Serve with one core, for tests and benchmarks.
+"""Runs the application on a local Ray Serve, for tests and benchmarks.
 
 Arguments: the port, and the number of cores. Each line of the standard input has the options of the
 deployment as JSON; the line "deployed" on the standard output says that they are in force.

@@ -37,7 +37,15 @@ def test_lint_finds_nothing(values: str) -> None:
         ({"environment": {"SERVICE_PORT": "80"}}, "SERVICE_PORT"),
         ({"environment": {"SERVICE_THREADS": 2}}, "SERVICE_THREADS"),
         ({"apiKeys": {"lines": ["a plain key"]}}, "lines"),
-        ({"autoscaling": {"enabled": True}, "keda": {"enabled": True}}, "set one of them"),
+        (
+            {
+                "autoscaling": {"enabled": True},
+                "keda": {"enabled": True},
+                "serviceMonitor": {"enabled": True},
+            },
+            "set one of them",
+        ),
+        ({"keda": {"enabled": True}}, "keda.enabled needs serviceMonitor.enabled"),
         ({"models": {"volume": {"emptyDir": {}}}}, "models.folders is empty"),
         (
             {

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +23,7 @@ from tests.deploy.ray_serve import (
     ray_serve,
     read_options,
 )
+from tests.e2e.server import wait_until
 from tests.service.images import encode, fault
 
 pytestmark = [
@@ -110,14 +110,6 @@ def load(cluster: RayServe) -> Load:
     return Load(cluster.url, body["class_name"])
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + 240
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 @pytest.mark.parametrize("config", [CONFIG, GPU_CONFIG], ids=["cpu", "gpu"])
 def test_configuration_is_valid(config: Path) -> None:
     """Ray accepts the configuration."""
@@ -146,10 +138,10 @@ def test_answers_are_those_of_the_service(cluster: RayServe) -> None:
 def test_replicas_follow_the_load(cluster: RayServe, load: Load) -> None:
     """Ray adds a replica under load and removes it after, and no request is lost."""
     with load.running(CLIENTS):
-        wait_until(lambda: len(cluster.find_replicas()) == 2)
+        wait_until(lambda: len(cluster.find_replicas()) == 2, 240)
     quiet = Load(cluster.url, load.expected)
     with quiet.running(1):
-        wait_until(lambda: len(cluster.find_replicas()) == 1)
+        wait_until(lambda: len(cluster.find_replicas()) == 1, 240)
     print(dict(load.outcomes), dict(quiet.outcomes))
     assert load.outcomes["right"]
     assert load.outcomes.keys() == quiet.outcomes.keys() == {"right"}
@@ -158,12 +150,12 @@ def test_replicas_follow_the_load(cluster: RayServe, load: Load) -> None:
 def test_killed_replica_is_replaced(cluster: RayServe, load: Load) -> None:
     """While a replica dies, requests are answered right or with 500 or 503; then all are right."""
     with load.running(CLIENTS):
-        wait_until(lambda: load.outcomes["right"] > 20)
+        wait_until(lambda: load.outcomes["right"] > 20, 240)
         killed = cluster.find_replicas()[0]
         killed.kill()
-        wait_until(lambda: bool({each.pid for each in cluster.find_replicas()} - {killed.pid}))
+        wait_until(lambda: bool({each.pid for each in cluster.find_replicas()} - {killed.pid}), 240)
         answered = load.outcomes["right"]
-        wait_until(lambda: load.outcomes["right"] > answered + 20)
+        wait_until(lambda: load.outcomes["right"] > answered + 20, 240)
     print(dict(load.outcomes))
     assert load.outcomes.keys() <= ALLOWED
     assert load.outcomes["right"] > 40
@@ -172,9 +164,9 @@ def test_killed_replica_is_replaced(cluster: RayServe, load: Load) -> None:
 def test_upgrade_loses_nothing(cluster: RayServe, load: Load) -> None:
     """During a rolling upgrade to another model each request is answered right."""
     with load.running(CLIENTS):
-        wait_until(lambda: load.outcomes["right"] > 20)
+        wait_until(lambda: load.outcomes["right"] > 20, 240)
         cluster.deploy(options("models/resnet-8-tiny"))
-        wait_until(lambda: load.models[-1] == "resnet-8-tiny")
+        wait_until(lambda: load.models[-1] == "resnet-8-tiny", 240)
     print(dict(load.outcomes), dict(Counter(load.models)))
     assert set(load.models) == {"resnet-8", "resnet-8-tiny"}
     assert load.outcomes.keys() == {"right"}

@@ -110,19 +110,22 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
     nginx = shutil.which("nginx") or pytest.skip("nginx is not installed: apt-get install nginx")
     folder = tmp_path_factory.mktemp("nginx")
     settings = {"device": "cpu", "root_path": "/fashion", "keep_alive_seconds": 65}
-    with serving(**settings, log_client_address=True) as server:
-        port = free_port()
-        (servers,) = find_blocks(PAGE, "nginx")
-        servers = servers.replace("listen 80;", f"listen 127.0.0.1:{port};")
-        servers = servers.replace("127.0.0.1:8000", server.url.removeprefix("http://"))
-        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, servers=servers))
-        command = [nginx, "-p", str(folder), "-c", str(folder / "nginx.conf")]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-            try:
-                wait_for(f"http://127.0.0.1:{port}/fashion/health")
-                yield server, f"http://127.0.0.1:{port}/fashion"
-            finally:
-                process.terminate()
+    with pytest.MonkeyPatch.context() as patch:
+        # The service trusts the network of its clients too, as it may with Docker.
+        patch.setenv("FORWARDED_ALLOW_IPS", "127.0.0.0/8")
+        with serving(**settings, log_client_address=True) as server:
+            port = free_port()
+            (servers,) = find_blocks(PAGE, "nginx")
+            servers = servers.replace("listen 80;", f"listen 127.0.0.1:{port};")
+            servers = servers.replace("127.0.0.1:8000", server.url.removeprefix("http://"))
+            (folder / "nginx.conf").write_text(NGINX.format(folder=folder, servers=servers))
+            command = [nginx, "-p", str(folder), "-c", str(folder / "nginx.conf")]
+            with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+                try:
+                    wait_for(f"http://127.0.0.1:{port}/fashion/health")
+                    yield server, f"http://127.0.0.1:{port}/fashion"
+                finally:
+                    process.terminate()
 
 
 def wait_for(url: str) -> None:
@@ -168,9 +171,8 @@ def test_nginx_keeps_the_metrics_inside(proxied: tuple[Server, str], path: str) 
 
 
 def test_nginx_forwards_the_address_of_the_client(proxied: tuple[Server, str]) -> None:
-    """On one host, the service believes nginx, and a client cannot choose its address."""
+    """The service believes nginx, and a client of a trusted network cannot choose its address."""
     server, url = proxied
-    # nginx and the service trust each other at 127.0.0.1, so the client has another address.
     with httpx2.Client(transport=httpx2.HTTPTransport(local_address="127.0.0.2")) as client:
         for sent in ("192.0.2.7", "127.0.0.1, 192.0.2.7"):
             client.get(f"{url}/health/live", headers={"X-Forwarded-For": sent})

@@ -14,7 +14,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-FOLDERS = "service", "training", "models", "tests", "docs", "docker", "requirements"
+FOLDERS = "service", "training", "models", "tests", "docs", "docker", "deploy", "requirements"
 # Commands write these pages. They name old runs and bundles, which may be gone.
 GENERATED = {"results.md", "photos.md", "variants.md", "performance.md", "reliability.md"}
 WRITTEN = [page for page in PAGES if page.name not in GENERATED]

@@ -22,6 +22,16 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
+def compose() -> tuple[str, ...]:
+    """Docker Compose's command: the plugin, else docker-compose."""
+    if shutil.which("docker") and succeeds("docker", "compose", "version"):
+        return ("docker", "compose")
+    if shutil.which("docker-compose"):
+        return ("docker-compose",)
+    pytest.skip("Docker Compose is not installed")
+
+
+@pytest.fixture(scope="session")
 def path() -> str:
     """PATH on which the first docker client has BuildKit, because some clients lack it."""
     clients = [shutil.which("docker", path=folder) for folder in os.get_exec_path()]

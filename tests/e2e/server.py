@@ -7,17 +7,22 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
+from tests.service.images import encode, noise
+
 ROOT = Path(__file__).parents[2]
+SLOW_IMAGE = encode(noise(6000, 6000), "PNG", compress_level=1)
+"""Takes a few tenths of a second to decode, or seconds on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,17 @@ class Server:
         """Upload an image in a form."""
         return httpx2.post(self.url + "/predict", files={"file": content}, timeout=30)
 
+    def connect(self) -> socket.socket:
+        """Open a connection."""
+        address = urlsplit(self.url)
+        return socket.create_connection((str(address.hostname), address.port or 0), timeout=30)
+
+    def metric(self, name: str) -> int:
+        """Read a metric, summed over its labels; it is 0 before its first event."""
+        lines = self.get("/metrics").text.splitlines()
+        found = [line for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
+        return sum(int(float(line.rsplit(" ", 1)[1])) for line in found)
+
     def wait_until_ready(self) -> None:
         """Wait until /health answers 200."""
         deadline = time.monotonic() + 60
@@ -51,15 +67,22 @@ class Server:
     def wait_until_all_serve(self, workers: int) -> None:
         """Wait until each worker has loaded its models; a worker without a model answers 503."""
         models = len(self.get("/health").json()["models"])
-        deadline = time.monotonic() + 60
-        while self.read_log().count("serves on") < workers * models:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: self.read_log().count("serves on") >= workers * models, 60)
 
     def read_log(self) -> str:
         """Read the log so far, without a change of the server's position in the file."""
         file = self.log.fileno()
         return os.pread(file, os.fstat(file).st_size, 0).decode()
+
+
+def wait_until(
+    condition: Callable[[], bool], seconds: float = 30, why: Callable[[], object] = lambda: None
+) -> None:
+    """Wait until ``condition()`` holds; fail with ``why()`` after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, why()
+        time.sleep(0.01)
 
 
 def start(log: IO[str] | int = subprocess.PIPE, **settings: object) -> subprocess.Popen[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.e2e.docker import BASE_IMAGE, SECRETS, Run, run, succeeds
+from tests.e2e.docker import BASE_IMAGE, SECRETS, Run, run
 from tests.e2e.server import free_port
 from tests.service.images import fault
 
@@ -46,16 +45,6 @@ class Container:
             time.sleep(0.25)
         log = self.docker("logs", self.id)
         pytest.fail(f"the container did not become healthy, state {state}; its log: {log}")
-
-
-@pytest.fixture(scope="module")
-def compose() -> tuple[str, ...]:
-    """Docker Compose's command: the plugin, else docker-compose."""
-    if shutil.which("docker") and succeeds("docker", "compose", "version"):
-        return ("docker", "compose")
-    if shutil.which("docker-compose"):
-        return ("docker-compose",)
-    pytest.skip("Docker Compose is not installed")
 
 
 @pytest.fixture(scope="module")

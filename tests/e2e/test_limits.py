@@ -3,53 +3,32 @@
 from __future__ import annotations
 
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import httpx2
 import numpy as np
 import pytest
 
-from tests.e2e.server import Server, serving
-from tests.service.images import encode, fault, noise
+from tests.e2e.server import SLOW_IMAGE, Server, serving, wait_until
+from tests.service.images import encode, fault
 
 PHOTO = fault("photo.png")
-# Takes a few tenths of a second to decode.
-SLOW_IMAGE = encode(noise(6000, 6000), "PNG", compress_level=1)
 HEAD = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {}\r\n\r\n"
 
 
 @contextmanager
 def upload_begun(server: Server, length: int, sent: bytes = b"") -> Iterator[socket.socket]:
     """Send the head of an upload of ``length`` bytes, and ``sent`` of its body."""
-    address = urlsplit(server.url)
-    host_and_port = str(address.hostname), address.port or 0
-    with socket.create_connection(host_and_port, timeout=30) as connection:
+    with server.connect() as connection:
         connection.sendall(HEAD.format(length).encode() + sent)
         yield connection
 
 
 def in_flight(server: Server) -> int:
     """Count the requests in flight, without the request to /metrics itself."""
-    return metric(server, "service_requests_in_flight") - 1
-
-
-def metric(server: Server, name: str) -> int:
-    """Read a metric, summed over its labels; it is 0 before its first event."""
-    lines = server.get("/metrics").text.splitlines()
-    found = [line for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
-    return sum(int(float(line.rsplit(" ", 1)[1])) for line in found)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until ``condition()`` holds."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    return server.metric("service_requests_in_flight") - 1
 
 
 def receive_all(connection: socket.socket) -> bytes:
@@ -96,7 +75,7 @@ def test_one_upload_too_many_is_rejected_at_once(limit: dict[str, int]) -> None:
             assert rejected.json()["type"].endswith(":overloaded")
             assert int(rejected.headers["retry-after"]) >= 1
             assert server.get("/health").status_code == 200
-            assert metric(server, 'service_rejections_total{reason="overloaded"}') == 1
+            assert server.metric('service_rejections_total{reason="overloaded"}') == 1
         wait_until(lambda: in_flight(server) == 0)
         assert server.predict(PHOTO).status_code == 200
 
@@ -118,13 +97,13 @@ def test_upload_of_a_client_that_has_gone_is_not_classified() -> None:
     ):
         stayed = [threads.submit(server.predict, SLOW_IMAGE) for _ in range(6)]
         # When the first image is classified, the bodies of the others have arrived.
-        wait_until(lambda: metric(server, "service_batch_size_count") > 0)
+        wait_until(lambda: server.metric("service_batch_size_count") > 0)
         for _ in range(3):
             with upload_begun(server, len(PHOTO), PHOTO):
                 pass
-        wait_until(lambda: metric(server, gone) == 3)
+        wait_until(lambda: server.metric(gone) == 3)
         assert [future.result().status_code for future in stayed] == [200] * 6
-        assert metric(server, "service_batch_size_count") == 6
+        assert server.metric("service_batch_size_count") == 6
 
 
 def test_client_that_leaves_within_its_body_costs_nothing() -> None:
@@ -135,8 +114,7 @@ def test_client_that_leaves_within_its_body_costs_nothing() -> None:
                 wait_until(lambda: in_flight(server) == 1)
             wait_until(lambda: in_flight(server) == 0)
         assert server.predict(PHOTO).status_code == 200
-        server.log.seek(0)
-        assert "Traceback" not in server.log.read()
+        assert "Traceback" not in server.read_log()
 
 
 def test_draining_server_rejects_uploads_and_closes() -> None:
@@ -172,5 +150,4 @@ def test_shutdown_timeout_is_kept() -> None:
         server.process.terminate()
         assert server.process.wait(60) == 0
         assert {upload.result().status_code for upload in uploads} == {200, 503}
-        server.log.seek(0)
-        assert "Traceback" not in server.log.read()
+        assert "Traceback" not in server.read_log()

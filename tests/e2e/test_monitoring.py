@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,9 @@ import httpx2
 import pytest
 
 from service.api.keys import new_key
-from tests.e2e.server import ROOT, Server, free_port, serving
-from tests.e2e.test_compose import compose, run
+from tests.e2e.docker import run
+from tests.e2e.server import ROOT, Server, free_port, serving, wait_until
 from tests.service.images import fault
-
-__all__ = ["compose"]  # pytest finds the imported fixture by its name
 
 MONITORING = ROOT / "docker" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
@@ -64,14 +62,6 @@ def tool(name: str) -> str:
     return shutil.which(name) or pytest.skip(f"{name} is not installed: apt-get install prometheus")
 
 
-def wait_until(condition: Callable[[], bool], why: Callable[[], object]) -> None:
-    """Wait until ``condition()`` holds; fail with ``why()`` after 30 s."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, why()
-        time.sleep(0.1)
-
-
 @contextmanager
 def scraping(server: Server, folder: Path) -> Iterator[Prometheus]:
     """Run Prometheus with our files, our API key and short intervals, and scrape ``server``."""
@@ -98,7 +88,7 @@ def scraping(server: Server, folder: Path) -> Iterator[Prometheus]:
     ):
         try:
             prometheus = Prometheus(server, f"http://{address}")
-            wait_until(lambda: is_ready(prometheus.url), (folder / "log").read_text)
+            wait_until(lambda: is_ready(prometheus.url), why=(folder / "log").read_text)
             yield prometheus
         finally:
             process.terminate()
@@ -129,7 +119,7 @@ def prometheus(
     }
     with serving(**settings) as server, scraping(server, folder) as started:
         wait_until(
-            lambda: bool(started.query("service_ready == 1")), lambda: started.ask("targets")
+            lambda: bool(started.query("service_ready == 1")), why=lambda: started.ask("targets")
         )
         good, bad = ({"file": fault(name)} for name in ("photo.png", "vector.svg"))
         with httpx2.Client(base_url=server.url, headers={"X-API-Key": KEY}, timeout=30) as client:
@@ -182,12 +172,13 @@ def test_alerts_follow_a_server_to_its_end(tmp_path: Path, linear_folder: Path) 
     settings = {"models": linear_folder, "device": "cpu", "grace_seconds": 5}
     with serving(**settings) as server, scraping(server, tmp_path) as prometheus:
         wait_until(
-            lambda: bool(prometheus.query("service_ready == 1")), lambda: prometheus.ask("targets")
+            lambda: bool(prometheus.query("service_ready == 1")),
+            why=lambda: prometheus.ask("targets"),
         )
         assert prometheus.firing() == set()
 
         def fires(alert: str) -> None:
-            wait_until(lambda: alert in prometheus.firing(), lambda: prometheus.ask("alerts"))
+            wait_until(lambda: alert in prometheus.firing(), why=lambda: prometheus.ask("alerts"))
 
         for _ in range(3):
             server.predict(b"not an image")

@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from service.server.protocol import MAX_HEAD_BYTES, MAX_HEADERS, LimitedProtocol
-from tests.e2e.server import Server, serving
-from tests.e2e.test_limits import SLOW_IMAGE
+from tests.e2e.server import SLOW_IMAGE, Server, serving
 from tests.service.images import fault
 
 START = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
@@ -32,18 +31,12 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def connect(server: Server) -> socket.socket:
-    """Open a connection."""
-    address = urlsplit(server.url)
-    return socket.create_connection((str(address.hostname), address.port or 0), timeout=20)
-
-
 def exchange(server: Server, *parts: bytes) -> bytes:
     """Send ``parts`` one by one; read until the server closes the connection.
 
     If the server does not close it in time, TimeoutError is raised.
     """
-    with connect(server) as client:
+    with server.connect() as client:
         received = b""
         try:
             for part in parts:
@@ -113,9 +106,8 @@ def test_large_upload_is_no_large_head(server: Server) -> None:
 
 def test_client_that_hangs_up_early_leaves_no_traceback(server: Server) -> None:
     """A connection that breaks while many answers are due causes no traceback in the log."""
-    address = urlsplit(server.url)
     for _ in range(5):
-        client = socket.create_connection((str(address.hostname), address.port or 0), timeout=30)
+        client = server.connect()
         client.sendall((START + b"\r\n") * 500)
         client.close()
     assert server.get("/health").status_code == 200
@@ -130,7 +122,7 @@ def test_client_that_half_closes_gets_its_answers(server: Server) -> None:
         (TEXT_UPLOAD + b"Content-Length: 1\r\n\r\nx", b"415"),
     ):
         for _ in range(10):
-            with connect(server) as client:
+            with server.connect() as client:
                 client.sendall(request)
                 time.sleep(0.01)  # the answer is finished, but perhaps not yet sent
                 client.shutdown(socket.SHUT_WR)
@@ -142,7 +134,7 @@ def test_client_that_half_closes_at_once_gets_its_answer(content: bytes) -> None
     """An upload that ends with the client's half of the connection is answered like any other."""
     with serving(device="cpu", max_upload_bytes=2 * len(SLOW_IMAGE)) as running:
         usual = running.predict(content).json()
-        with connect(running) as client:
+        with running.connect() as client:
             client.sendall(UPLOAD + b"Content-Length: %d\r\n\r\n" % len(content) + content)
             client.shutdown(socket.SHUT_WR)
             response = http.client.HTTPResponse(client)
@@ -160,7 +152,7 @@ def test_pipelined_requests_before_a_half_close_are_answered(server: Server) -> 
     upload = UPLOAD + b"Content-Length: %d\r\n\r\n" % len(photo) + photo
     expected = [b"200", b"200", b"415", b"200"]
     for rest in (b"", b"GET /he", upload[:-1]):
-        with connect(server) as client:
+        with server.connect() as client:
             client.sendall(upload + START + b"\r\n" + TEXT_UPLOAD + b"Content-Length: 0\r\n\r\n")
             client.sendall(upload + rest)
             client.shutdown(socket.SHUT_WR)

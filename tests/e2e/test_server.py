@@ -18,11 +18,9 @@ import numpy as np
 import pytest
 
 from tests import golden
-from tests.e2e.server import ROOT, Server, free_port, run_at_start, serving, start
+from tests.e2e.server import ROOT, SLOW_IMAGE, Server, free_port, run_at_start, serving, start
 from tests.service.bundles import write_linear_bundle
 from tests.service.images import FAULTS, encode, fault, noise
-
-SLOW_IMAGE = encode(noise(6000, 6000), "PNG", compress_level=1)  # seconds of decoding
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,7 @@ import pytest
 from service.bundle import MODEL_FILE
 from service.server.assignment import Assignment
 from service.settings import Settings
-from tests.e2e.server import ROOT, Server, free_port, serving, start
-from tests.e2e.test_limits import SLOW_IMAGE, metric, wait_until
+from tests.e2e.server import ROOT, SLOW_IMAGE, Server, free_port, serving, start, wait_until
 from tests.service.bundles import write_linear_bundle, write_photo_bundle
 from tests.service.images import encode, noise
 
@@ -141,9 +140,9 @@ def test_metrics_are_summed_over_workers(linear_folder: Path) -> None:
             assert {r.status_code for r in threads.map(server.predict, [IMAGE] * 40)} == {200}
         answered = 'service_requests_total{route="/predict",status="200"}'
         # A request is counted only after its answer is sent.
-        wait_until(lambda: metric(server, answered) == 40)
+        wait_until(lambda: server.metric(answered) == 40)
         for _ in range(8):
-            assert metric(server, answered) == 40
+            assert server.metric(answered) == 40
 
 
 def test_workers_share_the_rate_limit(linear_folder: Path) -> None:
@@ -181,7 +180,7 @@ def answer_20(server: Server, expected: int) -> None:
     """Let 20 uploads be answered, and wait until ``expected`` are counted."""
     with ThreadPoolExecutor(8) as threads:
         assert {r.status_code for r in threads.map(server.predict, [IMAGE] * 20)} == {200}
-    wait_until(lambda: metric(server, ANSWERED) == expected)
+    wait_until(lambda: server.metric(ANSWERED) == expected)
 
 
 def test_killed_workers_leave_no_files_but_their_counts(linear_folder: Path) -> None:
@@ -193,7 +192,7 @@ def test_killed_workers_leave_no_files_but_their_counts(linear_folder: Path) -> 
             answer_20(server, 20 * number)
             kill_one(server, folder, 2 + number)
             numbers.add(len(list(folder.iterdir())))
-            assert metric(server, ANSWERED) == 20 * number
+            assert server.metric(ANSWERED) == 20 * number
         assert len(numbers) == 1
 
 
@@ -201,7 +200,7 @@ def test_folder_of_metrics_is_made_anew(linear_folder: Path) -> None:
     """If the folder is deleted, the metrics are answered, and each worker counts on."""
     with serving(models=linear_folder, workers=2, device="cpu") as server:
         assert server.predict(IMAGE).status_code == 200
-        wait_until(lambda: metric(server, ANSWERED) == 1)
+        wait_until(lambda: server.metric(ANSWERED) == 1)
         shutil.rmtree(metrics_folder(server))
         for _ in range(8):
             assert server.get("/metrics").status_code == 200
@@ -211,7 +210,7 @@ def test_folder_of_metrics_is_made_anew(linear_folder: Path) -> None:
             path.unlink()
         for _ in range(8):
             assert server.get("/metrics").status_code == 200
-        wait_until(lambda: metric(server, "service_ready") == 1)
+        wait_until(lambda: server.metric("service_ready") == 1)
 
 
 def test_workers_that_cannot_serve_end_the_supervisor(tmp_path: Path) -> None:
@@ -322,7 +321,7 @@ def test_swap_of_one_model_leaves_the_other_alone(tmp_path: Path, workers: int) 
                 shutil.move(new, tmp_path / "colours" / "2")
                 labels = 'device="cpu",name="colours",provider="CPUExecutionProvider"'
                 info = f'service_model_info{{{labels},version="2"}}'
-                wait_until(lambda: metric(server, info) == 1)
+                wait_until(lambda: server.metric(info) == 1)
                 wait_until(lambda: server.read_log().count("colours version 2 serves") == workers)
                 answers.clear()
                 wait_until(lambda: len(answers) > 20)
@@ -366,7 +365,7 @@ def reported_models(server: Server) -> dict[str, int]:
     """Read from the metrics whether each version serves: 1 if it does in any worker, else 0."""
     labels = 'device="cpu",name="linear",provider="CPUExecutionProvider"'
     return {
-        version: metric(server, f'service_model_info{{{labels},version="{version}"}}')
+        version: server.metric(f'service_model_info{{{labels},version="{version}"}}')
         for version in ("1", "2")
     }
 
