@@ -238,8 +238,8 @@ class Settings(BaseSettings):
         int | None,
         Field(
             ge=1,
-            description="Images per minute for each API key, or for each client address where no "
-            "key is needed. An image of a batch counts as one. Unset: no limit.",
+            description="Images per minute for each owner of API keys, or for each client address "
+            "where no key is needed. An image of a batch counts as one. Unset: no limit.",
         ),
     ] = None
     cors_origins: Annotated[

@@ -158,7 +158,7 @@ def charge(scope: Scope, images: int) -> None:
 
 
 class RateLimit:
-    """Limit the images of each API key, or of each address if the service uses no keys.
+    """Limit the images of each owner of API keys, or of each address if the service uses no keys.
 
     Each POST is charged for one image before its body is read. A route that reads more images from
     the body calls ``charge``. Every response to a POST has the headers of

@@ -122,11 +122,8 @@ class LiveModel:
         async with self._swap_lock:
             await self._replace()
 
-    async def reload(self) -> bool:
-        """Load the newest version and swap it in; return whether this succeeded.
-
-        If loading fails, the current version stays.
-        """
+    async def reload(self) -> None:
+        """Load the newest version and swap it in; if loading fails, the current version stays."""
         async with self._swap_lock:
             newest = self._find_newest()
             files = list_files(newest)  # before they are read, so that no change is missed
@@ -141,10 +138,9 @@ class LiveModel:
                     error,
                 )
                 self._rejected_files = files
-                return False
+                return
             self._rejected_files = None
             self._swap(classifier)
-            return True
 
     async def self_test(self, classifier: Classifier) -> None:
         """Run the self-test of ``classifier``; if the test fails, load the model again.
@@ -172,9 +168,9 @@ class LiveModel:
     async def watch(self) -> None:
         """Check the model at intervals, forever.
 
-        If there is a newer version, load it. A version that is rejected is tried again when its
-        files have changed: it may have been copied meanwhile. A classifier that has answered
-        nothing since the last check runs its self-test.
+        If the newest version is another one than before, load it. A version that is rejected is
+        tried again when its files have changed: it may have been copied meanwhile. A classifier
+        that has answered nothing since the last check runs its self-test.
         """
         interval = self._check_interval_seconds
         while True:
@@ -224,8 +220,9 @@ class LiveModel:
             try:
                 classifier = self._load(version)
             except (BundleError, InferenceError) as error:
+                if not errors:
+                    self._rejected_files = files
                 errors.append(error)
-                self._rejected_files = self._rejected_files or files
                 continue
             for rejected in errors:
                 log.error(

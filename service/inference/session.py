@@ -111,12 +111,12 @@ def _create_session(model: bytes, providers: list[str]) -> onnxruntime.Inference
 
 def _why_no_cuda() -> str | None:
     """Return why CUDA cannot work on this machine, or None if no obstacle is found."""
-    if CUDA not in onnxruntime.get_available_providers():
-        return "this build of onnxruntime has no CUDA provider; the package onnxruntime-gpu has it"
     try:
         ctypes.CDLL("libcuda.so.1")  # the provider is listed on machines without a GPU too
     except OSError:
         return "no NVIDIA driver is installed (libcuda.so.1 cannot be loaded)"
+    if CUDA not in onnxruntime.get_available_providers():
+        return "this build of onnxruntime has no CUDA provider; the package onnxruntime-gpu has it"
     return None
 
 

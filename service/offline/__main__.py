@@ -6,10 +6,8 @@ import argparse
 import sys
 import time
 
-from pydantic import ValidationError
-
-from service.errors import ServiceError
-from service.server.environment import describe_invalid
+from service.errors import ServiceError, SettingsError
+from service.server.configuration import read_configuration
 from service.settings import Settings
 
 
@@ -17,11 +15,9 @@ def main() -> int:
     """Classify the images that the arguments name; return the exit code."""
     arguments = parse_arguments()
     try:
-        settings = Settings()
-    except ValidationError as error:
-        for fault in error.errors():
-            name = f"SERVICE_{fault['loc'][0]}".upper()
-            print(describe_invalid(name, fault["input"], fault["msg"]), file=sys.stderr)
+        settings = read_configuration({}).settings
+    except SettingsError as error:
+        print(error, file=sys.stderr)
         return 2
     try:
         return run(arguments, settings)

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from service.errors import ServiceError, UploadTooLargeError
+from service.errors import ServiceError, SourceError, UploadTooLargeError
 from service.inference.classifier import load_classifier
 from service.inference.models import LiveModels
 from service.inference.predictor import ImageAnswer, Predictor
@@ -104,8 +104,10 @@ class Classify:
         for paths, reads in waiting:
             yield _wait(paths, reads)
 
-    def _read_image(self, content: str | pa.Scalar) -> Upload:
+    def _read_image(self, content: str | pa.Scalar | None) -> Upload:
         """Return the bytes of an image, or why they cannot be read."""
+        if content is None:
+            return SourceError("the path is missing")
         try:
             if isinstance(content, str):
                 data = self._storage.read(content, self._max_bytes + 1)

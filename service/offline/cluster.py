@@ -28,10 +28,10 @@ def classify(parts: list[Part], settings: Settings, model: str | None) -> tuple[
         return 0, 0
     ray.init(include_dashboard=False, logging_level="warning", ignore_reinit_error=True)
     resources = ray.cluster_resources()
-    cores = int(resources["CPU"])
+    cores = int(resources.get("CPU", 0))
     gpus = 0 if settings.device == "cpu" else int(resources.get("GPU", 0))
-    actors = min(settings.workers or gpus or cores, cores, len(parts))
-    share = max(1, cores // (settings.workers or gpus or cores))
+    actors = max(1, min(settings.workers or gpus or cores, cores, len(parts)))
+    share = max(1, min(cores // actors, _count_largest(with_gpu=bool(gpus))))
     done = ray.data.from_items(
         [asdict(part) for part in parts], override_num_blocks=min(len(parts), MAX_BLOCKS)
     ).map(
@@ -44,3 +44,9 @@ def classify(parts: list[Part], settings: Settings, model: str | None) -> tuple[
     )
     counts = list(done.iter_rows())
     return sum(row["images"] for row in counts), sum(row["errors"] for row in counts)
+
+
+def _count_largest(*, with_gpu: bool) -> int:
+    """Return the cores of the largest machine: Ray would wait forever for a larger one."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return max(int(each.get("CPU", 0)) for each in machines if each.get("GPU") or not with_gpu)

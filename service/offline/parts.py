@@ -37,17 +37,20 @@ def find_parts(storage: Storage, source: str, output: str) -> list[Part]:
     first run writes the paths of all images into ``output``; later runs read them there.
 
     Raises:
-        SourceError: No image is found, or a Parquet file has no column ``path``.
+        SourceError: No image is found, or a Parquet file is damaged or has no column ``path``.
         OSError: A file or folder cannot be read or written.
     """
     done = set(_list_names(storage, output))
     parts = []
     for table in _find_tables(storage, source, output):
         system, path = storage.locate(table)
-        with parquet.ParquetFile(path, filesystem=system) as file:
-            if "path" not in file.schema_arrow.names:
-                raise SourceError(f"{table} has no column named path; it needs one")
-            row_groups = file.num_row_groups
+        try:
+            with parquet.ParquetFile(path, filesystem=system) as file:
+                names, row_groups = file.schema_arrow.names, file.num_row_groups
+        except pa.ArrowInvalid as error:
+            raise SourceError(f"{table} is no complete Parquet file: {error}") from error
+        if "path" not in names:
+            raise SourceError(f"{table} has no column named path; it needs one")
         for row_group in range(row_groups):
             name = f"{_identify(table)}-{row_group:06}.parquet"
             if name not in done:
@@ -74,7 +77,9 @@ def _find_tables(storage: Storage, source: str, output: str) -> Iterable[str]:
     system, path = storage.locate(table)
     if system.get_file_info(path).type == fs.FileType.File:
         return [table]
-    files = storage.read_lines(source) if source.endswith(".txt") else storage.find(source)
+    files = (
+        storage.read_lines(source) if source.endswith(".txt") else _skip_marks(storage.find(source))
+    )
     first = next(iter(files), None)
     if first is None:
         raise SourceError(f"{source}: no file is found; name a folder, a pattern or a list")
@@ -86,6 +91,14 @@ def _find_tables(storage: Storage, source: str, output: str) -> Iterable[str]:
         while paths := list(islice(files, IMAGES_PER_PART)):
             writer.write_table(pa.table({"path": paths}, schema))
     return [table]
+
+
+def _skip_marks(files: Iterable[str]) -> Iterator[str]:
+    """Leave out the files with which Spark marks a folder of Parquet files, such as _SUCCESS."""
+    for file in files:
+        base = file.rpartition("/")[2]
+        if not (base.startswith("_") and ("." not in base or base.endswith(".parquet"))):
+            yield file
 
 
 def _list_names(storage: Storage, folder: str) -> Iterator[str]:

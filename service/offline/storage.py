@@ -57,17 +57,22 @@ class Storage:
         """Yield the lines of a text file, without empty ones.
 
         Raises:
+            SourceError: The file is not in UTF-8.
             OSError: The file cannot be read.
         """
         system, path = self.locate(name)
         with TextIOWrapper(system.open_input_stream(path), encoding="utf-8-sig") as lines:
-            yield from filter(None, map(str.strip, lines))
+            try:
+                yield from filter(None, map(str.strip, lines))
+            except UnicodeDecodeError as error:
+                raise SourceError(f"{name} is not text in UTF-8: {error}") from error
 
     def find(self, source: str) -> Iterator[str]:
         """Yield a file, the files of a folder and its sub-folders, or those that match a pattern.
 
         In a pattern, ``*`` matches no slash, but ``**`` matches anything. Hidden files are left
-        out. The order is always the same. Only one folder's names are in memory at a time.
+        out. The order is always the same. Only the names of one folder and of those above it are in
+        memory.
 
         Raises:
             SourceError: See ``locate``.

@@ -73,8 +73,9 @@ def _read_file(path: Path) -> dict[str, Any]:
         values = TomlConfigSettingsSource(Settings, path).toml_data
     except (OSError, ValueError) as error:  # a TOML or Unicode error is a ValueError
         raise SettingsError(f"{path} cannot be read as TOML: {error}") from error
-    known = [name for name, field in Settings.model_fields.items() if field.description]
-    if unknown := [name for name in values if name not in known or name == "config"]:
+    fields = Settings.model_fields.items()
+    known = [name for name, field in fields if field.description and name != "config"]
+    if unknown := [name for name in values if name not in known]:
         lines = (f"{name} in {path} is not a setting; {suggest(name, known)}" for name in unknown)
         raise SettingsError("\n".join(lines))
     return _drop_blank(values)

@@ -36,7 +36,7 @@ def describe_invalid(name: str, value: object, reason: str) -> str:
 
     ``name`` is its variable, its option or its key in a file.
     """
-    if LINK_ADDRESS.fullmatch(str(value)):
+    if name.startswith(PREFIX) and LINK_ADDRESS.fullmatch(str(value)):
         service = name.removesuffix("_PORT").lower().replace("_", "-")
         return (
             f"{name}={value} comes from the Kubernetes Service named {service}, not from you; "

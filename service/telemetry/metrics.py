@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from service.inference.predictor import Predictor
 from service.telemetry.record import Record, is_out_of_distribution
 from service.telemetry.series import Counter, Family, Gauge, Histogram
 from service.telemetry.shared_files import Numbers, SharedFiles
+
+log = logging.getLogger(__name__)
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -156,7 +159,10 @@ class Metrics(Collector):
     def _share(self) -> None:
         self._update_gauges()
         if self._files is not None:
-            self._files.write(_numbers(self._counts), _numbers(self._gauges))
+            try:
+                self._files.write(_numbers(self._counts), _numbers(self._gauges))
+            except OSError as error:  # a disk that is full now may have space in a second
+                log.error("this worker cannot share its metrics: %s", error)
 
     def _update_gauges(self) -> None:
         self.ready.set(self._predictor.models.status == "ready")

@@ -26,7 +26,7 @@ DEFAULTS = {
     # Seconds. OpenTelemetry's default, 10, would delay the exit if the collector is unreachable.
     "OTEL_EXPORTER_OTLP_TIMEOUT": "3",
 }
-UNTRACED = ("/health", "/metrics")  # probes and Prometheus request these every few seconds
+UNTRACED = ("/health", "/v2/health", "/metrics")  # requested every few seconds
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 

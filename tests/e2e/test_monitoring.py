@@ -46,7 +46,7 @@ class Prometheus:
 
     def query(self, expression: str) -> list[Any]:
         """Evaluate an expression of the dashboard; Grafana would set the rate interval in it."""
-        expression = expression.replace("$__rate_interval", "4s")
+        expression = expression.replace("$__rate_interval", "20s")
         result: list[Any] = self.ask("query", query=expression)["result"]
         return result
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from service.api.v2.requests import LENGTH_BYTES
 from service.api.v2.schemas import (
     BinarySize,
     Datatype,
@@ -21,7 +22,6 @@ from service.errors import InvalidInferenceRequestError
 from service.inference.classification import Classification
 from service.inference.classifier import Classifier
 
-LENGTH_BYTES = 4  # of the length before each element of a binary BYTES tensor
 # The extension for binary data asks for little-endian.
 NUMPY_TYPES = {"FP32": "<f4", "INT64": "<i8", "BOOL": "?"}
 

@@ -89,8 +89,11 @@ def test_images_in_parquet_have_the_answers_of_files(
     parquet.write_table(table, tmp_path / "images.parquet", row_group_size=20)
     rows = run(classify, tmp_path / "images.parquet", tmp_path / "from-parquet")
     expected = run(classify, images, tmp_path / "from-files")
-    assert {path: expected[path] for path in rows} == rows
     assert len(rows) == len(files)
+    for path, row in rows.items():  # the sizes of the batches change the last digits
+        for name, value in expected[path].items():
+            is_number = isinstance(value, float | dict)
+            assert row[name] == (pytest.approx(value, abs=1e-4) if is_number else value)
 
 
 def test_missing_file_is_a_row(classify: Classify, images: Path, tmp_path: Path) -> None:
@@ -102,6 +105,14 @@ def test_missing_file_is_a_row(classify: Classify, images: Path, tmp_path: Path)
     assert "No such file" in rows[str(missing)]["error"]
     assert "is not known" in rows[unknown]["error"]
     assert rows[str(images)]["error"]
+
+
+def test_missing_path_is_a_row(classify: Classify, images: Path, tmp_path: Path) -> None:
+    """A table may lack a path; the other images of the table are answered."""
+    good = str(images / "photo.png")
+    parquet.write_table(pa.table({"path": [None, good]}), tmp_path / "images.parquet")
+    rows = run(classify, tmp_path / "images.parquet", tmp_path / "out")
+    assert [row["error"] for row in rows.values()] == ["the path is missing", None]
 
 
 def test_more_images_than_are_read_at_once(

@@ -113,6 +113,7 @@ def test_second_run_goes_on(source: Path, tmp_path: Path) -> None:
     [
         ({"SERVICE_WORKERS": "none"}, 2, "SERVICE_WORKERS=none"),
         ({"SERVICE_MODELS": "missing"}, 1, "manifest.json is missing"),
+        ({"SERVICE_CONFIG": "missing.toml"}, 2, "missing.toml is not a file"),
     ],
 )
 def test_mistake_is_named(

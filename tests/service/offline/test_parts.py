@@ -81,6 +81,36 @@ def test_parquet_files_give_their_row_groups(tmp_path: Path) -> None:
     ]
 
 
+def test_folder_that_spark_wrote_is_read(tmp_path: Path) -> None:
+    """The files with which Spark marks a folder are neither tables nor images."""
+    for mark in ("_SUCCESS", "_started_1", "_metadata.parquet"):
+        (tmp_path / mark).touch()
+    parquet.write_table(pa.table({"path": ["a"]}), tmp_path / "part-0.parquet")
+    (part,) = find(tmp_path, tmp_path / "out")
+    assert read_paths(part) == ["a"]
+
+
+def test_photos_whose_names_begin_with_an_underscore_are_read(tmp_path: Path) -> None:
+    """Cameras write such names."""
+    (tmp_path / "_DSC1234.jpg").touch()
+    (part,) = find(tmp_path, tmp_path / "out")
+    assert read_paths(part) == [f"{tmp_path}/_DSC1234.jpg"]
+
+
+def test_damaged_parquet_is_named(tmp_path: Path) -> None:
+    """A file that only looks like Parquet is an error that names it."""
+    (tmp_path / "images.parquet").write_bytes(b"PAR1" + bytes(100))
+    with pytest.raises(SourceError, match=r"images\.parquet is no complete Parquet file"):
+        find(tmp_path / "images.parquet", tmp_path / "out")
+
+
+def test_list_in_another_encoding_is_named(tmp_path: Path) -> None:
+    """A list that is not in UTF-8 is an error that names it."""
+    (tmp_path / "list.txt").write_bytes("photos/Rock grün.jpg\n".encode("latin-1"))
+    with pytest.raises(SourceError, match=r"list\.txt is not text in UTF-8"):
+        find(tmp_path / "list.txt", tmp_path / "out")
+
+
 def test_source_without_images_is_an_error(tmp_path: Path) -> None:
     """The error names the source, and what a source may be."""
     with pytest.raises(SourceError, match="nothing: no file is found"):

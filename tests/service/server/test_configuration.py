@@ -68,7 +68,7 @@ def test_every_setting_has_an_option() -> None:
         ("workres = 2", "workres in {file} is not a setting; did you mean workers?"),
         ("qqqqqqqq = 2", "qqqqqqqq in {file} is not a setting; docs/settings.md lists"),
         ("[service]\nport = 1", "service in {file} is not a setting"),
-        ('config = "other.toml"', "config in {file} is not a setting"),
+        ('config = "other.toml"', "config in {file} is not a setting; docs/settings.md lists"),
         ('_env_file = "other"', "_env_file in {file} is not a setting"),
         ('model = "models/x"', "model in {file} is not a setting; did you mean models?"),
         ('port = "x"', "port in {file}=x: Input should be a valid integer"),

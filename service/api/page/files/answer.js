@@ -35,7 +35,7 @@ export function showUpload(image) {
 
 /** Show an answer and the time that it took. */
 export function showAnswer({ answer, steps, query }) {
-  showParts("words", "steps");
+  showParts("words", "steps", "seen");
   find("answer-class").textContent = answer.class_name;
   find("answer-share").textContent = percent(answer.probability);
   find("known").textContent = describeKnown(answer);
@@ -99,8 +99,6 @@ function showBars(answer) {
 }
 
 function showExplanation(explanation) {
-  find("seen").hidden = !explanation;
-  if (!explanation) return;
   const seen = find("seen-picture");
   seen.src = `data:image/png;base64,${explanation.image}`;
   seen.onload = () => seen.classList.toggle("small", seen.naturalWidth <= 64);

@@ -4,6 +4,7 @@ import { find, make, percent } from "./elements.js";
 import { ask, base, keys, pause } from "./service.js";
 
 let models = []; // of GET /models, each with its device
+let shown = ""; // the names and versions of these models
 
 /** Keep the service's state on the page up to date. */
 export async function watchHealth() {
@@ -11,7 +12,7 @@ export async function watchHealth() {
     const health = await readHealth();
     find("health").dataset.status = health.status;
     find("health-text").textContent = `Service ${health.status}`;
-    if (health.status === "ready" && !models.length && find("key-form").hidden) {
+    if (health.status === "ready" && nameVersions(health) !== shown && find("key-form").hidden) {
       await showModels(health);
     }
     await pause(health.status === "ready" ? 30 : 2);
@@ -22,6 +23,10 @@ function readHealth() {
   return fetch(new URL("health", base), { cache: "no-store" })
     .then((response) => response.json())
     .catch(() => ({ status: "not reachable", models: [] }));
+}
+
+function nameVersions(health) {
+  return health.models.map(({ name, version }) => `${name}/${version}`).join();
 }
 
 async function showModels(health) {
@@ -35,8 +40,11 @@ async function showModels(health) {
   models.forEach((model) => Object.assign(model, { device: devices.get(model.name) }));
   find("key-form").hidden = true;
   find("forget").hidden = !keys.get();
+  shown = nameVersions(health);
+  const chosen = find("model").value;
   const options = models.map(({ name }) => make("option", { value: name, textContent: name }));
   find("model").replaceChildren(find("model").options[0], ...options);
+  if (models.some(({ name }) => name === chosen)) find("model").value = chosen;
   find("models").replaceChildren(
     ...models.flatMap((model, index) => [index ? "; " : "", ...describeModel(model)]),
   );
@@ -72,7 +80,7 @@ export function showCoverageRange() {
   const low = Math.max(...ranges.map((range) => range[0]));
   const high = Math.min(...ranges.map((range) => range[1]));
   find("coverage-option").hidden = !(low < high);
-  Object.assign(find("coverage"), { min: low, max: high });
+  if (low < high) Object.assign(find("coverage"), { min: low, max: high });
   showCoverage();
 }
 
@@ -88,6 +96,7 @@ export function askForKey() {
   if (keys.get()) find("key-note").textContent = "The service does not know this key.";
   keys.forget();
   models = [];
+  shown = "";
   find("key-form").hidden = false;
   find("forget").hidden = true;
   find("key").focus();
@@ -97,5 +106,6 @@ export function askForKey() {
 export async function useKey() {
   keys.set(find("key").value.trim());
   find("key").value = "";
+  find("key-form").hidden = true; // it comes back if the service does not know the key
   await showModels(await readHealth());
 }
