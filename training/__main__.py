@@ -49,7 +49,7 @@ from training.fit.augmentation import AUGMENTATIONS
 from training.fit.places import Places, find_places
 from training.fit.recipe import Recipe
 from training.fit.recipes import MODERN_RECIPES, RECIPES, find_recipe
-from training.fit.runs import read_config
+from training.fit.runs import read_config, read_history
 from training.fit.training import plan
 from training.fit.training import resume as resume_run
 from training.fit.training import train as train_run
@@ -140,6 +140,7 @@ def train(
     """Train a network and write a run folder with weights, history and curves."""
     if resume is not None:
         resume_run(resume, *_open_run(resume, data, photos, worn))
+        _report_training(resume)
         return
     folders = Places(photos=photos, worn=worn).join_photos()
     find_architecture(architecture)
@@ -172,6 +173,16 @@ def train(
         weights=weights,
         photos=folders,
         minutes=minutes,
+    )
+    _report_training(runs / name)
+
+
+def _report_training(run: Path) -> None:
+    accuracy = read_history(run)[-1]["val_accuracy"]
+    guess = 1 / len(read_config(run).class_names)
+    typer.echo(
+        f"{run}: {accuracy:.2%} of the validation images are right; a guess gets {guess:.0%}. "
+        f"Next: python -m training calibrate {run}"
     )
 
 
