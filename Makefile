@@ -19,13 +19,15 @@ serve: .venv/$(SERVE) ## Serve the models; set PORT and SERVICE_* to change the 
 client: .venv/client ## Install the packages of the client alone
 	@echo 'Ready. Try: $(BIN)/python -m service.client --help'
 
+PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 test: .venv/all ## Run the tests, two files at a time; ARGS go to pytest
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(PYTEST) $(ARGS)
 
 FAST = $(addprefix tests/service/,api imaging inference machine telemetry) tests/test_architecture.py
 
 test-fast: .venv/all ## Run the quick tests: no servers, no training; ARGS go to pytest
-	KERAS_BACKEND=numpy $(BIN)/python -m pytest $(FAST) $(ARGS)
+	KERAS_BACKEND=numpy $(PYTEST) $(FAST) $(ARGS)
 
 check: .venv/all ## Check style, format and types
 	$(BIN)/ruff check
