@@ -21,7 +21,7 @@ from tests.service.images import encode, noise
 
 GREY = InputSpec("item-on-black", (20, 30))
 MAX_PIXELS = 3000 * 3000
-SLOW = encode(noise(3000, 3000), "JPEG", quality=90, progressive=True)
+SLOW = encode(noise(3000, 3000), "JPEG", quality=100, progressive=True)
 FAST = [encode(noise(100 + number, 150, number)) for number in range(9)]
 assert min(map(len, FAST)) > SMALL_UPLOAD_BYTES
 
