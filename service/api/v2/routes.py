@@ -39,7 +39,7 @@ router = APIRouter(prefix="/v2")
 
 JSON_LENGTH = "Inference-Header-Content-Length"
 LONG_BODY_BYTES = 64 * 1024  # a shorter body is read faster than a thread hop takes
-MANY_IMAGES = 32  # the answers to fewer are written in less than a millisecond or two
+MANY_IMAGES = 32  # the event loop hardly waits while answers to fewer are written
 MODEL = "/models/{name}"
 VERSION = "/models/{name}/versions/{version}"
 BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
