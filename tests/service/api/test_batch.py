@@ -138,6 +138,16 @@ def test_wrong_tensor_is_rejected(
     assert said in problem["detail"]
 
 
+@pytest.mark.parametrize(("fields", "status"), [(7, 200), (8, 400)])
+def test_largest_form_has_room_for_seven_fields(
+    linear: TestClient, fields: int, status: int
+) -> None:
+    """A form of as many images as are allowed may hold seven other fields, but not eight."""
+    data = {f"field-{number}": "x" for number in range(fields)}
+    images = form([b"x"] * MAX_BATCH_IMAGES)
+    assert linear.post("/predict/batch", data=data, files=images).status_code == status
+
+
 def test_batch_has_a_limit(linear: TestClient) -> None:
     """A request with too many images is rejected, as a tensor and as a form."""
     many = MAX_BATCH_IMAGES + 1

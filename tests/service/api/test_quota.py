@@ -104,6 +104,14 @@ def test_processes_share_the_buckets(tmp_path: Path) -> None:
         assert sum(processes.map(take_200_tokens, [tmp_path] * 2)) == 300
 
 
+def test_applications_with_one_folder_share_the_limit(tmp_path: Path) -> None:
+    """Two workers of a server, which have the same folder, count a client's uploads together."""
+    settings = Settings(device="cpu", rate_limit_per_minute=9)
+    apps = [create_app(settings, metrics_folder=str(tmp_path)) for _ in range(2)]
+    left = [TestClient(app).post("/predict").headers["ratelimit"] for app in apps]
+    assert [text.partition(";t=")[0] for text in left] == ['"default";r=8', '"default";r=7']
+
+
 def test_uploads_are_limited() -> None:
     """Each POST gets the quota's headers, and 429 above the quota; GET has no quota."""
     with TestClient(create_app(Settings(device="cpu", rate_limit_per_minute=3))) as client:

@@ -123,6 +123,7 @@ def test_bytes_that_are_not_an_image_are_rejected(data: bytes) -> None:
         (b"PK\3\4" + bytes(100), "a ZIP archive"),
         (b"\0\0\0\x18ftypisom" + bytes(100), "a video"),
         (b"<!DOCTYPE html><title>404</title>", "an HTML page"),
+        (b"\n<html><title>404</title>", "an HTML page"),
         (b"data:image/png;base64,iVBORw0KGgo=", "a data URL, not the bytes of an image"),
         (b"/9j/4AAQSkZJRg==", "an image in Base64, not its bytes"),
     ],
@@ -133,6 +134,14 @@ def test_format_that_is_not_read_is_named(data: bytes, what: str) -> None:
         UnreadableImageError,
         match=rf"the upload is {what}; send JPEG, PNG, WebP, AVIF, BMP",
     ):
+        read_image(data, GREY, MAX_PIXELS)
+
+
+@pytest.mark.parametrize("data", [b"x", b"404 page not found", bytes(2000)])
+def test_unknown_format_is_not_named(data: bytes) -> None:
+    """The error does not guess what an upload is that nothing identifies."""
+    message = f"^the upload of {len(data)} bytes is not an image"
+    with pytest.raises(UnreadableImageError, match=message):
         read_image(data, GREY, MAX_PIXELS)
 
 

@@ -51,11 +51,13 @@ def grid(
     tile: int,
     rows: int,
     canvas: int,
+    number: str = "H",
     **more: bytes,
 ) -> bytes:
     """Write a square image made of ``rows * rows`` times the same coded picture.
 
-    ``tile`` and ``canvas`` are the declared sides in pixels; ``more`` replaces tables by name.
+    ``tile`` and ``canvas`` are the declared sides in pixels; ``more`` replaces tables by name. The
+    table of properties numbers its pictures with 16 bits (``H``) or 32 bits (``I``).
     """
     brand, codec, _ = CODECS[file_format]
     configuration, content = picture
@@ -97,8 +99,9 @@ def grid(
                 full_box(
                     b"ipma",
                     struct.pack(">I", 2),
-                    struct.pack(">HBBB", 1, 2, 1, 4),
-                    struct.pack(">HBBBB", 2, 3, 2, 0x83, 4),
+                    struct.pack(f">{number}BBB", 1, 2, 1, 4),
+                    struct.pack(f">{number}BBBB", 2, 3, 2, 0x83, 4),
+                    version="HI".index(number),
                 ),
             ),
         } | more
@@ -108,10 +111,11 @@ def grid(
     return header + tables(place) + box(b"mdat", layout, content)
 
 
+@pytest.mark.parametrize("number", ["H", "I"])
 @pytest.mark.parametrize("file_format", CODECS)
-def test_grid_is_read(file_format: str) -> None:
+def test_grid_is_read(file_format: str, number: str) -> None:
     """A picture of one tile is read: what the other tests change is otherwise sound."""
-    data = grid(file_format, coded(file_format, 128), tile=128, rows=1, canvas=128)
+    data = grid(file_format, coded(file_format, 128), tile=128, rows=1, canvas=128, number=number)
     assert read_picture(data, MAX_PIXELS).image.size == (128, 128)
 
 
@@ -186,7 +190,7 @@ def test_picture_of_other_pictures_is_not_read() -> None:
     nested = full_box(b"iref", box(b"dimg", struct.pack(">HHH", 1, 1, 1)))
     for more in ({"iinf": overlay}, {"iref": nested}):
         with pytest.raises(UnreadableImageError):
-            read_image(grid("HEIF", picture, 128, 1, 128, **more), GREY, MAX_PIXELS)
+            read_image(grid("HEIF", picture, 128, 1, 128, "H", **more), GREY, MAX_PIXELS)
 
 
 @pytest.mark.parametrize("file_format", CODECS)
@@ -201,7 +205,7 @@ def test_long_tables_are_rejected(file_format: str) -> None:
     )
     for more in ({"iref": references}, {"iloc": locations}):
         with pytest.raises(UnreadableImageError):
-            read_image(grid(file_format, picture, 128, 1, 128, **more), GREY, MAX_PIXELS)
+            read_image(grid(file_format, picture, 128, 1, 128, "H", **more), GREY, MAX_PIXELS)
 
 
 def test_very_many_boxes_are_skipped() -> None:

@@ -93,16 +93,21 @@ def test_request_keeps_the_versions_of_its_start(settings: Settings, tmp_path: P
     run(settings, test)
 
 
+@pytest.mark.parametrize(("folder", "name"), [("colours", "linear"), ("linear", "colours")])
 def test_new_version_with_the_name_of_another_model_is_rejected(
-    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    settings: Settings,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    folder: str,
+    name: str,
 ) -> None:
     """A newer version that takes another model's name is rejected; the current one serves on."""
 
     async def test(models: LiveModels) -> None:
-        write_linear_bundle(tmp_path / "colours" / "2", name="linear", version="2")
+        write_linear_bundle(tmp_path / folder / "2", name=name, version="2")
         await models.reload()
-        assert "model colours: the new version is rejected" in caplog.text
-        assert "both hold a model called linear" in caplog.text
+        assert f"model {folder}: the new version is rejected" in caplog.text
+        assert f"both hold a model called {name}" in caplog.text
         assert await versions(models) == {"linear": "1", "colours": "1"}
         assert models.status == "ready"
 

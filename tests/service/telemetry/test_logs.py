@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from starlette.testclient import TestClient
@@ -13,7 +15,12 @@ from starlette.testclient import TestClient
 from service.api.keys import new_key
 from service.app import create_app
 from service.settings import Settings
-from service.telemetry.logs import MAX_PATH_CHARACTERS, JsonFormatter, TextFormatter
+from service.telemetry.logs import (
+    MAX_PATH_CHARACTERS,
+    JsonFormatter,
+    TextFormatter,
+    configure_logging,
+)
 from tests.service.api.test_predict import IMAGE, post
 from tests.service.conftest import wait_until_ready
 from tests.service.telemetry.test_metrics import BLACK, PAGE, WHITE
@@ -38,6 +45,55 @@ def documented_fields() -> set[str]:
     """Return the names in the table of log fields in docs/monitoring.md."""
     table = PAGE.read_text().split("| field |", 1)[1].split("\n\n", 1)[0]
     return {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
+
+
+@pytest.fixture
+def root_logger() -> Iterator[logging.Logger]:
+    """The root logger without the test runner's handlers, which it gets back afterwards."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    root.handlers.clear()
+    yield root
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.parametrize(
+    ("level", "form", "is_json"), [("info", "json", True), ("error", "text", False)]
+)
+def test_level_and_form_are_as_configured(
+    root_logger: logging.Logger,
+    capsys: pytest.CaptureFixture[str],
+    level: str,
+    form: Literal["json", "text"],
+    is_json: bool,
+) -> None:
+    """Lines below the level are left out, and the others are JSON or text on standard error."""
+    configure_logging(level, form)
+    root_logger.info("below an error")
+    root_logger.error("an error")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == (2 if level == "info" else 1)
+    assert ("ERROR root: an error" in lines[-1]) is not is_json
+    assert not is_json or json.loads(lines[-1])["message"] == "an error"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_automatic_form_is_text_on_a_terminal_only(
+    root_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    """People read text on a terminal; programs get JSON."""
+    reading, writing = os.openpty() if is_terminal else os.pipe()
+    with os.fdopen(writing, "w") as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        configure_logging("info", "auto")
+        root_logger.info("hello")
+        stream.flush()
+        line = os.read(reading, 1000)
+        root_logger.handlers.clear()
+    os.close(reading)
+    assert line.startswith(b"{") is not is_terminal
+    assert b"hello" in line
 
 
 def test_entry_describes_the_request(
@@ -102,12 +158,12 @@ def test_entry_of_a_batch_counts_its_images(
     colours: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The entry of a batch has how many images failed and how many look like no class."""
-    files = [("file", ("a", WHITE)), ("file", ("b", BLACK)), ("file", ("c", b"no image"))]
+    files = [("file", ("a", image)) for image in (WHITE, BLACK, BLACK, b"no image")]
     with caplog.at_level(logging.INFO, "service.access"):
         *answers, _ = colours.post("/predict/batch", files=files).json()["predictions"]
     (entry,) = entries(caplog)
-    assert [answer["in_distribution"] for answer in answers] == [False, True]
-    assert (entry["images"], entry["failed"], entry["model"]) == (3, 1, "colours/1")
+    assert [answer["in_distribution"] for answer in answers] == [False, True, True]
+    assert (entry["images"], entry["failed"], entry["model"]) == (4, 1, "colours/1")
     assert entry["out_of_distribution"] == 1
 
 

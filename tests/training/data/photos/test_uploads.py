@@ -52,6 +52,14 @@ def test_product_photo_on_white() -> None:
         assert pixels.min() < 200
 
 
+def test_texture_never_wraps_around() -> None:
+    """The texture of a white item leaves it light: no pixel brighter than white turns black."""
+    generator = np.random.default_rng(1)
+    for _ in range(20):
+        item = np.full((28, 28), 7, np.uint8)  # an item nearly as dark as the empty background
+        assert np.asarray(make_product_photo(item, generator, on_white=True)).min() > 50
+
+
 def test_enlarged_image_is_the_image() -> None:
     """An enlarged image, shrunk again, is the image or its negative."""
     generator = np.random.default_rng(1)
