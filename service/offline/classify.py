@@ -56,12 +56,13 @@ class Classify:
         self._model = model
         self._storage = Storage()
         self._readers = ThreadPoolExecutor(READERS)
-        self._runner = asyncio.Runner()
+        # Not asyncio.Runner: to remove its handler of Ctrl-C, it writes a task's result as text.
+        self._loop = asyncio.new_event_loop()
         load = partial(load_classifier, device=settings.device)
         self._models = LiveModels(settings, load, threads=threads)
         self._predictor = Predictor(settings, self._models, threads=threads)
         try:
-            self._runner.run(self._models.start())
+            self._loop.run_until_complete(self._models.start())
             self._models.route(model)
         except ServiceError:
             self.close()
@@ -89,7 +90,7 @@ class Classify:
         self._predictor.close()
         self._models.close()
         self._readers.shutdown()
-        self._runner.close()
+        self._loop.close()
 
     def _read(self, part: Part) -> Iterator[tuple[list[str], list[Upload]]]:
         """Yield batches of paths and images, and read the next batch meanwhile."""
@@ -125,7 +126,7 @@ class Classify:
     def _answer(self, paths: list[str], uploads: list[Upload]) -> list[Row]:
         images = [upload for upload in uploads if isinstance(upload, bytes)]
         answer = self._predictor.predict_files(images, self._model)
-        answers = iter(self._runner.run(answer).items)
+        answers = iter(self._loop.run_until_complete(answer).items)
         items = [next(answers) if isinstance(each, bytes) else each for each in uploads]
         return [{"path": path} | _describe(item) for path, item in zip(paths, items, strict=True)]
 
