@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from training.data.samples import Samples
 from training.fit.augmentation import Batch, find_augmentation
-from training.fit.distillation import Teachers
+from training.fit.distillation import load_teachers
 from training.fit.runs import Config
 
 
@@ -31,7 +30,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
         self._count = config.recipe.steps_per_epoch or math.ceil(len(samples) / self._batch_size)
         self._augmentation = find_augmentation(config.recipe.augmentation)
         self._class_count = len(config.class_names)
-        self._teachers = _load_teachers(config)
+        self._teachers = load_teachers(config)
         self.epoch = config.earlier_epochs
 
     def __len__(self) -> int:
@@ -67,12 +66,3 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
 def _shuffle(seed: int, number: int, count: int) -> NDArray[np.intp]:
     """Return the order of ``count`` samples in pass ``number`` through the data."""
     return np.random.default_rng((seed, number)).permutation(count)
-
-
-def _load_teachers(config: Config) -> Teachers | None:
-    temperature = config.recipe.distillation_temperature
-    if temperature is None:
-        return None
-    folders = [Path(folder) for folder in config.teachers]
-    mirrored = config.recipe.teachers_see_mirrored
-    return Teachers(folders, config.class_names, temperature, mirrored)

@@ -13,7 +13,7 @@ from service.bundle import MANIFEST_FILE, read_bundle
 from training.data.samples import Images
 from training.errors import RunError
 from training.fit.answers import Probabilities, predict, run_graph
-from training.fit.runs import load_model, read_config
+from training.fit.runs import Config, load_model, read_config
 
 
 class Teachers:
@@ -47,6 +47,20 @@ class Teachers:
         softened = [probabilities ** (1 / self._temperature) for probabilities in answers]
         normalised = [powers / powers.sum(axis=1, keepdims=True) for powers in softened]
         return np.asarray(np.mean(normalised, axis=0), np.float32)
+
+
+def load_teachers(config: Config) -> Teachers | None:
+    """Load the teachers of a run, or return None if it has none.
+
+    Raises:
+        RunError, BundleError: See ``Teachers``.
+    """
+    temperature = config.recipe.distillation_temperature
+    if temperature is None:
+        return None
+    folders = [Path(folder) for folder in config.teachers]
+    mirrored = config.recipe.teachers_see_mirrored
+    return Teachers(folders, config.class_names, temperature, mirrored)
 
 
 def _load(folder: Path, class_names: tuple[str, ...]) -> Callable[[Images], Probabilities]:

@@ -48,8 +48,9 @@ class DistillationLoss(keras.losses.Loss):  # type: ignore[misc] # Keras has no 
 class PossibleClassesLoss(keras.losses.Loss):  # type: ignore[misc] # Keras has no types
     """The negative log-likelihood of "one of the possible classes", with label smoothing.
 
-    With one possible class it is cross-entropy. With several, the network may choose among them
-    (Jin and Ghahramani 2002), where equal targets would teach it to hesitate.
+    A target is 1 for each possible class. With one possible class the loss is cross-entropy. With
+    several, the network may choose among them (Jin and Ghahramani 2002), where equal targets would
+    teach it to hesitate. Targets below 1 are a teacher's probabilities: the loss is cross-entropy.
     """
 
     def __init__(self, smoothing: float = 0.0, name: str = "possible", **options: Any) -> None:
@@ -60,7 +61,9 @@ class PossibleClassesLoss(keras.losses.Loss):  # type: ignore[misc] # Keras has 
         """Compute the loss ``[N]`` of logits ``y_pred`` ``[N, classes + 1]``."""
         logs = keras.ops.log_softmax(y_pred)
         possible = keras.ops.logsumexp(logs + keras.ops.log(y_true + 1e-9), axis=1)
-        return -(1 - self.smoothing) * possible - self.smoothing * keras.ops.mean(logs, axis=1)
+        smoothed = (1 - self.smoothing) * possible + self.smoothing * keras.ops.mean(logs, axis=1)
+        taught = keras.ops.sum(y_true * logs, axis=1)
+        return -keras.ops.where(keras.ops.max(y_true, axis=1) < 1, taught, smoothed)
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings of this loss that a checkpoint stores."""

@@ -16,6 +16,7 @@ from training.data.photos.collection import (
 from training.data.photos.varied import vary
 from training.data.samples import Samples
 from training.errors import RunError
+from training.fit.distillation import Teachers, load_teachers
 from training.fit.recipe import PhotoRecipe
 from training.fit.runs import Config
 
@@ -30,13 +31,21 @@ class PhotoBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no 
     """Batches of images float32 ``[N, H, W, 3]`` in 0..255 and targets ``[N, classes + 1]``.
 
     A target is 1 for each possible class of the picture. The last column stands for none of them.
+    The targets of pictures that are made of the data set are the teachers' answers, if there are
+    teachers. They see the image of the data set as it is.
     """
 
     def __init__(
-        self, collection: Collection, recipe: PhotoRecipe, class_count: int, seed: int
+        self,
+        collection: Collection,
+        recipe: PhotoRecipe,
+        class_count: int,
+        seed: int,
+        teachers: Teachers | None = None,
     ) -> None:
         super().__init__(workers=1, max_queue_size=6)  # a thread draws while the network learns
         self._collection = collection
+        self._teachers = teachers
         self._counts = recipe.photos_per_batch, recipe.worn_per_batch, recipe.uploads_per_batch
         self._size = (recipe.input_pixels, recipe.input_pixels)
         self._class_count, self._steps, self._seed = class_count, recipe.steps_per_epoch, seed
@@ -49,7 +58,12 @@ class PhotoBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no 
         generator = np.random.default_rng((self._seed, self.epoch, index))
         drawn = self._collection.draw(*self._counts, generator)
         images = [fit_into_box(vary(each.picture, generator), self._size) for each in drawn]
-        return np.stack(images).astype(np.float32), encode_targets(drawn, self._class_count)
+        targets = encode_targets(drawn, self._class_count)
+        if self._teachers is not None:
+            made = [number for number, each in enumerate(drawn) if each.sample is not None]
+            samples = np.stack([each.sample for each in drawn if each.sample is not None])
+            targets[made, :-1] = self._teachers.answer(samples.astype(np.float32))
+        return np.stack(images).astype(np.float32), targets
 
 
 def encode_targets(drawn: list[Labelled], class_count: int) -> Targets:
@@ -67,7 +81,7 @@ def make_photo_batches(
 
     Raises:
         DataError: The photos cannot be read.
-        RunError: The recipe does not learn from photos.
+        RunError: The recipe does not learn from photos, or a teacher cannot be loaded.
     """
     recipe = config.recipe.photo
     if recipe is None:
@@ -76,7 +90,8 @@ def make_photo_batches(
     training = open_collection(folders, part)
     kept_back = open_collection(folders, validation, validation=True)
     class_count = len(config.class_names)
-    batches = PhotoBatches(training, recipe, class_count, config.seed)
+    teachers = load_teachers(config)
+    batches = PhotoBatches(training, recipe, class_count, config.seed, teachers)
     return batches, draw_validation(kept_back, recipe.input_pixels, class_count)
 
 

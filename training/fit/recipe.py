@@ -55,7 +55,8 @@ class Recipe:
     ``steps_per_epoch``: None means one pass over the training part. A number means that many
     batches from an endless stream of reshuffled passes, like ``repeat`` in ``tf.data``.
     ``distillation_temperature``: if it is set, teachers give the targets, and it softens both the
-    teachers' and the student's probabilities. Label smoothing is then ignored.
+    teachers' and the student's probabilities. Label smoothing is then ignored. Teachers of a photo
+    run answer for its uploads only; their temperature is 1.
     ``teachers_see_mirrored``: teachers average their answers to the image and its mirror image.
     ``ema_momentum``: if it is set, the final weights are an exponential moving average.
     ``early_stopping_patience``: stop after this many epochs without a lower validation loss.

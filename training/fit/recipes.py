@@ -112,6 +112,14 @@ _MORE_WORN = replace(
     photo=replace(_GARMENTS_PHOTO, photos_per_batch=18, worn_per_batch=16),
 )
 
+_DISTILLED_UPLOADS = replace(
+    _MORE_WORN,
+    learning_rate=3e-4,
+    epochs=10,
+    distillation_temperature=1.0,
+    photo=replace(_GARMENTS_PHOTO, photos_per_batch=12, worn_per_batch=14, uploads_per_batch=22),
+)
+
 RECIPES: Mapping[str, Mapping[str, Recipe]] = {
     "mlp-64-64": {"adam": Recipe(batch_size=32, epochs=5, published=0.8725)},
     "convnet-tf1": {
@@ -151,7 +159,11 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
         "distilled-40": replace(_DISTILLED, epochs=40),
         "mixed-views": _MIXED_VIEWS,
     },
-    "efficientnet-lite0": {"garments": _GARMENTS, "more-worn": _MORE_WORN},
+    "efficientnet-lite0": {
+        "garments": _GARMENTS,
+        "more-worn": _MORE_WORN,
+        "distilled-uploads": _DISTILLED_UPLOADS,
+    },
     "lite0-transfer": {"adam": Recipe(batch_size=256, epochs=5)},
     "resnet-18": _TEACHERS,
     "wide-resnet-16-8": _TEACHERS,

@@ -19,6 +19,8 @@ from training.assess.photo_runs import calibrate_photo_run, evaluate_photo_run, 
 from training.data.photos.collection import PhotoFolders, open_collection
 from training.errors import RunError
 from training.export.bundle import export
+from training.fit.answers import predict
+from training.fit.distillation import Teachers
 from training.fit.photo_batches import PhotoBatches
 from training.fit.recipe import PhotoRecipe
 from training.fit.runs import Config, load_model, read_config, read_history
@@ -129,6 +131,19 @@ def test_batches_are_reproducible(folders: PhotoFolders) -> None:
     np.testing.assert_array_equal(images, again[0][0])
     again.epoch = 1
     assert not np.array_equal(images, again[0][0])
+
+
+def test_teachers_answer_for_uploads(folders: PhotoFolders, small_run: Path) -> None:
+    """The targets of uploads are the teacher's answers to the images of the data set."""
+    collection = open_collection(folders, SOURCE.training())
+    teachers = Teachers([small_run], SOURCE.class_names, 1)
+    _, taught = PhotoBatches(collection, TINY, 10, 1, teachers)[0]
+    _, untaught = PhotoBatches(collection, TINY, 10, 1)[0]
+    np.testing.assert_array_equal(taught[:4], untaught[:4])
+    drawn = collection.draw(2, 2, 2, np.random.default_rng((1, 0, 0)))
+    samples = np.stack([each.sample for each in drawn if each.sample is not None])
+    np.testing.assert_allclose(taught[4:, :10], predict(load_model(small_run), samples), atol=1e-5)
+    assert not taught[4:, 10].any()
 
 
 def test_run_accepts_only_its_own_photos(

@@ -51,10 +51,14 @@ class PhotoFolders:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A picture and its possible classes, empty if it shows nothing of any class."""
+    """A picture and its possible classes, empty if it shows nothing of any class.
+
+    ``sample`` is the image of the data set that the picture was made from, if any.
+    """
 
     picture: Image.Image
     classes: tuple[int, ...]
+    sample: NDArray[np.uint8] | None = None
 
 
 class Photos:
@@ -128,8 +132,8 @@ class Uploads:
         number = int(generator.choice(len(self._samples), p=self._shares))
         image, label = self._samples.images[number], int(self._samples.labels[number])
         if generator.random() < SHARE_AS_IT_IS:
-            return Labelled(Image.fromarray(image).convert("RGB"), (label,))
-        return Labelled(make_upload(image, generator), (label,))
+            return Labelled(Image.fromarray(image).convert("RGB"), (label,), image)
+        return Labelled(make_upload(image, generator), (label,), image)
 
     def draw_many(self, count: int) -> Iterator[Labelled]:
         """Draw ``count`` images, the same ones each time."""
