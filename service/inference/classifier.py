@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from service.imaging.model_input import PREPROCESSINGS, SUPERSEDED, InputSpec
 from service.inference.classification import Classification
 from service.inference.session import CUDA, check_session, choose_outputs, open_session
 from service.settings import Device
+
+log = logging.getLogger(__name__)
 
 SELF_TEST_TOLERANCE = 0.01  # answers differ less between working devices, more on a broken one
 
@@ -101,4 +104,7 @@ def load_classifier(folder: Path, device: Device) -> Classifier:
             f"release knows {', '.join(PREPROCESSINGS)}; serve the model with the release that "
             "exported it"
         )
+    version = bundle.manifest.version
+    if bundle.folder.name[:1].isdecimal() and bundle.folder.name != version:
+        log.warning("%s holds version %s: answers and metrics say so", bundle.folder, version)
     return Classifier(bundle, device)

@@ -33,6 +33,16 @@ def test_batch_is_answered_in_order(linear_folder: Path) -> None:
         assert answer.class_id == expected.argmax()
 
 
+@pytest.mark.parametrize(("version", "warnings"), [("1", 0), ("2", 1)])
+def test_folder_of_another_version_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, version: str, warnings: int
+) -> None:
+    """A version that was copied to the folder of another one serves, with a warning."""
+    write_linear_bundle(tmp_path / "1", version=version)
+    assert load_classifier(tmp_path, "cpu").manifest.version == version
+    assert caplog.text.count(f"{tmp_path / '1'} holds version 2") == warnings
+
+
 def test_cuda_is_an_error_without_a_gpu(linear_folder: Path) -> None:
     """Without a GPU, device ``cuda`` is an error; the classifier does not fall back to the CPU."""
     bundle = read_bundle(linear_folder)
