@@ -237,6 +237,20 @@ def test_overload_is_waited_for(browser: Browser, linear_folder: Path) -> None:
         expect(page.locator("#count")).not_to_contain_text("failed")
 
 
+def test_samples_are_for_models_of_garments(
+    page: Page, browser: Browser, linear_folder: Path
+) -> None:
+    """A page whose models know no garments offers no garments to try."""
+    expect(page.get_by_role("link", name="garments")).to_be_visible()
+    expect(page.get_by_role("group", name="Samples")).to_be_visible()
+    with (
+        serving(device="cpu", models=linear_folder) as other,
+        open_page(browser, other.url) as without,
+    ):
+        expect(without.get_by_role("link", name="linear")).to_be_visible()
+        expect(without.get_by_role("group", name="Samples")).to_be_hidden()
+
+
 def test_command_does_the_same(page: Page, tmp_path: Path) -> None:
     """The shown command, run in a shell beside the files, gets the answers that the page shows."""
     page.get_by_role("button", name="Grey boot").click()

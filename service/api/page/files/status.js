@@ -45,6 +45,8 @@ async function showModels(health) {
   const options = models.map(({ name }) => make("option", { value: name, textContent: name }));
   find("model").replaceChildren(find("model").options[0], ...options);
   if (models.some(({ name }) => name === chosen)) find("model").value = chosen;
+  // The samples show garments: of no use to a model of other classes.
+  find("samples").hidden = !models.some(({ class_names }) => class_names.includes("Sneaker"));
   find("models").replaceChildren(
     ...models.flatMap((model, index) => [index ? "; " : "", ...describeModel(model)]),
   );
