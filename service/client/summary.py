@@ -28,6 +28,8 @@ class Summary:
     """The probabilities of the answers, by predicted class."""
     hits: defaultdict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
     """Whether each labelled image was recognised, by true class."""
+    unlike_all: int = 0
+    """The number of answers whose image looks like none of the classes."""
     failed: Counter[str] = field(default_factory=Counter)
     """The number of errors, by title."""
     unlabelled: Counter[str] = field(default_factory=Counter)
@@ -41,6 +43,7 @@ class Summary:
         names = list(row.probabilities or {})
         self.classes |= dict.fromkeys(names)
         self.probabilities[row.class_name].append(row.probability)
+        self.unlike_all += row.in_distribution is False
         if not self.labels_from_folders:
             return
         if row.label is None:
@@ -61,10 +64,12 @@ class Summary:
         return table
 
     def lines(self, passed_over: str = "") -> Iterator[str]:
-        """Yield the totals, failures by title, ``passed_over`` and, with labels, the accuracy."""
+        """Yield the totals, failures by title, doubtful answers, ``passed_over`` and accuracy."""
         answered, failed = sum(map(len, self.probabilities.values())), self.failed.total()
         yield f"{answered + failed} images: {answered} classified, {failed} failed"
         yield from (f"  {count} x {title}" for title, count in self.failed.most_common())
+        if self.unlike_all:
+            yield f"look like none of the classes: {self.unlike_all} of {answered}"
         yield from filter(None, [passed_over])
         hits = [hit for hits in self.hits.values() for hit in hits]
         if hits:

@@ -79,6 +79,5 @@ def test_accuracy_is_the_measured_one(server: Server, tmp_path: Path) -> None:
         folder.mkdir(exist_ok=True)
         Image.fromarray(image).save(folder / f"{number:04}.png")
     options = "--url", server.url, "--labels-from-folders", "--output", tmp_path / "results.csv"
-    summary = "\n".join(run_client(tmp_path, *options).strip().splitlines()[-2:])
-    assert summary.startswith("1000 images: 1000 classified, 0 failed\naccuracy: ")
-    assert f"{summary}\n" in find_blocks(PAGE, "")
+    _, total, rest = run_client(tmp_path, *options).partition("1000 images: 1000 classified")
+    assert total + rest in find_blocks(PAGE, "")

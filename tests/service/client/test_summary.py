@@ -1,5 +1,6 @@
 """The summary of a run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -52,6 +53,15 @@ def test_table_shows_what_was_recognised() -> None:
     rows = answered("Coat/a", 0), answered("Coat/b", 1), answered("1/c", 1), answered("else/d", 0)
     table = cells(summarise(*rows, labels_from_folders=True))
     assert [row[3:] for row in table] == [["2", "1"], ["1", "1"], ["0", "0"]]
+
+
+def test_images_that_look_like_no_class_are_counted() -> None:
+    """The summary counts them; a model that does not measure it, or knows all images, adds none."""
+    unknown = replace(answered("a", 0), in_distribution=False)
+    known = replace(answered("b", 0), in_distribution=True)
+    totals = list(summarise(unknown, known, answered("c", 1)).lines())
+    assert totals == ["3 images: 3 classified, 0 failed", "look like none of the classes: 1 of 3"]
+    assert len(list(summarise(known, answered("c", 1)).lines())) == 1
 
 
 def test_failures_are_counted_by_title() -> None:
