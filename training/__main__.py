@@ -188,12 +188,12 @@ def _report_training(run: Path) -> None:
 
 @app.command("list")
 def list_architectures() -> None:
-    """List networks with their parameters, recipes and published test accuracies."""
+    """List networks from small to large, with recipes and published test accuracies."""
     table = rich.table.Table(box=None)
     table.add_column("network, recipes", no_wrap=True)
     table.add_column("published", justify="right")
     table.add_column("how")
-    for name, found in ARCHITECTURES.items():
+    for name, found in sorted(ARCHITECTURES.items(), key=lambda item: item[1].parameters):
         _add_rows(table, name, f"{found.parameters:,} parameters", RECIPES[name])
     _add_rows(table, "any network", "", MODERN_RECIPES)
     rich.print(table)
