@@ -18,8 +18,9 @@ FORM = "multipart/form-data"
 FIELD = "file"
 ANY_BYTES = ("application/octet-stream", "binary/octet-stream")
 """Content types that say nothing about the content. Some object stores write the second."""
-BARE_LINE_END = rb"(?<!\r)\n%b|%b(?:\r\n[^\r\n]{1,4096}){0,16}\n"
-"""A line end without CR before a delimiter, after one, or in the headers of a part."""
+BARE_LINE_END = rb"%b(?:\r\n[^\r\n]{1,4096}+){0,16}+\n"
+"""A line end without CR after a delimiter, or in the headers of a part."""
+SEARCHED_BYTES = 16 * 1024  # of a damaged form: the search holds up all other requests
 MAX_PARTS = 8
 MAX_PART_HEAD_BYTES = 4096
 MAX_PART_LINES = 16
@@ -122,8 +123,10 @@ def _read_files(body: bytes, boundary: bytes, max_parts: int) -> list[bytes]:
     try:
         return _split_form(body, boundary, max_parts)
     except MalformedFormError as error:
-        delimiter = b"--" + re.escape(boundary)
-        if re.search(BARE_LINE_END % (delimiter, delimiter), body):
+        delimiter = b"--" + boundary
+        has_bare_end = body.count(b"\n" + delimiter) > body.count(b"\r\n" + delimiter)
+        pattern = BARE_LINE_END % re.escape(delimiter)
+        if has_bare_end or re.search(pattern, body[:SEARCHED_BYTES]):
             raise _damaged("lines end in LF; every line of a form must end in CRLF") from error
         raise
 

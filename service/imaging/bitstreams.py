@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from service.errors import UnreadableImageError
 
+MAX_ZEROS = 32  # before a number of AV1, whose decoders read no more
 MAX_UNITS = 8192  # of all pictures of a file; a file of 1,000 tiles has 4,000
 AV1_SEQUENCE_HEADER, AV1_FRAMES = 1, {3, 6, 7}  # kinds of units
 KEY_FRAME, SWITCH_FRAME = 0, 3
@@ -168,9 +169,9 @@ def _skip_timing(bits: Bits) -> None:
     if bits.read(1):
         bits.read(64)
         if bits.read(1):  # a number with as many leading zeros as it has bits
-            zeros = 0
-            while not bits.read(1):
-                zeros += 1
+            zeros = next((n for n in range(MAX_ZEROS) if bits.read(1)), None)
+            if zeros is None:
+                raise ValueError
             bits.read(zeros)
         if bits.read(1):  # a model of the decoder, which no encoder of pictures writes
             raise ValueError

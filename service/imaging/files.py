@@ -62,10 +62,10 @@ def read_picture(data: bytes, max_pixels: int, shortest: int | None = None) -> P
         UnreadableImageError: The bytes are not an image of an accepted format, or are damaged.
     """
     kind = _name(data)
-    file = _strip(data, kind, max_pixels)
-    if file.other_tail is not None:
-        max_pixels //= 2  # because the image is decoded twice
     try:
+        file = _strip(data, kind, max_pixels)
+        if file.other_tail is not None:
+            max_pixels //= 2  # because the image is decoded twice
         image = _open(file.data, kind, max_pixels)
         _check(image, max_pixels)
         source_pixels = image.width * image.height
@@ -73,7 +73,7 @@ def read_picture(data: bytes, max_pixels: int, shortest: int | None = None) -> P
         return Picture(decoded, source_pixels, is_cut_out)
     except ImageError:
         raise
-    except Exception as error:  # Pillow's decoders raise any exception on damaged files
+    except Exception as error:  # damaged files raise any exception
         raise UnreadableImageError(
             f"the {kind} image of {len(data)} bytes is damaged or incomplete; send it again"
         ) from error

@@ -22,6 +22,7 @@ from service.imaging.bitstreams import (
 
 MAX_BOXES = 4096  # beside each other
 MAX_TABLE_BYTES = 32_768  # 200 tiles take 6 kB; libavif's time grows with the square of the size
+MAX_EXTENTS = 4096  # of all items; an extent may take no bytes in the table
 MAX_PROPERTIES = 32  # of an item; libheif applies each rotation that is listed
 MAX_GRID_FACTOR = 2  # all tiles together may have this times the pixels of a picture
 
@@ -191,6 +192,7 @@ def _read_extents(
 ) -> dict[int, Extents]:
     """Return where each needed item is; where others are never matters, because they are hidden."""
     extents: dict[int, Extents] = {}
+    extents_left = MAX_EXTENTS
     version, bits = data[table.start], Bits(data[table.start + 4 : table.end])
     offset_bits, length_bits, base_bits, index_bits = (8 * bits.read(4) for _ in range(4))
     id_bits = 32 if version == 2 else 16
@@ -204,7 +206,11 @@ def _read_extents(
         if item in extents:
             raise ValueError
         extents[item] = []
-        for _ in range(bits.read(16)):
+        count = bits.read(16)
+        extents_left -= count
+        if extents_left < 0:
+            raise ValueError
+        for _ in range(count):
             bits.read(index_bits if version else 0)
             start, length = base + bits.read(offset_bits), bits.read(length_bits)
             if item in needed:

@@ -116,3 +116,17 @@ def test_number_of_jumps_is_limited() -> None:
     """Jumps that lead nowhere could go on for seconds."""
     with pytest.raises(UnreadableImageError, match="more than 500000 pieces"):
         pixels_of(in_runs(10, 10, b"\0\2\0\0" * (MAX_PIECES + 1)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"BM" + bytes(8) + b"\xff" * 4 + struct.pack("<I", 16) + bytes(20),
+        b"BM" + bytes(12) + struct.pack("<IiiHHIIiiII", 40, 3, 3, 1, 24, 0, 0, 0, 0, 2**32 - 1, 0),
+    ],
+    ids=["place of the pixels", "number of colours"],
+)
+def test_numbers_of_a_header_may_be_huge(data: bytes) -> None:
+    """A header whose numbers do not fit together is a damaged image."""
+    with pytest.raises(UnreadableImageError, match="damaged or incomplete"):
+        read_picture(data, MAX_PIXELS)

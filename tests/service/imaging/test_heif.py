@@ -208,6 +208,27 @@ def test_long_tables_are_rejected(file_format: str) -> None:
             read_image(grid(file_format, picture, 128, 1, 128, "H", **more), GREY, MAX_PIXELS)
 
 
+@pytest.mark.timeout(10)  # it took minutes
+@pytest.mark.parametrize("file_format", CODECS)
+def test_very_many_extents_are_rejected(file_format: str) -> None:
+    """The table of places can claim millions of extents of no bytes in four kilobytes."""
+    items = [struct.pack(">HHH", 100 + number, 0, 0xFFFF) for number in range(600)]
+    table = full_box(b"iloc", struct.pack(">BBH", 0, 0, len(items)), *items)
+    data = grid(file_format, coded(file_format, 128), 128, 1, 128, "H", iloc=table)
+    with pytest.raises(UnreadableImageError):
+        read_image(data, GREY, MAX_PIXELS)
+
+
+@pytest.mark.timeout(10)  # a megabyte took ten seconds
+def test_endless_number_in_a_header_is_rejected() -> None:
+    """A number of AV1 begins with as many zeros as it has bits, but with 32 at most."""
+    start = bits((0, 3), (0, 2), (1, 1), (0, 64), (1, 1))
+    content = start + bytes(10_000_000)
+    size = bytes(len(content) >> shift & 127 | 128 for shift in (0, 7, 14, 21)) + b"\0"
+    with pytest.raises(ValueError):  # noqa: PT011  it has no message
+        read_av1_pixels(memoryview(b"\x0a" + size + content + unit(6, b"frame")), units_left())
+
+
 def test_very_many_boxes_are_skipped() -> None:
     """Empty boxes side by side, or within each other, are skipped in no time."""
     data = fault("photo.avif")
