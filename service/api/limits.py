@@ -99,7 +99,8 @@ class UploadLimits:
         if self.uploads >= limits.max_uploads_in_flight:
             in_flight = f"{self.uploads} uploads are in flight"
             raise self._overloaded(in_flight, limits.max_uploads_in_flight)
-        if self.bytes_reserved + size > limits.max_bytes_in_flight:
+        # An upload alone is admitted, also if it may be larger than all uploads together.
+        if self.bytes_reserved and self.bytes_reserved + size > limits.max_bytes_in_flight:
             in_flight = f"{self.bytes_reserved} bytes are in flight, and this upload adds {size}"
             raise self._overloaded(in_flight, limits.max_bytes_in_flight)
         return size

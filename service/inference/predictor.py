@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from service.errors import ImageError
 from service.imaging.model_input import ModelInput
@@ -16,6 +17,8 @@ from service.inference.decoding import Decoded, Decoder
 from service.inference.models import LiveModels, Route
 from service.inference.scheduling import MAX_BATCH, SHORT_RUN_SECONDS
 from service.settings import Settings
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,7 @@ class Predictor:
         items: list[ImageAnswer | ImageError] = []
         for start in range(0, len(uploads), MAX_BATCH):  # other requests run between slices
             part = uploads[start : start + MAX_BATCH]
-            items += await asyncio.gather(
-                *(self._predict_file(route, upload, limit) for upload in part)
-            )
+            items += await _gather(self._predict_file(route, upload, limit) for upload in part)
         return BatchAnswer(items)
 
     async def predict_tensor(
@@ -154,7 +155,7 @@ class Predictor:
                 Decoded(ModelInput(image, spec, math.prod(spec.size)))
                 for image in images[start : start + step]
             ]
-            answers += await asyncio.gather(*(_classify(route, each) for each in part))
+            answers += await _gather(_classify(route, each) for each in part)
         return BatchAnswer(answers)
 
     async def watch(self) -> None:
@@ -183,6 +184,16 @@ class Predictor:
                 if time.perf_counter() - started > SHORT_RUN_SECONDS:
                     await asyncio.sleep(0)
         return await _classify(route, decoded)
+
+
+async def _gather(calls: Iterable[Coroutine[None, None, T]]) -> list[T]:
+    """Return the results of concurrent calls, in order. If one fails, the others are cancelled."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _classify(route: Route, decoded: Decoded) -> ImageAnswer:

@@ -121,7 +121,10 @@ class _Workers:
 
     def _handle_end(self, process: subprocess.Popen[bytes]) -> None:
         listening = self._sockets.pop(process)
-        forget_worker(process.pid, Path(self._metrics_folder))
+        try:
+            forget_worker(process.pid, Path(self._metrics_folder))
+        except OSError as error:  # the other workers go on, also on a full disk
+            log.error("the counts of worker %d are lost: %s", process.pid, error)
         code = process.returncode
         if code > 0 and code != os.EX_TEMPFAIL:
             self._exit_code = code

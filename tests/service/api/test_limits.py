@@ -164,6 +164,13 @@ def test_body_of_the_largest_size_is_allowed() -> None:
     assert client.status == 200
 
 
+def test_upload_alone_is_admitted() -> None:
+    """A service whose uploads may be larger than all uploads together still takes one by one."""
+    client = Client(BODY)
+    upload(limit(App(), max_upload_bytes=500, max_bytes_in_flight=199), client)
+    assert client.status == 200
+
+
 @pytest.mark.parametrize(
     ("settings", "detail"),
     [

@@ -146,6 +146,23 @@ def test_image_that_breaks_the_model_fails_alone(tmp_path: Path) -> None:
     run(Settings(models=(bundle.folder,), device="cpu", threads=1), test)
 
 
+def test_batch_that_fails_leaves_no_work(tmp_path: Path) -> None:
+    """If the model fails on an image of a batch, the images after it are not decoded any more."""
+    model, third = poisonable_model(), (1 / 3, 1 / 3, 1 / 3)
+    bundle = write_linear_bundle(tmp_path / "m", model=model, self_test=third)
+    photos = [encode(noise(500, 500, seed) // 2) for seed in range(20)]
+
+    async def test(predictor: Predictor) -> None:
+        WatchedClassifier.batches = []
+        with pytest.raises(InferenceError):
+            await predictor.predict_files([POISON, *photos])
+        await asyncio.sleep(0.5)
+        assert sum(WatchedClassifier.batches) < len(photos) / 2
+
+    settings = Settings(models=(bundle.folder,), device="cpu", threads=1)
+    run(settings, test, lambda folder: WatchedClassifier(read_bundle(folder), "cpu"))
+
+
 def test_batch_of_small_images_does_not_block_the_event_loop(linear_folder: Path) -> None:
     """Other tasks run between images that are small but slow to decode, such as colour images."""
     upload = encode(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
