@@ -75,6 +75,10 @@ class SourceError(ServiceError):
     """The images to be classified offline are not found."""
 
 
+class WorkerError(ServiceError):
+    """A worker of an offline run failed."""
+
+
 class NotReadyError(ServiceError):
     """The model is not loaded yet, or the service is stopping."""
 

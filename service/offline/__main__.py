@@ -52,13 +52,13 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     try:
         from service.offline.cluster import classify
         from service.offline.parts import find_parts
-        from service.offline.storage import Storage
+        from service.offline.storage import Storage, normalise
     except ModuleNotFoundError as error:
         print(f"{error.name} is not installed; install the extra ray", file=sys.stderr)
         return 1
-    output = arguments.output.rstrip("/")
+    source, output = normalise(arguments.source), normalise(arguments.output)
     started = time.monotonic()
-    parts = find_parts(Storage(), arguments.source, output)
+    parts = find_parts(Storage(), source, output)
     images, errors = classify(parts, settings, arguments.model)
     seconds = time.monotonic() - started
     print(f"{images} images, {errors} of them with an error, in {seconds:.0f} s: {output}")

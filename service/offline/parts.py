@@ -32,9 +32,10 @@ class Part:
 def find_parts(storage: Storage, source: str, output: str) -> list[Part]:
     """Return the parts of ``source`` that have no answers in the folder ``output`` yet.
 
-    ``source`` is a folder or a pattern of images, a text file (``.txt``) with a path or URL on each
-    line, or Parquet files with the column ``path`` and, if they hold the images, ``bytes``. The
-    first run writes the paths of all images into ``output``; later runs read them there.
+    Both are names as ``normalise`` returns them. ``source`` is a folder or a pattern of images, a
+    text file (``.txt``) with a path or URL on each line, or Parquet files with the column ``path``
+    and, if they hold the images, ``bytes``. The first run writes the paths of all images into
+    ``output``; later runs read them there.
 
     Raises:
         SourceError: No image is found, or a Parquet file is damaged or has no column ``path``.
@@ -77,9 +78,10 @@ def _find_tables(storage: Storage, source: str, output: str) -> Iterable[str]:
     system, path = storage.locate(table)
     if system.get_file_info(path).type == fs.FileType.File:
         return [table]
-    files = (
-        storage.read_lines(source) if source.endswith(".txt") else _skip_marks(storage.find(source))
-    )
+    if source.endswith(".txt"):
+        files = storage.read_lines(source)
+    else:
+        files = _skip_marks(storage.find(source), output)
     first = next(iter(files), None)
     if first is None:
         raise SourceError(f"{source}: no file is found; name a folder, a pattern or a list")
@@ -93,11 +95,12 @@ def _find_tables(storage: Storage, source: str, output: str) -> Iterable[str]:
     return [table]
 
 
-def _skip_marks(files: Iterable[str]) -> Iterator[str]:
-    """Leave out the files with which Spark marks a folder of Parquet files, such as _SUCCESS."""
+def _skip_marks(files: Iterable[str], output: str) -> Iterator[str]:
+    """Leave out answers, and the files with which Spark marks a folder, such as _SUCCESS."""
     for file in files:
         base = file.rpartition("/")[2]
-        if not (base.startswith("_") and ("." not in base or base.endswith(".parquet"))):
+        is_mark = base.startswith("_") and ("." not in base or base.endswith(".parquet"))
+        if not is_mark and not file.startswith(f"{output}/"):
             yield file
 
 

@@ -15,6 +15,11 @@ SCHEMES = ("s3", "gs")
 WILDCARDS = frozenset("*?[")
 
 
+def normalise(name: str) -> str:
+    """Return the name of a file or folder that is the same in every folder and on every machine."""
+    return name.rstrip("/") if "://" in name else str(Path(name).absolute())
+
+
 class Storage:
     """Opens files by path or URL (``s3://BUCKET/KEY``, ``gs://BUCKET/KEY``).
 
@@ -70,9 +75,9 @@ class Storage:
     def find(self, source: str) -> Iterator[str]:
         """Yield a file, the files of a folder and its sub-folders, or those that match a pattern.
 
-        In a pattern, ``*`` matches no slash, but ``**`` matches anything. Hidden files are left
-        out. The order is always the same. Only the names of one folder and of those above it are in
-        memory.
+        In a pattern, ``*`` matches no slash, ``**/`` any number of folders, also none, and ``**``
+        anything. Hidden files are left out. The order is always the same. Only the names of one
+        folder and of those above it are in memory.
 
         Raises:
             SourceError: See ``locate``.
@@ -83,7 +88,7 @@ class Storage:
         is_pattern = system.get_file_info(path).type == fs.FileType.NotFound
         top = _fixed_part(path) if is_pattern else path
         for file in _walk(system, top):
-            if not is_pattern or _matches(file, path):
+            if not is_pattern or _matches(file.split("/"), path.split("/")):
                 yield scheme + separator + file
 
 
@@ -94,8 +99,15 @@ def _fixed_part(pattern: str) -> str:
     return "/".join(parts[:fixed])
 
 
-def _matches(path: str, pattern: str) -> bool:
-    return fnmatchcase(path, pattern) and ("**" in pattern or path.count("/") == pattern.count("/"))
+def _matches(parts: list[str], patterns: list[str]) -> bool:
+    if not parts or not patterns:
+        return parts == patterns
+    first, *rest = patterns
+    if first == "**" and rest:
+        return _matches(parts, rest) or _matches(parts[1:], patterns)
+    if "**" in first:
+        return fnmatchcase("/".join(parts), "/".join(patterns))
+    return fnmatchcase(parts[0], first) and _matches(parts[1:], rest)
 
 
 def _walk(system: fs.FileSystem, path: str) -> Iterator[str]:

@@ -36,11 +36,14 @@ def source(images: Path, tmp_path: Path) -> Path:
     return tmp_path / "in.parquet"
 
 
-def start(source: Path, output: Path, **settings: str) -> subprocess.Popen[str]:
+def start(
+    source: Path, output: Path, *, model: str | None = None, **settings: str
+) -> subprocess.Popen[str]:
     """Start a run with one worker."""
     settings = {"SERVICE_DEVICE": "cpu", "SERVICE_WORKERS": "1"} | settings
+    command = [sys.executable, "-m", "service.offline", str(source), "--output", str(output)]
     return subprocess.Popen(
-        [sys.executable, "-m", "service.offline", str(source), "--output", str(output)],
+        [*command, *(["--model", model] if model else [])],
         cwd=ROOT,
         env=os.environ | settings,
         stdout=subprocess.PIPE,
@@ -51,9 +54,11 @@ def start(source: Path, output: Path, **settings: str) -> subprocess.Popen[str]:
 
 
 def finish(run: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Return the exit code, the last line of the standard output, and the standard error."""
+    """Return the exit code, the line with the counts, and the standard error."""
     output, errors = run.communicate(timeout=600)
-    return run.returncode, output.strip().rpartition("\n")[2], errors
+    # Ray writes the messages of its workers between the lines of the run.
+    counts = [line for line in output.splitlines() if " of them with an error, in " in line]
+    return run.returncode, "".join(counts), errors
 
 
 def wait_for_answers(run: subprocess.Popen[str], output: Path) -> None:
@@ -123,6 +128,38 @@ def test_mistake_is_named(
     ended, _, errors = finish(start(source, tmp_path / "out", **settings))
     assert ended == code
     assert message in errors
+    assert "Traceback" not in errors
+
+
+def test_workers_fit_on_machines_of_different_sizes(source: Path, tmp_path: Path) -> None:
+    """Two workers of a cluster of four and two cores get two cores each, so that both can start."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4})
+    try:
+        cluster.add_node(num_cpus=2)
+        settings = {"RAY_ADDRESS": cluster.address, "SERVICE_WORKERS": "2"}
+        code, line, errors = finish(start(source, tmp_path / "out", **settings))
+    finally:
+        cluster.shutdown()
+    assert code == 0, errors
+    assert line.startswith(f"{PARTS * IMAGES_PER_PART} images")
+
+
+def test_unknown_model_is_named(source: Path, tmp_path: Path) -> None:
+    """A model that is not served ends the run with the names of those that are."""
+    run = start(source, tmp_path / "out", model="garmets")
+    code, _, errors = finish(run)
+    assert code == 1
+    assert "model=garmets: this model is not served; name one of resnet-8, garments" in errors
+    assert "Traceback" not in errors
+
+
+def test_missing_gpu_is_named(source: Path, tmp_path: Path) -> None:
+    """Without a GPU, the device cuda ends the run with a message."""
+    code, _, errors = finish(start(source, tmp_path / "out", SERVICE_DEVICE="cuda"))
+    assert code == 1
+    assert "SERVICE_DEVICE=cuda, but Ray knows no machine with a GPU" in errors
     assert "Traceback" not in errors
 
 

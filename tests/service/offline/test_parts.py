@@ -131,3 +131,15 @@ def test_interrupted_file_does_not_appear(tmp_path: Path) -> None:
     written.__enter__().write_table(pa.table({"path": ["a"]}))
     assert not written.__exit__(OSError, OSError("the disk is full"), None)
     assert parquet.read_table(tmp_path / "out").num_rows == 0
+
+
+def test_answers_inside_the_source_are_not_classified(tmp_path: Path) -> None:
+    """A folder of Parquet files may hold the output: its answers are no images of a second run."""
+    table = pa.table({"path": ["a.png"]})
+    parquet.write_table(table, tmp_path / "in.parquet")
+    output = tmp_path / "answers"
+    (part,) = find(tmp_path, output)
+    with writing(Storage(), part.answers, table.schema) as writer:
+        writer.write_table(table)
+    assert find(tmp_path, output) == []
+    assert find(tmp_path, tmp_path / "others") != []

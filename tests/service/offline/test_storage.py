@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import SourceError
-from service.offline.storage import Storage
+from service.offline.storage import Storage, normalise
 
 
 @pytest.fixture
@@ -27,6 +27,10 @@ def folder(tmp_path: Path) -> Path:
         ("*.png", ["a.png", "b.png"]),
         ("*/*.png", ["sub/c.png"]),
         ("sub/**.png", ["sub/c.png", "sub/deep/d.png"]),
+        ("**/*.png", ["a.png", "b.png", "sub/c.png", "sub/deep/d.png"]),
+        ("sub/**/*.png", ["sub/c.png", "sub/deep/d.png"]),
+        ("**/deep/**", ["sub/deep/d.png"]),
+        ("**/c.png", ["sub/c.png"]),
         ("[bc].*", ["b.png"]),
         ("missing", []),
         ("missing/*.png", []),
@@ -36,6 +40,17 @@ def test_files_are_found(folder: Path, source: str, names: list[str]) -> None:
     """A folder, a file or a pattern gives its files in a fixed order, without hidden ones."""
     found = Storage().find(f"{folder}/{source}")
     assert [Path(path).relative_to(folder).as_posix() for path in found] == names
+
+
+def test_name_is_the_same_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path, a slash at the end and an absolute path name the same folder."""
+    monkeypatch.chdir(tmp_path)
+    expected = str(tmp_path / "photos")
+    names = "photos", "photos/", "./photos", expected, f"{expected}/"
+    assert {normalise(name) for name in names} == {expected}
+    assert {normalise(name) for name in ("s3://bucket/a", "s3://bucket/a/")} == {"s3://bucket/a"}
 
 
 def test_name_with_wildcards_is_a_folder_if_it_exists(folder: Path) -> None:
