@@ -6,8 +6,10 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
+
+import numpy as np
 
 from service.errors import ImageError
 from service.imaging.model_input import ModelInput
@@ -31,6 +33,11 @@ class ImageAnswer:
     decode_seconds: float
     queue_seconds: float
     inference_seconds: float
+
+    def without_pixels(self) -> ImageAnswer:
+        """Return the answer without the pixels and the item of its source: they take 200 kB."""
+        source = replace(self.source, image=np.empty(0, np.uint8), placed=None)
+        return replace(self, source=source)
 
     @property
     def durations(self) -> dict[str, float]:
@@ -105,9 +112,11 @@ class Predictor:
         return await _classify(route, decoded)
 
     async def predict_files(
-        self, uploads: Sequence[bytes], model: str | None = None
+        self, uploads: Sequence[bytes], model: str | None = None, *, with_pixels: bool = False
     ) -> BatchAnswer:
         """Classify uploaded images, each as ``predict`` does; an unreadable image fails alone.
+
+        The answers keep the pixels of their sources only if ``with_pixels`` is set.
 
         Raises:
             InvalidParameterError: No model is called ``model``.
@@ -121,7 +130,11 @@ class Predictor:
         items: list[ImageAnswer | ImageError] = []
         for start in range(0, len(uploads), MAX_BATCH):  # other requests run between slices
             part = uploads[start : start + MAX_BATCH]
-            items += await _gather(self._predict_file(route, upload, limit) for upload in part)
+            found = await _gather(self._predict_file(route, upload, limit) for upload in part)
+            items += [
+                item.without_pixels() if isinstance(item, ImageAnswer) and not with_pixels else item
+                for item in found
+            ]
         return BatchAnswer(items)
 
     async def predict_tensor(

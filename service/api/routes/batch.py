@@ -55,8 +55,8 @@ async def predict_batch(
     else:
         charge(request.scope, len(upload))
         record.upload_bytes = sum(map(len, upload))
-        batch = await predictor.predict_files(upload, query.model)
-    record.answers += batch.answers
+        explain = query.explain
+        batch = await predictor.predict_files(upload, query.model, with_pixels=explain)
     record.failures += batch.failures
     predictions: list[Prediction | Failure] = []
     for index, item in enumerate(batch.items):
@@ -65,4 +65,5 @@ async def predict_batch(
         else:
             problem = problem_body(request.scope, item)
             predictions.append(Failure(index=index, problem=problem))
+    record.answers += batch.answers
     return BatchPrediction(predictions=predictions)

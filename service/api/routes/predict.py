@@ -34,8 +34,9 @@ async def predict(request: Request, query: Annotated[PredictionQuery, Query()]) 
     upload = await read_upload(request)
     record.upload_bytes = len(upload)
     answer = await predictor.predict(upload, query.model)
+    prediction = await describe(answer, query)  # an error: the request has no answer
     record.answers.append(answer)
-    return await describe(answer, query)
+    return prediction
 
 
 async def describe(answer: ImageAnswer, query: PredictionQuery) -> Prediction:

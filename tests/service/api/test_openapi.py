@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from service.api.keys import new_key
 from service.api.openapi import KEY_SCHEMES
@@ -72,6 +75,25 @@ def test_upload_paths_take_a_form_or_the_raw_file() -> None:
         assert body["content"].keys() == {"multipart/form-data"} | raw_types
         form = body["content"]["multipart/form-data"]["schema"]
         assert form["required"] == list(form["properties"]) == ["file"]
+
+
+def test_parameters_of_paths_are_documented() -> None:
+    """Each name in a path is a string that is required."""
+    document = create_app(Settings()).openapi()
+    for path, operation in operations(document):
+        parameters = [each for each in operation.get("parameters", []) if each["in"] == "path"]
+        assert {each["name"] for each in parameters} == set(re.findall(r"{(\w+)}", path)), path
+        assert all(each["required"] for each in parameters)
+        assert {each["schema"]["type"] for each in parameters} <= {"string"}
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"), [("/models/{name}/card", "text/markdown"), ("/metrics", "text/plain")]
+)
+def test_answers_of_text_are_documented(path: str, media_type: str) -> None:
+    """Answers that are not JSON are documented as text."""
+    answer = create_app(Settings()).openapi()["paths"][path]["get"]["responses"]["200"]
+    assert answer["content"] == {media_type: {"schema": {"type": "string"}}}
 
 
 def test_document_does_not_grow_when_it_is_read_again() -> None:

@@ -146,6 +146,20 @@ def test_image_that_breaks_the_model_fails_alone(tmp_path: Path) -> None:
     run(Settings(models=(bundle.folder,), device="cpu", threads=1), test)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_answers_of_a_batch_keep_their_pixels_if_asked_to(linear_folder: Path, kept: bool) -> None:
+    """A batch of a thousand photos would keep 200 MB until its answer is written."""
+    photo = encode(noise(100, 100))
+
+    async def test(predictor: Predictor) -> None:
+        (answer,) = (await predictor.predict_files([photo], with_pixels=kept)).answers
+        assert answer.source.image.size == (600 if kept else 0)
+        assert (answer.source.placed is not None) == kept
+        assert answer.source.source_pixels == 10_000
+
+    run(Settings(models=(linear_folder,), device="cpu", threads=1), test)
+
+
 def test_batch_that_fails_leaves_no_work(tmp_path: Path) -> None:
     """If the model fails on an image of a batch, the images after it are not decoded any more."""
     model, third = poisonable_model(), (1 / 3, 1 / 3, 1 / 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
@@ -65,6 +66,17 @@ def test_images_that_look_like_no_class_are_counted(colours: TestClient) -> None
     answers = [post(colours, image).json() for image in (WHITE, BLACK, BLACK)]
     assert [answer["in_distribution"] for answer in answers] == [False, True, True]
     assert samples(colours)[series] == before + 1
+
+
+@pytest.mark.parametrize("query", ["top_k=99", "coverage=0.999"])
+def test_request_with_a_wrong_parameter_is_no_prediction(colours: TestClient, query: str) -> None:
+    """A request that is answered with 422 counts as no prediction."""
+    before = samples(colours)
+    assert colours.post(f"/predict?{query}", content=WHITE).status_code == 422
+    batch = colours.post(f"/predict/batch?{query}", files=[("file", ("a", WHITE))])
+    assert batch.status_code == 422
+    predictions = {n: v for n, v in samples(colours).items() if "predictions" in n}
+    assert predictions == {n: v for n, v in before.items() if "predictions" in n}
 
 
 def test_each_value_goes_to_its_own_metric(linear_folder: Path) -> None:
