@@ -4,12 +4,17 @@ from fastapi import FastAPI
 from ray import serve
 
 from service.app import create_app
-from service.settings import Settings
+from service.server.configuration import read_configuration
+from service.server.environment import log_unknown
+from service.telemetry.logs import configure_logging
 
 
 def build() -> FastAPI:
     """Build the application of a replica. It loads its models before it takes requests."""
-    return create_app(Settings(), starts_with_models=True)
+    settings = read_configuration({}).settings
+    configure_logging(settings.log_level, settings.log_format)
+    log_unknown()
+    return create_app(settings, starts_with_models=True)
 
 
 @serve.ingress(build)

@@ -67,12 +67,15 @@ def _run(
     """
     if require_labels and not labels_from_folders:
         raise UsageError("got --require-labels without --labels-from-folders; give both")
-    found = find_images(paths)
+    found = find_images(paths, left_out=explain)
+    summary, sheet = Summary(labels_from_folders), Sheet(explain) if explain else None
     kept = read_kept_rows(output, found.images, resume=resume, overwrite=overwrite)
+    if sheet:  # an image whose pictures are missing is asked again
+        asked = {identify(image) for image in found.images}
+        kept = [row for row in kept if sheet.holds(row) or identify(Path(row.path)) not in asked]
     kept = [row.labelled() for row in kept] if labels_from_folders else kept
     client = AsyncClient(url, api_key, timeout_s=timeout, retries=retries)
     predict = partial(client.predict, explain=explain is not None, model=model)
-    summary, sheet = Summary(labels_from_folders), Sheet(explain) if explain else None
     for row in kept:
         summary.add(row)
         if sheet:

@@ -37,6 +37,11 @@ class Prediction:
     prediction_set: list[str] | None = None
 
 
+def hide_password(url: httpx2.URL | str) -> httpx2.URL:
+    """Return a URL without user and password, for messages."""
+    return httpx2.URL(url).copy_with(userinfo=b"")
+
+
 def raise_for_problem(response: httpx2.Response) -> None:
     """Raise a ProblemError if the answer is not a 200."""
     if response.status_code == 200:
@@ -98,7 +103,7 @@ def _read_prediction(body: Mapping[str, Any]) -> Prediction:
 
 def _unexpected(response: httpx2.Response) -> UnexpectedAnswerError:
     return UnexpectedAnswerError(
-        f"{response.url} answered 200 without a prediction: {response.text[:200]}"
+        f"{hide_password(response.url)} answered 200 without a prediction: {response.text[:200]}"
     )
 
 

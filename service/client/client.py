@@ -12,7 +12,13 @@ from typing import Any, Self
 import httpx2
 import stamina
 
-from service.client.answers import Prediction, parse_batch, parse_prediction, raise_for_problem
+from service.client.answers import (
+    Prediction,
+    hide_password,
+    parse_batch,
+    parse_prediction,
+    raise_for_problem,
+)
 from service.client.errors import (
     NoAnswerError,
     ProblemError,
@@ -291,7 +297,8 @@ def _connection_errors() -> Iterator[None]:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
         reason = str(error) or type(error).__name__
-        raise UnreachableError(f"cannot connect to {error.request.url}: {reason}") from error
+        url = hide_password(error.request.url)
+        raise UnreachableError(f"cannot connect to {url}: {reason}") from error
     except httpx2.RequestError as error:
-        reason = f"{type(error).__name__} {error}"
-        raise NoAnswerError(f"{error.request.url} gave no answer: {reason}") from error
+        reason, url = f"{type(error).__name__} {error}", hide_password(error.request.url)
+        raise NoAnswerError(f"{url} gave no answer: {reason}") from error

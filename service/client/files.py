@@ -41,11 +41,11 @@ class FoundFiles:
         return f"{total} other files in the folders were passed over: {counts}" if total else ""
 
 
-def find_images(arguments: Sequence[str]) -> FoundFiles:
+def find_images(arguments: Sequence[str], left_out: Path | None = None) -> FoundFiles:
     """Return the files that the arguments (files, folders, globs) name, each file once.
 
-    Folders are searched recursively for IMAGE_SUFFIXES. Hidden files are passed over: macOS adds
-    files such as ._boot.png, which are not images.
+    Folders are searched recursively for IMAGE_SUFFIXES, but the folder ``left_out`` is not. Hidden
+    files are passed over: macOS adds files such as ._boot.png, which are not images.
 
     Raises:
         UsageError: An argument names no image, or a folder cannot be read.
@@ -53,20 +53,20 @@ def find_images(arguments: Sequence[str]) -> FoundFiles:
     images: dict[str, Path] = {}
     passed_over: Counter[str] = Counter()
     for argument in arguments:
-        found = _find(argument)
+        found = _find(argument, left_out)
         for image in found.images:
             images.setdefault(identify(image), image)
         passed_over += found.passed_over
     return FoundFiles(list(images.values()), passed_over)
 
 
-def _find(argument: str) -> FoundFiles:
+def _find(argument: str, left_out: Path | None) -> FoundFiles:
     matches = _match(argument)
     if not matches:
         raise UsageError(f"{argument} is not a file or folder, and as a glob it matches nothing")
     found = FoundFiles([], Counter())
     for match in matches:
-        _add_images(match, found)
+        _add_images(match, found, left_out)
     if not found.images:
         suffixes = ", ".join(IMAGE_SUFFIXES)
         message = f"{argument} has no image file. Image files end in {suffixes}"
@@ -74,11 +74,11 @@ def _find(argument: str) -> FoundFiles:
     return found
 
 
-def _add_images(path: Path, found: FoundFiles) -> None:
+def _add_images(path: Path, found: FoundFiles, left_out: Path | None) -> None:
     if not path.is_dir():
         found.images.append(path)  # with any suffix: the server decides what is an image
         return
-    for file in sorted(_walk(path)):
+    for file in sorted(_walk(path, left_out)):
         kind = "hidden" if file.name.startswith(".") else file.suffix.lower() or "no suffix"
         if kind in IMAGE_SUFFIXES:
             found.images.append(file)
@@ -111,11 +111,13 @@ def _match(argument: str) -> list[Path]:
     return [Path(match) for match in sorted(glob(argument, recursive=True))]  # noqa: PTH207
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield all files below ``folder``."""
+def _walk(folder: Path, left_out: Path | None) -> Iterator[Path]:
+    """Yield all files below ``folder``, except those below the folder ``left_out``."""
 
     def fail(error: OSError) -> None:
         raise UsageError(f"{error.filename} cannot be searched: {error.strerror}") from error
 
-    for parent, _, names in os.walk(folder, onerror=fail):
+    closed = None if left_out is None else os.path.realpath(left_out)
+    for parent, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if os.path.realpath(Path(parent, name)) != closed]
         yield from (path for name in names if (path := Path(parent, name)).is_file())

@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -100,8 +101,9 @@ class RowFile:
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file. Its rows are written already, or ``append`` has raised the error."""
+        with suppress(OSError):
+            self._file.close()
 
     def _line(self, row: Row) -> str:
         cells = asdict(row)

@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from service.client.answers import Prediction
+from service.client.answers import Prediction, hide_password
 from service.client.client import LONGEST_RETRY_AFTER_S, AsyncClient
 from service.client.errors import (
     ClientError,
@@ -116,8 +116,8 @@ def _ends_run(error: ClientError) -> bool:
 def _explain_end(error: ClientError, url: str) -> str:
     if not isinstance(error, ProblemError):
         return error.detail
-    answer = f"{error.status} ({error.title}): {error.detail}"
-    return f"{url} answered {answer}\nAll other images would get this answer too, so the run stops"
+    answer = f"{hide_password(url)} answered {error.status} ({error.title}): {error.detail}"
+    return f"{answer}\nAll other images would get this answer too, so the run stops"
 
 
 class _RateColumn(ProgressColumn):

@@ -71,6 +71,12 @@ class Sheet:
             self._rows.append(row)
         return row
 
+    def holds(self, row: Row) -> bool:
+        """Say whether the folder has the pictures of a row."""
+        explanation = row.explanation or {}
+        names = [explanation[field] for field in PICTURES if explanation.get(field)]
+        return bool(names) and all((self.folder / name).is_file() for name in names)
+
     def write(self) -> Path:
         """Write the page and return its path.
 

@@ -115,7 +115,9 @@ class _Server(uvicorn.Server):
         is_draining = self.predictor.models.status == "draining"
         self.predictor.models.drain()
         if sig == signal.SIGTERM and not is_draining:
-            threading.Timer(self._grace_seconds, super().handle_exit, (sig, frame)).start()
+            timer = threading.Timer(self._grace_seconds, super().handle_exit, (sig, frame))
+            timer.daemon = True  # a second signal does not wait for it
+            timer.start()
         else:
             super().handle_exit(sig, frame)
 

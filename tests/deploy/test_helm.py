@@ -57,6 +57,8 @@ def test_lint_finds_nothing(values: str) -> None:
             },
             "set one of them",
         ),
+        ({"models": {"folders": ["/models"], "initContainer": {"name": "x"}}}, "initContainer"),
+        ({"apiKeys": {"lines": ["a:" + 64 * "0"], "existingSecret": "keys"}}, "set one of them"),
         ({"ingress": {"enabled": True}}, "ingress.hosts is empty"),
     ],
 )

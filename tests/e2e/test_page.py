@@ -173,6 +173,31 @@ def test_problem_is_shown_in_the_words_of_the_service(page: Page, server: Server
     expect(alert).to_be_hidden()
 
 
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        ({"status": 200, "body": "<html>"}, "The answer broke off"),
+        ({"status": 502, "body": '{"message": "no upstream"}'}, "Status 502"),
+        ({"status": 502, "body": "<html>"}, "Status 502"),
+    ],
+)
+def test_answer_of_something_else_is_a_problem(
+    page: Page, answer: dict[str, Any], shown: str
+) -> None:
+    """What a proxy answers instead of the service is shown as a problem, in words."""
+    page.route("**/predict?*", lambda route: route.fulfill(**answer))
+    choose(page, SNEAKER)
+    expect(page.get_by_role("alert")).to_contain_text(shown)
+    expect(page.get_by_role("alert")).not_to_contain_text("undefined")
+
+
+def test_older_browsers_send_the_options(page: Page) -> None:
+    """Safari 16 has no URLSearchParams.size; the request still asks for an explanation."""
+    page.evaluate("Object.defineProperty(URLSearchParams.prototype, 'size', {value: undefined})")
+    choose(page, SNEAKER)
+    expect(page.get_by_role("img", name="Heat map")).to_be_visible()
+
+
 def test_table_of_many_images(page: Page, server: Server, tmp_path: Path) -> None:
     """Many images fill a table; the CSV is a file of the batch client; a row can be opened."""
     paths = [*ITEMS[:8], CUT, SNEAKER]

@@ -112,6 +112,16 @@ def test_signal_ends_the_server_after_its_requests(stop: signal.Signals) -> None
         assert running.process.wait(30) == 0
 
 
+def test_second_signal_ends_the_server_at_once(linear_folder: Path) -> None:
+    """After a second SIGTERM the process does not wait for the end of the grace period."""
+    settings = {"device": "cpu", "models": linear_folder, "workers": 1, "grace_seconds": 60}
+    with serving(**settings) as running:
+        for _ in range(2):
+            running.process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+        assert running.process.wait(20) == 0
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_signal_at_the_start_ends_the_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linear_folder: Path, workers: int

@@ -262,3 +262,14 @@ def test_retries_reach_the_log(server: ScriptedServer, caplog: pytest.LogCapture
         client.predict(b"503;503;200 2")
     retries = [record for record in caplog.records if record.name == "stamina"]
     assert [record.levelno for record in retries] == [logging.WARNING] * 2
+
+
+def test_password_of_the_url_is_not_in_errors(server: ScriptedServer) -> None:
+    """Errors go into files and logs: they name the address without user and password."""
+    address = server.url.removeprefix("http://")
+    urls = {f"http://user:secret@{address}": b"garbage", "http://user:secret@127.0.0.1:1": b"200 1"}
+    for url, script in urls.items():
+        with Client(url, retries=0) as client, pytest.raises(ClientError) as caught:
+            client.predict(script)
+        assert "http://127.0.0.1" in str(caught.value)
+        assert "secret" not in str(caught.value)

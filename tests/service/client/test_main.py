@@ -167,6 +167,43 @@ def test_explanations_are_files_and_a_page(
     assert page.count("<article") == 3
 
 
+def test_pictures_of_an_earlier_run_are_no_images(
+    server: ScriptedServer, images: Path, tmp_path: Path
+) -> None:
+    """The folder of the pictures may lie among the images; pictures that are gone come again."""
+    options = (
+        "--url",
+        server.url,
+        "--output",
+        tmp_path / "results.csv",
+        "--explain",
+        images / "seen",
+    )
+    for _ in range(2):
+        done = run(images, *options, "--resume")
+        assert "3 images: 3 classified, 0 failed" in done.stdout, done.stderr
+    assert len(server.headers) == 3
+    pictures = sorted((images / "seen").glob("*.png"))
+    pictures[0].unlink()
+    assert run(images, *options, "--resume").returncode == 0
+    assert sorted((images / "seen").glob("*.png")) == pictures
+    assert len(server.headers) == 4
+
+
+def test_full_disk_ends_the_run_with_its_summary(server: ScriptedServer, images: Path) -> None:
+    """If a row cannot be written, the run ends with the reason and without a traceback."""
+    output = images / "results.csv"
+    limited = ["bash", "-c", 'ulimit -f 1; trap "" XFSZ; exec "$@"', "bash"]
+    for number in range(20):
+        (images / f"z{number}.png").write_text(f"200 1;{number}")
+    arguments = command(images, "--url", server.url, "--output", output)
+    done = subprocess.run([*limited, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    assert "Continue with --resume" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_interrupt_keeps_the_rows(server: ScriptedServer, images: Path, tmp_path: Path) -> None:
     """Ctrl-C ends with 130 and a summary; the rows are whole and --resume continues the run."""
     for number in range(4):

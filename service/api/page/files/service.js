@@ -34,14 +34,24 @@ export async function ask(path, options = {}) {
     throw new Problem({ title: "No answer", detail, status: 0 });
   }
   if (response.ok) return response;
-  // A proxy in front of the service may answer with HTML.
-  const body = await response.json().catch(() => ({
+  const foreign = { // a proxy in front of the service may answer with HTML, or JSON of its own
     title: `Status ${response.status}`,
     detail: "Something in front of the service rejected the request.",
     status: response.status,
-  }));
+  };
+  const body = { ...foreign, ...(await response.json().catch(() => null)) };
   const wait = RETRIED.includes(response.status) ? Number(response.headers.get("Retry-After")) : 0;
-  throw new Problem({ status: response.status, ...body }, wait);
+  throw new Problem(body, wait || 0); // a proxy may send a date
+}
+
+async function readJson(response) {
+  try {
+    return await response.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    const detail = "The answer broke off, or it is not one of the service. Try again.";
+    throw new Problem({ title: "No answer", detail, status: 0 });
+  }
 }
 
 /** Return the address and query of a prediction, such as "predict?explain=true". */
@@ -50,7 +60,8 @@ export function predictionPath({ explain, coverage, model }) {
   if (explain) query.set("explain", "true");
   if (coverage) query.set("coverage", coverage);
   if (model) query.set("model", model);
-  return query.size ? `predict?${query}` : "predict";
+  const text = query.toString(); // older browsers do not know query.size
+  return text ? `predict?${text}` : "predict";
 }
 
 /** Classify one image; return the answer and the milliseconds of each step. */
@@ -59,7 +70,7 @@ export async function predict(image, query, signal) {
   body.append("file", image.blob, image.name);
   const started = performance.now();
   const response = await ask(predictionPath(query), { method: "POST", body, signal });
-  const answer = await response.json();
+  const answer = await readJson(response);
   const steps = readSteps(response.headers.get("Server-Timing") ?? "");
   steps.push(["browser", performance.now() - started]);
   return { answer, steps, query };
