@@ -80,8 +80,10 @@ Name = Annotated[str, typer.Option(help="The run's name. Default: ARCHITECTURE-R
 RecipeName = Annotated[
     str, typer.Option(help="A recipe of the architecture. Default: its first one.")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of weights, shuffling, dropout and augmentation.")]
-Epochs = Annotated[int | None, typer.Option(help="Number of epochs. Default: the recipe's.")]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Seed of weights, shuffling, dropout and augmentation.")
+]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Number of epochs. Default: the recipe's.")]
 Augmentation = Annotated[
     str | None, typer.Option(help=f"{', '.join(AUGMENTATIONS)}. Default: the recipe's.")
 ]
@@ -378,7 +380,12 @@ def report(
     output: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/results.md"),
 ) -> None:
     """Render the page of results from all evaluated runs."""
-    output.write_text(render_results(read_runs(runs)), encoding="utf-8")
+    evaluated = read_runs(runs)
+    if not evaluated:
+        raise RunError(f"{runs} has no evaluated run on Fashion-MNIST: check --runs")
+    page = render_results(evaluated)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(page, encoding="utf-8")
     typer.echo(output)
 
 
@@ -434,7 +441,7 @@ def main() -> None:
     """Run the command line. An expected error gives one line and exit code 1."""
     try:
         app()
-    except (TrainingError, ServiceError) as error:
+    except (TrainingError, ServiceError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from service.bundle import read_bundle
+from service.bundle import newest_version, read_bundle
 from tests.training.fashion_mnist import ROOT, fashion_mnist, sample
 from training.__main__ import main
 from training.architectures import ARCHITECTURES, find_architecture
@@ -194,6 +194,15 @@ def test_download_of_keras_is_a_source(tmp_path: Path) -> None:
         (("train", "cnn-1conv", "--recipe", "augmented-degrees"), "pass its folder with --from"),
         (("train", "mlp-64-64", "--name", "My_run"), "error: the name 'My_run' is not allowed"),
         (("train", "mlp-64-64", "--name", "../run"), "error: the name '../run' is not allowed"),
+        (("train", "mlp-64-64", "--epochs", "0"), "--epochs"),
+        (
+            ("train", "efficientnet-lite0", "--recipe", "modern"),
+            "error: efficientnet-lite0 learns from photos, and recipe modern from images of the",
+        ),
+        (
+            ("train", "efficientnet-lite0", "--photos", "nowhere", "--worn", "nowhere"),
+            "error: recipe garments knows the classes of Fashion-MNIST only",
+        ),
         (("evaluate", "nowhere"), "error: nowhere is not a run"),
         (("export", "nowhere"), "error: nowhere is not a run"),
     ],
@@ -205,6 +214,21 @@ def test_mistakes_are_answered_with_one_line(
     with pytest.raises(SystemExit, match=re.escape(message)):
         command(*words, "--data", images)
     assert not (tmp_path / "runs").exists()
+
+
+def test_report_of_no_runs_keeps_the_page(command: Command, tmp_path: Path) -> None:
+    """A wrong folder of runs does not replace the page by an empty one."""
+    (tmp_path / "page.md").write_text("figures")
+    with pytest.raises(SystemExit, match="error: rnus has no evaluated run"):
+        command("report", "--runs", "rnus", "--output", "page.md")
+    assert (tmp_path / "page.md").read_text() == "figures"
+
+
+def test_bundle_for_photos_is_measured_by_another_command(command: Command, images: Path) -> None:
+    """The test images of the data set are not opened for a bundle whose input is a photo."""
+    bundle = newest_version(ROOT / "models/garments")
+    with pytest.raises(SystemExit, match="is for photos: measure it with"):
+        command("evaluate", bundle, "--data", images)
 
 
 def test_vgg19_trains_from_a_file_of_weights(

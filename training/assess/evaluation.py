@@ -19,6 +19,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, log_loss
 
 from service.bundle import PredictionSets, read_bundle
+from service.imaging.letterbox import LETTERBOX
 from training.assess.calibration import load_calibrated, load_calibration
 from training.assess.corruptions import CORRUPTIONS, corrupt
 from training.assess.outliers import make_outliers
@@ -81,11 +82,14 @@ def evaluate_bundle(folder: Path, source: Source, output: Path) -> dict[str, Any
 
     Raises:
         BundleError: The bundle is damaged.
-        RunError: ``output`` holds measurements already, or the bundle was made with other data.
+        RunError: ``output`` holds measurements already, the bundle is for photos, or it was made
+            with other data.
     """
     if (output / METRICS_FILE).exists():
         raise RunError(f"{output} holds measurements already: choose another --output")
     bundle = read_bundle(folder)
+    if bundle.manifest.preprocessing == LETTERBOX:
+        raise RunError(f"{folder} is for photos: measure it with `python -m training photos`")
     manifest, training = bundle.manifest, source.training()
     if training.sha256() != manifest.data_sha256:
         raise RunError(

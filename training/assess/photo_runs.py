@@ -19,6 +19,7 @@ from training.assess.calibration import (
     fit_prediction_sets,
     fit_temperature,
     load_calibrated,
+    load_calibration,
     write_calibration,
 )
 from training.assess.evaluation import check_unopened, measure
@@ -26,6 +27,7 @@ from training.assess.uncertainty import measure_prediction_sets
 from training.data.photos.collection import Collection, PhotoFolders, open_collection
 from training.data.photos.inputs import to_inputs
 from training.data.samples import Images, Labels, Source
+from training.errors import RunError
 from training.fit.answers import Probabilities, answer
 from training.fit.recipe import VALIDATION_UPLOADS
 from training.fit.runs import METRICS_FILE, Config, load_model, log_opening
@@ -66,10 +68,13 @@ def evaluate_photo_run(run: Path, source: Source, folders: PhotoFolders) -> dict
     with thresholds that were fitted to the other half.
 
     Raises:
-        RunError: The run was evaluated before, has not ended, or learned from other photos.
+        RunError: The run was evaluated before, has not ended, was not calibrated, or learned from
+            other photos.
         DataError: The photos cannot be read.
     """
     config, model = check_unopened(run), load_calibrated(run)
+    if load_calibration(run) is None:
+        raise RunError(f"{run} was not calibrated: run `python -m training calibrate {run}` first")
     images, labels = stack_validation(config, source, folders)
     validated = answer(model, images)
     log_opening(run, "evaluation")

@@ -13,6 +13,7 @@ from training.architectures import (
     count_multiplications,
     find_architecture,
 )
+from training.data.sources.idx import CLASS_NAMES
 from training.fit.recipe import Recipe
 from training.fit.recipes import RECIPES, find_recipe
 from training.fit.runs import (
@@ -128,15 +129,16 @@ VGG19. FILE is needed only if Keras cannot download the weights.
 
 
 def read_runs(runs: Path) -> list[Evaluated]:
-    """Read every evaluated run in the folder ``runs``."""
+    """Read every evaluated run on Fashion-MNIST in the folder ``runs``."""
     folders = sorted(
         path.parent
         for path in runs.glob(f"*/{METRICS_FILE}")
         if (path.parent / CONFIG_FILE).exists()
     )
     return [
-        Evaluated(folder, read_config(folder), read_history(folder), read_metrics(folder))
+        Evaluated(folder, config, read_history(folder), read_metrics(folder))
         for folder in folders
+        if (config := read_config(folder)).class_names == CLASS_NAMES
     ]
 
 

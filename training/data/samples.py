@@ -62,6 +62,12 @@ class Samples:
                 f"cannot split {fraction:.1%} off {len(self)} samples: {error}; both parts need "
                 "images of each class: add images"
             ) from error
+        one_sided = set(self.labels[rest].tolist()) ^ set(self.labels[part].tolist())
+        if one_sided:
+            raise DataError(
+                f"cannot split {fraction:.1%} off {len(self)} samples: class {min(one_sided)} has "
+                "too few images to be in both parts: add images"
+            )
         return self._select(rest), self._select(part)
 
     def _select(self, indices: NDArray[np.intp]) -> Samples:

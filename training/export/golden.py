@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 
 from service.bundle import MANIFEST_FILE, read_bundle
+from service.imaging.model_input import InputSpec
 from training.assess.calibration import load_calibrated
 from training.data.photos.inputs import to_inputs
 from training.data.samples import Images, Source
@@ -44,4 +45,5 @@ def _answer(model: Path, images: Images) -> Probabilities:
         return predict(load_calibrated(model), inputs)
     bundle = read_bundle(model)
     session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
-    return run_graph(session, images, 500).probabilities
+    spec = InputSpec(bundle.manifest.preprocessing, bundle.manifest.input_size)
+    return run_graph(session, to_inputs(images, spec), 500).probabilities

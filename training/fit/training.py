@@ -7,6 +7,7 @@ interrupted and resumed run ends with the same weights as an uninterrupted run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from training.architectures import find_architecture
 from training.architectures.efficientnet_lite import freeze_before
 from training.data.photos.collection import PhotoFolders
 from training.data.samples import Samples, Source
+from training.data.sources.idx import CLASS_NAMES
 from training.errors import RunError
 from training.fit.augmentation import find_augmentation
 from training.fit.batches import Batches
 from training.fit.losses import accuracy, make_loss
-from training.fit.photo_batches import PhotoBatches, make_photo_batches
+from training.fit.photo_batches import PhotoBatch, PhotoBatches, make_photo_batches
 from training.fit.places import write_places
 from training.fit.recipe import Recipe
 from training.fit.recorder import Recorder
@@ -34,8 +36,12 @@ from training.fit.runs import (
     read_config,
     read_history,
     write_config,
+    write_history,
 )
 from training.plots import plot_history
+
+Material = tuple[Batches | PhotoBatches, PhotoBatch]
+"""What a run learns from: the batches of training, and the images and targets of validation."""
 
 
 def plan(
@@ -57,19 +63,26 @@ def plan(
 
     Raises:
         RunError: An earlier run, teachers or photos are missing, or are given but not used by the
-            recipe.
+            recipe; or the network, the recipe, the data and the earlier run do not fit.
         DataError: The photos cannot be read.
         TrainingError: There is no such architecture or augmentation.
     """
     find_augmentation(recipe.augmentation)
     _check_needs(recipe_name, recipe, start_from, teachers, photos)
+    network = find_architecture(architecture)
+    if network.is_for_photos != (recipe.photo is not None):
+        kinds = "photos", "images of the data set"
+        fits = kinds if network.is_for_photos else kinds[::-1]
+        raise RunError(
+            f"{architecture} learns from {fits[0]}, and recipe {recipe_name} from {fits[1]}: "
+            "choose another recipe"
+        )
+    if recipe.photo is not None and source.class_names != CLASS_NAMES:
+        raise RunError(f"recipe {recipe_name} knows the classes of Fashion-MNIST only")
     samples = source.training()
     input_size = recipe.input_size or samples.input_size
-    model = find_architecture(architecture).build(input_size, len(source.class_names))
-    earlier = 0
-    if start_from is not None:
-        earlier = read_config(start_from).earlier_epochs + len(read_history(start_from))
-    return Config(
+    model = network.build(input_size, len(source.class_names))
+    config = Config(
         name=name,
         architecture=architecture,
         recipe_name=recipe_name,
@@ -81,12 +94,39 @@ def plan(
         parameters=model.count_params(),
         data_source=str(source),
         data_sha256=samples.sha256(),
-        earlier_epochs=earlier,
+        earlier_epochs=0,
         continued_from=None if start_from is None else start_from.name,
         teachers=tuple(teacher.as_posix() for teacher in teachers),
         photos_sha256=None if photos is None else photos.hash(),
         made_by=describe_making(),
     )
+    return config if start_from is None else _follow(config, start_from)
+
+
+def _follow(config: Config, start_from: Path) -> Config:
+    """Count the epochs of the earlier run; check that it fits.
+
+    With other data, images of the new test set might have trained the earlier run.
+    """
+    earlier = read_config(start_from)
+    for what, ours, theirs in (
+        ("network", config.architecture, earlier.architecture),
+        ("input size", config.input_size, earlier.input_size),
+        ("classes", config.class_names, earlier.class_names),
+        ("sha256 of the data", config.data_sha256, earlier.data_sha256),
+        ("split of the data", _name_split(config.recipe), _name_split(earlier.recipe)),
+    ):
+        if ours != theirs:
+            raise RunError(
+                f"{start_from} has another {what} than this run ({theirs}, not {ours}): "
+                "start from a run that fits"
+            )
+    done = earlier.earlier_epochs + len(read_history(start_from))
+    return replace(config, earlier_epochs=done)
+
+
+def _name_split(recipe: Recipe) -> str:
+    return f"{recipe.validation_fraction:.2%} with seed {recipe.split_seed}"
 
 
 def _check_needs(
@@ -169,9 +209,10 @@ def train(
     else:
         if not config.recipe.continues:
             _compile(model, config, samples)
+        material = _prepare(config, samples, photos)  # a mistake does not take the run's name
         write_config(folder, config)
         write_places(folder, source, photos)
-        _fit(model, config, samples, folder, 0, photos)
+        _fit(model, config, material, folder, 0)
     _finish(model, folder)
 
 
@@ -204,39 +245,43 @@ def resume(folder: Path, source: Source, photos: PhotoFolders | None = None) -> 
             f"{folder} trained in one compiled step, which keeps no state to resume from: train "
             f"again, or copy {checkpoint} to {folder / MODEL_FILE} to use the weights so far"
         )
-    _fit(model, config, source.training(), folder, done, photos)
+    _fit(model, config, _prepare(config, source.training(), photos), folder, done)
     _finish(model, folder)
 
 
-def _fit(
-    model: Any,
-    config: Config,
-    samples: Samples,
-    folder: Path,
-    done: int,
-    photos: PhotoFolders | None,
-) -> None:
-    batches: Batches | PhotoBatches
-    if photos is None:
-        part, validation = config.split(samples)
-        batches = Batches(part, config)
-        targets = np.eye(len(config.class_names), dtype=np.float32)[validation.labels]
-        validated = validation.images[..., None].astype(np.float32), targets
-    else:
-        batches, validated = make_photo_batches(config, photos, samples)
+def _prepare(config: Config, samples: Samples, photos: PhotoFolders | None) -> Material:
+    """Return the batches of training, and the images and targets of validation."""
+    if photos is not None:
+        return make_photo_batches(config, photos, samples)
+    part, validation = config.split(samples)
+    targets = np.eye(len(config.class_names), dtype=np.float32)[validation.labels]
+    return Batches(part, config), (validation.images[..., None].astype(np.float32), targets)
+
+
+def _fit(model: Any, config: Config, material: Material, folder: Path, done: int) -> None:
+    batches, validated = material
+    batch_size = 500 if config.recipe.photo is None else 60
     model.fit(
         batches,
         shuffle=False,  # checkpoints lack the state by which Keras shuffles
         initial_epoch=done,
         epochs=config.recipe.epochs,
         validation_data=validated,
-        validation_batch_size=500 if photos is None else 60,
+        validation_batch_size=batch_size,
         callbacks=[Recorder(folder, batches, config)],
     )
+    if config.recipe.ema_momentum is not None:
+        # Now the weights are the average; the epochs were validated without it.
+        measured = model.evaluate(*validated, batch_size=batch_size, verbose=0, return_dict=True)
+        *history, last = read_history(folder)
+        last |= {f"val_{name}": value for name, value in measured.items()}
+        write_history(folder, [*history, last])
 
 
 def _finish(model: Any, folder: Path) -> None:
-    model.save(folder / MODEL_FILE)
+    unfinished = folder / f"unfinished-{MODEL_FILE}"
+    model.save(unfinished)
+    unfinished.replace(folder / MODEL_FILE)
     plot_history(folder / "curves.png", read_history(folder), folder.name)
 
 

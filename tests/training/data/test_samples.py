@@ -34,6 +34,13 @@ def test_split_of_too_few_samples_is_rejected() -> None:
         sample().split(0.01, 13)
 
 
+def test_class_that_would_be_in_one_part_only_is_named() -> None:
+    """Of a rare class, a stratified part may hold no image; calibration needs one."""
+    few = Samples(np.zeros((804, 8, 8), np.uint8), np.array([0] * 799 + [1] * 5))
+    with pytest.raises(DataError, match="class 1 has too few images to be in both parts"):
+        few.split(1 / 12, 13)
+
+
 def test_hash_changes_with_any_value() -> None:
     """The hash depends on each pixel, each label and their order."""
     images, labels = sample().images, sample().labels

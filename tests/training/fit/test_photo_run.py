@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from training.architectures.efficientnet_lite import load_lite0_weights
 from training.assess.calibration import load_calibrated, load_calibration
 from training.assess.photo_runs import calibrate_photo_run, evaluate_photo_run, stack_validation
 from training.data.photos.collection import PhotoFolders, open_collection
-from training.errors import RunError
+from training.errors import DataError, RunError
 from training.export.bundle import export
 from training.fit.answers import predict
 from training.fit.distillation import Teachers
@@ -144,6 +145,30 @@ def test_teachers_answer_for_uploads(folders: PhotoFolders, small_run: Path) -> 
     samples = np.stack([each.sample for each in drawn if each.sample is not None])
     np.testing.assert_allclose(taught[4:, :10], predict(load_model(small_run), samples), atol=1e-5)
     assert not taught[4:, 10].any()
+
+
+def test_run_is_calibrated_before_it_is_measured(
+    folders: PhotoFolders, photo_run: Path, tmp_path: Path
+) -> None:
+    """Without a calibration the test set stays closed."""
+    run = tmp_path / "tiny"
+    names = shutil.ignore_patterns("calibration.npz", "metrics.json", "test-openings.csv")
+    shutil.copytree(photo_run, run, ignore=names)
+    with pytest.raises(RunError, match="was not calibrated: run"):
+        evaluate_photo_run(run, SOURCE, folders)
+    assert not (run / "test-openings.csv").exists()
+
+
+def test_missing_photos_do_not_take_the_name(folders: PhotoFolders, tmp_path: Path) -> None:
+    """If the photos cannot be read, the name of the run is still free."""
+    config = plan_tiny(folders)
+    moved = PhotoFolders(tmp_path / "moved", folders.worn)
+    shutil.copytree(folders.photos, moved.photos)
+    (moved.photos / "labels.csv").write_text("file,class_id\nmissing.png,1\n")
+    config = replace(config, photos_sha256=moved.hash())
+    with pytest.raises(DataError):
+        train(config, SOURCE, tmp_path / "tiny", photos=moved)
+    assert not (tmp_path / "tiny").exists()
 
 
 def test_run_accepts_only_its_own_photos(

@@ -15,6 +15,7 @@ from tests.training.fashion_mnist import ROOT, SampleSource
 from tests.training.making import make_config
 from training.data.samples import Samples
 from training.errors import RunError
+from training.fit.answers import predict
 from training.fit.runs import load_model, read_config, read_history
 from training.fit.training import resume, train
 
@@ -27,6 +28,15 @@ class ClosedTestSet(SampleSource):
     def test(self) -> Samples:
         """Fail."""
         raise AssertionError("the test set was opened")
+
+
+class FewerImages(SampleSource):
+    """The sample with 150 images for training."""
+
+    def training(self) -> Samples:
+        """The first 150."""
+        whole = super().training()
+        return Samples(whole.images[:150], whole.labels[:150])
 
 
 def weights(folder: Path) -> list[Any]:
@@ -128,6 +138,23 @@ def test_continued_run_starts_after_the_last_epoch(tmp_path: Path, small_run: Pa
     assert int(continued.optimizer.iterations) == 4 * 5
 
 
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"architecture": "cnn-3conv"}, "network"),
+        ({"validation_fraction": 0.3}, "split of the data"),
+        ({"source": FewerImages()}, "sha256 of the data"),
+    ],
+)
+def test_run_that_does_not_fit_is_rejected(
+    small_run: Path, changed: dict[str, Any], what: str
+) -> None:
+    """A run cannot go on from one of another network, data or split."""
+    settings = {"source": SOURCE, "fine_tunes": True, **changed}
+    with pytest.raises(RunError, match=f"has another {what} than this run"):
+        make_config(name="more", start_from=small_run, **settings)
+
+
 def test_early_stopping_uses_validation(tmp_path: Path) -> None:
     """A run stops after the recipe's number of epochs without a lower validation loss."""
     standing = make_config(
@@ -138,10 +165,17 @@ def test_early_stopping_uses_validation(tmp_path: Path) -> None:
 
 
 def test_average_is_saved(tmp_path: Path) -> None:
-    """The model holds the averaged weights, and the checkpoint keeps the raw weights."""
+    """The model holds the averaged weights, and the checkpoint keeps the raw weights.
+
+    The last row of the history has the figures of the model that is saved.
+    """
     train(make_config(SOURCE, name="run", epochs=1, ema_momentum=0.99), SOURCE, tmp_path / "run")
     raw = keras.saving.load_model(tmp_path / "run" / "checkpoints" / "1.keras").get_weights()
     assert not same(raw, weights(tmp_path / "run"))
+    _, validation = read_config(tmp_path / "run").split(SOURCE.training())
+    answers = predict(load_model(tmp_path / "run"), validation.images).argmax(axis=1)
+    (row,) = read_history(tmp_path / "run")
+    assert row["val_accuracy"] == pytest.approx((answers == validation.labels).mean())
 
 
 def test_mixed_precision_trains_float32_weights(tmp_path: Path) -> None:

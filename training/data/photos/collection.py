@@ -175,6 +175,9 @@ def open_collection(
     for folder, found in ((folders.photos, chosen), (folders.worn, items)):
         _check_part(folder, len(found), validation)
     _check_classes(folders.photos, chosen, set(samples.labels.tolist()))
+    files = [folders.photos / photo.file for photo in chosen]
+    files += [path for photo in worn for path in (photo.file, photo.mask_file)]
+    _check_files([*files, *(photo.file for photo in unmasked)])
     return Collection(Photos(folders.photos, chosen), WornItems(worn, unmasked), Uploads(samples))
 
 
@@ -183,6 +186,15 @@ def _check_part(folder: Path, count: int, validation: bool) -> None:
         raise DataError(
             f"{folder} has no photo for {'validation' if validation else 'training'}: add photos; "
             "a tenth of them, chosen by the file's name, is for validation"
+        )
+
+
+def _check_files(files: Sequence[Path]) -> None:
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        raise DataError(
+            f"{len(missing)} files of the photos' tables are missing, the first of them "
+            f"{missing[0]}: add them, or remove their rows"
         )
 
 

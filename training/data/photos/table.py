@@ -37,7 +37,7 @@ def read_photos(folder: Path) -> list[Photo]:
     """
     path = folder / LABELS_FILE
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             return [_to_photo(row) for row in csv.DictReader(file)]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error

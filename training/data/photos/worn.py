@@ -130,7 +130,7 @@ def read_unmasked(folder: Path) -> list[UnmaskedPhoto]:
 
 def _read_rows(folder: Path) -> list[dict[str, str]]:
     try:
-        with (folder / LABELS_FILE).open(encoding="utf-8", newline="") as file:
+        with (folder / LABELS_FILE).open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
         if not all(isinstance(row[name], str) for row in rows for name in ("file", "mask", "tags")):
             raise ValueError("a row is too short")
