@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from service.machine.nvidia import find_driver
+from service.machine.nvidia import find_driver, needed_cuda
 from service.machine.resources import available_cores, memory_limit_bytes
 from service.settings import Settings
 
@@ -52,7 +52,8 @@ def largest_image_bytes(settings: Settings) -> int:
 
 
 def _has_gpu() -> bool:
+    """Return whether there is a GPU and an ONNX Runtime that may use it."""
     try:
-        return find_driver().gpus > 0
+        return needed_cuda() is not None and find_driver().gpus > 0
     except OSError:
         return False

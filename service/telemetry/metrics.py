@@ -130,7 +130,8 @@ class Metrics(Collector):
             self.batch_size.observe(answer.batch_size, model)
             self.inference.observe(answer.inference_seconds, model)
             self.image_pixels.observe(answer.source.source_pixels)
-            self.decode.observe(answer.decode_seconds)
+            if answer.decode_seconds:  # images of a tensor are not decoded
+                self.decode.observe(answer.decode_seconds)
             self.queue.observe(answer.queue_seconds)
 
     def render(self) -> bytes:

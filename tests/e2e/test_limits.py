@@ -81,11 +81,19 @@ def test_one_upload_too_many_is_rejected_at_once(limit: dict[str, int]) -> None:
 
 
 def test_chunked_upload_reserves_the_largest_size() -> None:
-    """A body that does not declare its length counts as the largest body allowed."""
-    with serving(device="cpu", max_bytes_in_flight=1_000_000, max_upload_bytes=1_000_001) as server:
+    """A body that does not declare its length counts as the largest one; alone it is admitted."""
+    limits = dict.fromkeys(("max_upload_bytes", "max_bytes_in_flight"), 100_000_000)
+    with serving(device="cpu", **limits) as server, ThreadPoolExecutor() as threads:
         url, headers = server.url + "/predict", {"content-type": "image/png"}
-        assert httpx2.post(url, content=iter([PHOTO]), headers=headers).status_code == 503
-        assert server.predict(PHOTO).status_code == 200
+
+        def send_in_chunks() -> int:
+            return httpx2.post(url, content=iter([PHOTO]), headers=headers).status_code
+
+        slow = threads.submit(server.predict, SLOW_IMAGE)
+        wait_until(lambda: "service_requests_in_flight 2.0" in server.get("/metrics").text)
+        assert send_in_chunks() == 503
+        assert slow.result().status_code == 200
+        assert send_in_chunks() == 200
 
 
 def test_upload_of_a_client_that_has_gone_is_not_classified() -> None:

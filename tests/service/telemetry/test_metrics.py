@@ -68,6 +68,19 @@ def test_images_that_look_like_no_class_are_counted(colours: TestClient) -> None
     assert samples(colours)[series] == before + 1
 
 
+def test_images_of_a_tensor_are_not_decoded(colours: TestClient) -> None:
+    """They count in the times of the model, but not in those of decoding."""
+    before = samples(colours)
+    headers = {"X-Shape": "2,24,32,3", "Content-Type": "application/octet-stream"}
+    answer = colours.post("/predict/batch", content=bytes(2 * 24 * 32 * 3), headers=headers)
+    assert answer.status_code == 200, answer.text
+    after = samples(colours)
+    name = "service_decode_seconds_count"
+    assert after[name] == before[name]
+    name = 'service_inference_seconds_count{model="colours"}'
+    assert after[name] == before.get(name, 0) + 2
+
+
 @pytest.mark.parametrize("query", ["top_k=99", "coverage=0.999"])
 def test_request_with_a_wrong_parameter_is_no_prediction(colours: TestClient, query: str) -> None:
     """A request that is answered with 422 counts as no prediction."""
