@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 
 import httpx2
@@ -189,11 +188,9 @@ def test_lines_like_delimiters_are_rejected() -> None:
         upload(head + b"\r\n--bX" * 1_000_000 + b"\r\n--b--\r\n", "multipart/form-data; boundary=b")
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(10)  # it took half a minute
 def test_damaged_form_of_many_delimiters_is_rejected_quickly() -> None:
     """Looking for the reason of the damage takes the same time, however large the form is."""
-    body = b"x" + b"--b\r\n" * 2_000_000
-    started = time.perf_counter()
+    body = b"x" + b"--b\r\n" * 12_000_000
     with pytest.raises(MalformedFormError, match="does not begin with its boundary"):
         upload(body, FORM)
-    assert time.perf_counter() - started < 1  # it took five seconds

@@ -219,11 +219,11 @@ def test_very_many_extents_are_rejected(file_format: str) -> None:
         read_image(data, GREY, MAX_PIXELS)
 
 
-@pytest.mark.timeout(10)  # a megabyte took ten seconds
+@pytest.mark.timeout(10)  # it took half a minute
 def test_endless_number_in_a_header_is_rejected() -> None:
     """A number of AV1 begins with as many zeros as it has bits, but with 32 at most."""
     start = bits((0, 3), (0, 2), (1, 1), (0, 64), (1, 1))
-    content = start + bytes(10_000_000)
+    content = start + bytes(30_000_000)
     size = bytes(len(content) >> shift & 127 | 128 for shift in (0, 7, 14, 21)) + b"\0"
     with pytest.raises(ValueError):  # noqa: PT011  it has no message
         read_av1_pixels(memoryview(b"\x0a" + size + content + unit(6, b"frame")), units_left())
