@@ -55,8 +55,7 @@ async def predict_batch(
     else:
         charge(request.scope, len(upload))
         record.upload_bytes = sum(map(len, upload))
-        explain = query.explain
-        batch = await predictor.predict_files(upload, query.model, with_pixels=explain)
+        batch = await predictor.predict_files(upload, query.model, with_pixels=query.explain)
     record.failures += batch.failures
     predictions: list[Prediction | Failure] = []
     for index, item in enumerate(batch.items):
