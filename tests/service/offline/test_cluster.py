@@ -136,14 +136,21 @@ def test_workers_fit_on_machines_of_different_sizes(source: Path, tmp_path: Path
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4})
+    workers: set[int] = set()
     try:
         cluster.add_node(num_cpus=2)
         settings = {"RAY_ADDRESS": cluster.address, "SERVICE_WORKERS": "2"}
-        code, line, errors = finish(start(source, tmp_path / "out", **settings))
+        run = start(source, tmp_path / "out", **settings)
+        while run.poll() is None:
+            processes = psutil.process_iter(["name"])
+            workers |= {each.pid for each in processes if each.info["name"].startswith(WORKER)}
+            time.sleep(0.1)
+        code, line, errors = finish(run)
     finally:
         cluster.shutdown()
     assert code == 0, errors
     assert line.startswith(f"{PARTS * IMAGES_PER_PART} images")
+    assert len(workers) == 2
 
 
 def test_unknown_model_is_named(source: Path, tmp_path: Path) -> None:
