@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.data.photos.table import Photo, is_validation, read_photos
+from training.data.photos.table import GROUPS, Photo, is_validation, read_photos
 from training.data.photos.uploads import Maker, draw_figure, enlarge_image, make_product_photo
 from training.data.photos.varied import paste_item
 from training.data.photos.worn import WornItem, read_worn
 from training.data.samples import Samples
 from training.errors import DataError
 
-GROUPS = {"top": (0, 2, 4, 6), "trouser": (1,), "dress": (3,), "shoe": (5, 7, 9), "bag": (8,)}
 SHOES_AND_BAGS = (*GROUPS["shoe"], *GROUPS["bag"])
 # A source and a tier in labels.csv.
 SHOP, WORN = "retail-demo-store", "B"
@@ -87,11 +86,6 @@ class Picture:
 
 
 Pictures = tuple[Kind, list[Picture]]
-
-
-def find_group(class_id: int) -> str | None:
-    """Return the name of a class's group, None for a class of no group."""
-    return next((name for name, members in GROUPS.items() if class_id in members), None)
 
 
 def read_photo_kinds(folder: Path) -> Iterator[Pictures]:

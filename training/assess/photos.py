@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from training.assess.measured_bundle import Answers, MeasuredBundle
-from training.assess.photo_kinds import Kind, Picture, find_group
+from training.assess.photo_kinds import Kind, Picture
+from training.data.photos.table import find_group
 
 
 @dataclass(frozen=True)

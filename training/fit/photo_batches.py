@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from training.data.photos.collection import (
     PhotoFolders,
     open_collection,
 )
+from training.data.photos.found import FoundItem
 from training.data.photos.varied import vary
 from training.data.samples import Samples
 from training.errors import RunError
@@ -75,9 +78,11 @@ def encode_targets(drawn: list[Labelled], class_count: int) -> Targets:
 
 
 def make_photo_batches(
-    config: Config, folders: PhotoFolders, samples: Samples
+    config: Config, folders: PhotoFolders, samples: Samples, found: Sequence[FoundItem]
 ) -> tuple[PhotoBatches, PhotoBatch]:
     """Open the photos of a run: the batches of training, and one large batch of validation.
+
+    ``found`` are garments in photos of training that have no mask.
 
     Raises:
         DataError: The photos cannot be read.
@@ -87,7 +92,7 @@ def make_photo_batches(
     if recipe is None:
         raise RunError(f"recipe {config.recipe_name} does not learn from photos")
     part, validation = config.split(samples)
-    training = open_collection(folders, part)
+    training = open_collection(folders, part, found=found)
     kept_back = open_collection(folders, validation, validation=True)
     class_count = len(config.class_names)
     teachers = load_teachers(config)

@@ -119,6 +119,18 @@ _DISTILLED_UPLOADS = replace(
     distillation_temperature=1.0,
     photo=replace(_GARMENTS_PHOTO, photos_per_batch=12, worn_per_batch=14, uploads_per_batch=22),
 )
+_FOUND_WORN = replace(
+    _DISTILLED_UPLOADS,
+    epochs=8,
+    photo=PhotoRecipe(
+        steps_per_epoch=200,
+        photos_per_batch=18,
+        worn_per_batch=18,
+        uploads_per_batch=12,
+        input_pixels=160,
+        first_trained_block=3,
+    ),
+)
 
 RECIPES: Mapping[str, Mapping[str, Recipe]] = {
     "mlp-64-64": {"adam": Recipe(batch_size=32, epochs=5, published=0.8725)},
@@ -163,6 +175,7 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
         "garments": _GARMENTS,
         "more-worn": _MORE_WORN,
         "distilled-uploads": _DISTILLED_UPLOADS,
+        "found-worn": _FOUND_WORN,
     },
     "lite0-transfer": {"adam": Recipe(batch_size=256, epochs=5)},
     "resnet-18": _TEACHERS,

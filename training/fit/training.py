@@ -17,11 +17,13 @@ import numpy as np
 from training.architectures import find_architecture
 from training.architectures.efficientnet_lite import freeze_before
 from training.data.photos.collection import PhotoFolders
+from training.data.photos.found import FOUND_FILE, FoundItem, read_found, write_found
 from training.data.samples import Samples, Source
 from training.data.sources.idx import CLASS_NAMES
 from training.errors import RunError
 from training.fit.augmentation import find_augmentation
 from training.fit.batches import Batches
+from training.fit.finder import find_items
 from training.fit.losses import accuracy, make_loss
 from training.fit.photo_batches import PhotoBatch, PhotoBatches, make_photo_batches
 from training.fit.places import write_places
@@ -209,9 +211,12 @@ def train(
     else:
         if not config.recipe.continues:
             _compile(model, config, samples)
-        material = _prepare(config, samples, photos)  # a mistake does not take the run's name
+        found = _find_items(model, config, photos)
+        material = _prepare(config, samples, photos, found)  # a mistake does not take the name
         write_config(folder, config)
         write_places(folder, source, photos)
+        if photos is not None:
+            write_found(folder / FOUND_FILE, photos.worn, found)
         _fit(model, config, material, folder, 0)
     _finish(model, folder)
 
@@ -245,14 +250,24 @@ def resume(folder: Path, source: Source, photos: PhotoFolders | None = None) -> 
             f"{folder} trained in one compiled step, which keeps no state to resume from: train "
             f"again, or copy {checkpoint} to {folder / MODEL_FILE} to use the weights so far"
         )
-    _fit(model, config, _prepare(config, source.training(), photos), folder, done)
+    found = [] if photos is None else read_found(folder / FOUND_FILE, photos.worn)
+    _fit(model, config, _prepare(config, source.training(), photos, found), folder, done)
     _finish(model, folder)
 
 
-def _prepare(config: Config, samples: Samples, photos: PhotoFolders | None) -> Material:
+def _find_items(model: Any, config: Config, photos: PhotoFolders | None) -> list[FoundItem]:
+    """Find worn garments with a network that has learned from photos before, else find none."""
+    if photos is None or not config.recipe.fine_tunes:
+        return []
+    return find_items(model, photos.worn, config.input_size)
+
+
+def _prepare(
+    config: Config, samples: Samples, photos: PhotoFolders | None, found: Sequence[FoundItem]
+) -> Material:
     """Return the batches of training, and the images and targets of validation."""
     if photos is not None:
-        return make_photo_batches(config, photos, samples)
+        return make_photo_batches(config, photos, samples, found)
     part, validation = config.split(samples)
     targets = np.eye(len(config.class_names), dtype=np.float32)[validation.labels]
     return Batches(part, config), (validation.images[..., None].astype(np.float32), targets)

@@ -35,7 +35,6 @@ from training.assess.photo_kinds import (
     Picture,
     crop_worn_kinds,
     encode_images,
-    find_group,
     make_upload_kinds,
     read_photo_kinds,
 )
@@ -48,21 +47,6 @@ SHARED = ROOT.parent / "shared"
 def open_picture(picture: Picture) -> Image.Image:
     """Decode a picture."""
     return Image.open(BytesIO(picture.data))
-
-
-def test_every_class_has_one_group() -> None:
-    """The groups hold each class of the data set, and no other class."""
-    groups = [find_group(class_id) for class_id in range(10)]
-    assert groups == [
-        "top",
-        "trouser",
-        "top",
-        "dress",
-        "top",
-        *["shoe", "top", "shoe", "bag"],
-        "shoe",
-    ]
-    assert find_group(10) is None
 
 
 def test_photos_are_sorted_into_kinds(tmp_path: Path) -> None:

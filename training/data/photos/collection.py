@@ -17,17 +17,18 @@ from PIL import Image
 
 from service.errors import InvalidRequestError
 from service.imaging import read_picture
+from training.data.photos.found import FoundItem
 from training.data.photos.table import LABELS_FILE, Photo, is_validation, read_photos
 from training.data.photos.uploads import make_upload
-from training.data.photos.varied import crop_bare, crop_item, crop_person, paste_item
-from training.data.photos.worn import UnmaskedPhoto, WornPhoto, read_unmasked, read_worn
+from training.data.photos.varied import crop_bare, crop_item, paste_item
+from training.data.photos.worn import WornPhoto, read_worn
 from training.data.samples import Samples
 from training.data.sources.folder import MAX_PIXELS
 from training.errors import DataError
 
 # Of the data set, shoes and bags are drawn more often: the photos hold few of them.
 WEIGHTS_OF_SAMPLES = {5: 2.0, 7: 2.0, 8: 2.0, 9: 2.0}
-SHARE_UNMASKED, SHARE_PASTED, SHARE_ON_PLAIN, SHARE_BARE = 0.25, 0.25, 0.6, 0.1
+SHARE_FOUND, SHARE_PASTED, SHARE_ON_PLAIN, SHARE_BARE = 0.4, 0.25, 0.6, 0.1
 SHARE_AS_IT_IS = 0.1
 
 Shares = NDArray[np.float64]
@@ -87,13 +88,14 @@ class Photos:
 class WornItems:
     """Worn garments to draw from: as crops, or cut out and pasted on another background.
 
-    A crop of a photo without a mask shows one of several possible classes.
+    ``found`` garments have no mask, so they are only crops.
     """
 
-    def __init__(self, photos: Sequence[WornPhoto], unmasked: Sequence[UnmaskedPhoto] = ()) -> None:
-        self._photos, self._unmasked = photos, unmasked
+    def __init__(self, photos: Sequence[WornPhoto], found: Sequence[FoundItem] = ()) -> None:
+        self._photos, self._found = photos, found
         self._items = [item for photo in photos for item in photo.items]
         self._shares = _balance([item.classes for item in self._items])
+        self._shares_of_found = _balance([item.classes for item in found])
 
     def __iter__(self) -> Iterator[Labelled]:
         for item in self._items:
@@ -102,10 +104,10 @@ class WornItems:
                 yield Labelled(photo.crop(item.box), item.classes)
 
     def draw(self, generator: np.random.Generator) -> Labelled:
-        """Draw an item, a part of a person, or a part of a photo without any item."""
-        if self._unmasked and generator.random() < SHARE_UNMASKED:
-            photo = self._unmasked[int(generator.integers(len(self._unmasked)))]
-            return Labelled(crop_person(photo, generator), photo.classes)
+        """Draw an item, or a part of a photo without any item."""
+        if self._found and generator.random() < SHARE_FOUND:
+            one = self._found[int(generator.choice(len(self._found), p=self._shares_of_found))]
+            return Labelled(crop_item(one, generator), one.classes)
         bare = self._draw_bare(generator)
         if bare is not None and generator.random() < SHARE_BARE:
             return Labelled(bare, ())
@@ -158,9 +160,15 @@ class Collection:
 
 
 def open_collection(
-    folders: PhotoFolders, samples: Samples, *, validation: bool = False
+    folders: PhotoFolders,
+    samples: Samples,
+    *,
+    validation: bool = False,
+    found: Sequence[FoundItem] = (),
 ) -> Collection:
     """Open the photos for training, or those for validation, beside ``samples``.
+
+    ``found`` are garments in photos of training that have no mask.
 
     Raises:
         DataError: A table or a mask cannot be read, a class is not one of the samples' classes, or
@@ -170,15 +178,14 @@ def open_collection(
         photo for photo in read_photos(folders.photos) if is_validation(photo.file) == validation
     ]
     worn = read_worn(folders.worn, validation=validation)
-    unmasked = [] if validation else read_unmasked(folders.worn)
     items = [item for photo in worn for item in photo.items]
-    for folder, found in ((folders.photos, chosen), (folders.worn, items)):
-        _check_part(folder, len(found), validation)
+    for folder, part in ((folders.photos, chosen), (folders.worn, items)):
+        _check_part(folder, len(part), validation)
     _check_classes(folders.photos, chosen, set(samples.labels.tolist()))
     files = [folders.photos / photo.file for photo in chosen]
     files += [path for photo in worn for path in (photo.file, photo.mask_file)]
-    _check_files([*files, *(photo.file for photo in unmasked)])
-    return Collection(Photos(folders.photos, chosen), WornItems(worn, unmasked), Uploads(samples))
+    _check_files([*files, *(item.file for item in found)])
+    return Collection(Photos(folders.photos, chosen), WornItems(worn, found), Uploads(samples))
 
 
 def _check_part(folder: Path, count: int, validation: bool) -> None:

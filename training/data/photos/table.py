@@ -10,6 +10,7 @@ from pathlib import Path
 from training.errors import DataError
 
 LABELS_FILE = "labels.csv"
+GROUPS = {"top": (0, 2, 4, 6), "trouser": (1,), "dress": (3,), "shoe": (5, 7, 9), "bag": (8,)}
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,11 @@ class Photo:
     classes: tuple[int, ...]
     tier: str
     source: str
+
+
+def find_group(class_id: int) -> str | None:
+    """Return the name of a class's group, None for a class of no group."""
+    return next((name for name, members in GROUPS.items() if class_id in members), None)
 
 
 def is_validation(file: str) -> bool:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from training.data.photos.worn import Box, UnmaskedPhoto, WornItem, WornPhoto
+from training.data.photos.found import FoundItem
+from training.data.photos.worn import Box, WornItem, WornPhoto
 
 Generator = np.random.Generator
 
@@ -26,22 +27,12 @@ def vary(picture: Image.Image, generator: Generator) -> Image.Image:
     return _compress(varied, generator) if generator.random() < 0.5 else varied
 
 
-def crop_item(item: WornItem, generator: Generator) -> Image.Image:
+def crop_item(item: WornItem | FoundItem, generator: Generator) -> Image.Image:
     """Crop a worn item with a little of its surroundings, a garment sometimes with much."""
-    photo, _ = item.open()
+    photo = Image.open(item.file).convert("RGB")
     # Much around a hat or a scarf is a garment, which must not be learnt as none of the classes.
     widest = generator.choice((0.1, 0.3, 0.9), p=(0.5, 0.35, 0.15)) if item.classes else 0.05
     return photo.crop(_widen(item.box, generator.uniform(-0.04, widest, 4), photo.size))
-
-
-def crop_person(photo: UnmaskedPhoto, generator: Generator) -> Image.Image:
-    """Crop a part of a person, who is usually in the middle."""
-    person = Image.open(photo.file).convert("RGB")
-    height = person.height * generator.uniform(0.3, 0.75)
-    width = min(person.width, height * generator.uniform(0.5, 1))
-    left = (person.width - width) * generator.uniform(0.3, 0.7)
-    top = (person.height - height) * generator.uniform(0.1, 1)
-    return person.crop((int(left), int(top), int(left + width), int(top + height)))
 
 
 def paste_item(item: WornItem, background: Image.Image | None, generator: Generator) -> Image.Image:

@@ -36,7 +36,6 @@ THINGS = frozenset({"hat", "skirt", "shorts", "scarf", "hair"})
 SMALL_THINGS = frozenset(
     {"sunglasses", "glasses", "watch", "belt", "bracelet", "necklace", "tie", "gloves", "socks"}
 )
-WORN_OVER_LEGS = frozenset({"skirt", "shorts"})
 NO_GARMENT = frozenset({"null", "skin", "hair"})
 MIN_ITEM_SHARE = 0.003  # of the photo's area: about 20 x 20 of 300 x 448 pixels
 MIN_SMALL_SHARE = 0.001
@@ -83,7 +82,7 @@ class WornPhoto:
 
 @dataclass(frozen=True)
 class UnmaskedPhoto:
-    """A photo of a person without a mask: each garment is one of ``classes``."""
+    """A photo of a person without a mask. Its tags name garments of these ``classes``."""
 
     file: Path
     classes: tuple[int, ...]
@@ -109,10 +108,7 @@ def read_worn(folder: Path, *, validation: bool) -> list[WornPhoto]:
 
 
 def read_unmasked(folder: Path) -> list[UnmaskedPhoto]:
-    """Read the photos of training that have tags but no mask.
-
-    Photos of skirts and shorts are left out: a part of such a photo may show nothing of its
-    classes.
+    """Read the photos of training that have tags but no mask, and show a garment.
 
     Raises:
         DataError: The table cannot be read.
@@ -123,7 +119,7 @@ def read_unmasked(folder: Path) -> list[UnmaskedPhoto]:
             continue
         tags = row["tags"].split("|")
         classes = {number for tag in tags for number in CLASSES_OF_TAGS.get(tag, ())}
-        if classes and not WORN_OVER_LEGS & set(tags):
+        if classes:
             photos.append(UnmaskedPhoto(folder / row["file"], tuple(sorted(classes))))
     return photos
 

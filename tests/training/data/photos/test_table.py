@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.data.photos.table import Photo, is_validation, read_photos
+from training.data.photos.table import Photo, find_group, is_validation, read_photos
 from training.errors import DataError
 
 HEAD = "file,class_id\n"
@@ -55,3 +55,18 @@ def test_a_tenth_is_validation() -> None:
     names = [f"folder/{number}.jpg" for number in range(5_000)]
     assert 0.08 < sum(map(is_validation, names)) / len(names) < 0.12
     assert is_validation(names[7]) == is_validation(names[7])
+
+
+def test_every_class_has_one_group() -> None:
+    """The groups hold each class of the data set, and no other class."""
+    groups = [find_group(class_id) for class_id in range(10)]
+    assert groups == [
+        "top",
+        "trouser",
+        "top",
+        "dress",
+        "top",
+        *["shoe", "top", "shoe", "bag"],
+        "shoe",
+    ]
+    assert find_group(10) is None
