@@ -108,12 +108,12 @@ def plan(
 def _follow(config: Config, start_from: Path) -> Config:
     """Count the epochs of the earlier run; check that it fits.
 
-    With other data, images of the new test set might have trained the earlier run.
+    With other data, images of the new test set might have trained the earlier run. The weights of
+    a network for photos fit every input size.
     """
     earlier = read_config(start_from)
     for what, ours, theirs in (
         ("network", config.architecture, earlier.architecture),
-        ("input size", config.input_size, earlier.input_size),
         ("classes", config.class_names, earlier.class_names),
         ("sha256 of the data", config.data_sha256, earlier.data_sha256),
         ("split of the data", _name_split(config.recipe), _name_split(earlier.recipe)),

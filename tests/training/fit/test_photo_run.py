@@ -18,6 +18,7 @@ from training.architectures.efficientnet_lite import load_lite0_weights
 from training.assess.calibration import load_calibrated, load_calibration
 from training.assess.photo_runs import calibrate_photo_run, evaluate_photo_run, stack_validation
 from training.data.photos.collection import PhotoFolders, open_collection
+from training.data.photos.found import FOUND_FILE, read_found
 from training.errors import DataError, RunError
 from training.export.bundle import export
 from training.fit.answers import predict
@@ -119,6 +120,34 @@ def test_interrupted_run_is_resumed(folders: PhotoFolders, photo_run: Path, tmp_
     resume(run, SOURCE, folders)
     finished, resumed = load_model(photo_run).get_weights(), load_model(run).get_weights()
     assert [weights.shape for weights in finished] == [weights.shape for weights in resumed]
+
+
+def test_fine_tuned_run_learns_from_found_garments(
+    folders: PhotoFolders, photo_run: Path, tmp_path: Path
+) -> None:
+    """The earlier network finds garments in photos without masks. Its input may be smaller."""
+    larger = replace(TINY, input_pixels=64)
+    config = make_config(
+        SOURCE,
+        name="larger",
+        architecture="efficientnet-lite0",
+        photos=folders,
+        start_from=photo_run,
+        photo=larger,
+        fine_tunes=True,
+    )
+    run = tmp_path / "larger"
+    train(config, SOURCE, run, start_from=photo_run, photos=folders)
+    assert load_model(run).input_shape == (None, 64, 64, 3)
+    found = read_found(run / FOUND_FILE, folders.worn)
+    unmasked = folders.worn / choose_names(3, validation=False)[-1]
+    assert [(item.file, item.classes) for item in found] == [
+        (unmasked, (3,)),
+        (unmasked, (5, 7, 9)),
+    ]
+    (run / "model.keras").unlink()
+    resume(run, SOURCE, folders)
+    assert read_found(run / FOUND_FILE, folders.worn) == found
 
 
 def test_batches_are_reproducible(folders: PhotoFolders) -> None:
