@@ -63,11 +63,6 @@ class Decoder:
         """Number of waiting uploads."""
         return len(self._waiting)
 
-    @property
-    def is_decoding(self) -> bool:
-        """Whether a thread is decoding an image now. A running thread cannot be stopped."""
-        return bool(self._decoding_since)
-
     def is_stuck(self, seconds: float) -> bool:
         """Whether every thread has been busy with one image for longer than ``seconds``."""
         since = list(self._decoding_since.values())

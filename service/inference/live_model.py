@@ -6,6 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -32,11 +34,13 @@ class LiveModel:
 
     ``folder`` is a bundle, or holds the versions of one. ``load`` returns a classifier of the
     version in a folder. It is called at the start, for each newer version, and after each failed
-    self-test. ``schedule`` puts a classifier behind a batcher. ``on_failure`` is called if no
-    version can be loaded.
+    self-test, on a thread of ``pool``. ``schedule`` puts a classifier behind a batcher.
+    ``on_failure`` is called if no version can be loaded, or if the device hangs.
     """
 
-    self_test_timeout_seconds = 30.0  # a device that hangs raises no error
+    # A device that hangs raises no error.
+    self_test_timeout_seconds = 30.0
+    load_timeout_seconds = 300.0
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class LiveModel:
         schedule: Callable[[Classifier], ScheduledClassifier],
         on_failure: Callable[[], None] = lambda: None,
         *,
+        pool: ThreadPoolExecutor,
         check_interval_seconds: float,
     ) -> None:
         self.name = _name_folder(folder)
@@ -52,9 +57,11 @@ class LiveModel:
         self._load = load
         self._schedule = schedule
         self._on_failure = on_failure
+        self._pool = pool
         self._check_interval_seconds = check_interval_seconds
         self._draining = False
         self._failed = False
+        self._is_hung = False
         self._serving: ScheduledClassifier | None = None
         self._newest: Path | None = None  # the newest version when one was last loaded
         self._rejected_files: Files | None = None  # of the newest version, if it was rejected
@@ -75,6 +82,11 @@ class LiveModel:
     def classifier(self) -> Classifier | None:
         """The classifier that serves; None before the first one is loaded and after a failure."""
         return self._serving.classifier if self._serving else None
+
+    @property
+    def is_hung(self) -> bool:
+        """Whether a self-test or a load took so long that the device, or the storage, hangs."""
+        return self._is_hung
 
     @property
     def queue_depth(self) -> int:
@@ -129,7 +141,7 @@ class LiveModel:
             files = list_files(newest)  # before they are read, so that no change is missed
             self._newest = newest
             try:
-                classifier = await asyncio.to_thread(self._load, newest)
+                classifier = await self._run_load(partial(self._load, newest))
             except Exception as error:  # whatever the error is, the current version can still serve
                 log.error(
                     "model %s: the new version is rejected, the current version keeps serving; "
@@ -145,15 +157,17 @@ class LiveModel:
     async def self_test(self, classifier: Classifier) -> None:
         """Run the self-test of ``classifier``; if the test fails, load the model again.
 
-        A classifier that no longer serves is not tested.
+        A classifier that no longer serves is not tested. If the test hangs, this process has lost
+        the device and the test's thread, so only a new process can serve.
         """
         async with self._swap_lock:
-            if self.classifier is not classifier:
+            serving = self._serving
+            if serving is None or serving.classifier is not classifier:
                 return
             try:
                 async with asyncio.timeout(self.self_test_timeout_seconds):
-                    await asyncio.to_thread(classifier.self_test)
-            except (ServiceError, TimeoutError) as error:
+                    await serving.self_test()
+            except ServiceError as error:
                 log.error(
                     "model %s: the self-test failed, the model is loaded again: %r",
                     self.name,
@@ -162,6 +176,9 @@ class LiveModel:
                 self._serving = None
                 self._failed = True
                 await self._replace()
+            except TimeoutError:
+                self._serving = None
+                self._fail_hung("the self-test", self.self_test_timeout_seconds)
             else:
                 self._last_success = time.monotonic()
 
@@ -197,7 +214,9 @@ class LiveModel:
 
     async def _replace(self) -> None:
         try:
-            classifier = await asyncio.to_thread(self._load_newest_complete)
+            classifier = await self._run_load(self._load_newest_complete)
+        except TimeoutError:
+            self._fail_hung("loading", self.load_timeout_seconds)
         except Exception as error:
             traceback = None if isinstance(error, ServiceError) else error
             log.critical("%s", error, exc_info=traceback)
@@ -205,6 +224,20 @@ class LiveModel:
             self._on_failure()
         else:
             self._swap(classifier)
+
+    async def _run_load(self, load: Callable[[], Classifier]) -> Classifier:
+        """Run ``load`` on a thread.
+
+        Raises:
+            TimeoutError: It hangs.
+        """
+        async with asyncio.timeout(self.load_timeout_seconds):
+            return await asyncio.get_running_loop().run_in_executor(self._pool, load)
+
+    def _fail_hung(self, what: str, seconds: float) -> None:
+        log.critical("model %s: %s has not ended after %g seconds", self.name, what, seconds)
+        self._failed = self._is_hung = True
+        self._on_failure()
 
     def _load_newest_complete(self) -> Classifier:
         """Load the newest version that is not rejected; if all are, raise the newest one's error.

@@ -78,12 +78,14 @@ class LiveModels:
         self._on_failure = on_failure
         self._has_given_up = False
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="infer")
+        self._load_pool = ThreadPoolExecutor(len(settings.models), thread_name_prefix="load")
         self._models = [
             LiveModel(
                 folder,
                 partial(self._load_named, number),
                 partial(ScheduledClassifier, pool=self._pool, threads=threads),
                 on_failure,
+                pool=self._load_pool,
                 check_interval_seconds=settings.check_interval_seconds,
             )
             for number, folder in enumerate(settings.models)
@@ -104,6 +106,11 @@ class LiveModels:
     def classifiers(self) -> list[Classifier]:
         """The classifiers that serve."""
         return [model.classifier for model in self._models if model.classifier]
+
+    @property
+    def is_hung(self) -> bool:
+        """Whether a model hangs, so that only a new process can serve it."""
+        return any(model.is_hung for model in self._models)
 
     @property
     def queue_depth(self) -> int:
@@ -153,8 +160,9 @@ class LiveModels:
         self._on_failure()
 
     def close(self) -> None:
-        """Let the threads stop after their current batch, without waiting for them."""
+        """Let the threads stop after their current batch or model, without waiting for them."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._load_pool.shutdown(wait=False, cancel_futures=True)
 
     def _load_named(self, number: int, version: Path) -> Classifier:
         """Load a version of the model at place ``number``; no other model may have its name."""

@@ -87,16 +87,9 @@ class Predictor:
         return self._decoder.depth + self.models.queue_depth
 
     @property
-    def is_decoding(self) -> bool:
-        """Whether a thread is decoding an image now. A running thread cannot be stopped."""
-        return self._decoder.is_decoding
-
-    @property
     def is_stuck(self) -> bool:
-        """Whether every thread has been busy with one image for so long that it is likely hung."""
-        return self._decoder.is_stuck(
-            max(self._settings.stuck_seconds, self._settings.request_timeout_seconds)
-        )
+        """Whether only a new process can go on: a model hangs, or no image can be decoded."""
+        return self.models.is_hung or self._is_decoder_stuck()
 
     async def predict(self, upload: bytes, model: str | None = None) -> ImageAnswer:
         """Classify one uploaded image with the model called ``model``, or the one that fits it.
@@ -175,13 +168,18 @@ class Predictor:
         """Check the threads at intervals. When all of them are stuck, give up."""
         while True:
             await asyncio.sleep(self._settings.check_interval_seconds)
-            if self.is_stuck:
+            if self._is_decoder_stuck():
                 self.models.give_up("every thread is stuck: no other image can be decoded")
                 return
 
     def close(self) -> None:
         """Let the threads stop after their current image, without waiting for them."""
         self._decoder.close()
+
+    def _is_decoder_stuck(self) -> bool:
+        """Return whether every thread is busy with one image for so long that it likely hangs."""
+        longest = max(self._settings.stuck_seconds, self._settings.request_timeout_seconds)
+        return self._decoder.is_stuck(longest)
 
     async def _predict_file(
         self, route: Route, upload: bytes, limit: asyncio.Semaphore

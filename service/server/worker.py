@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import warnings
 from types import FrameType
 
@@ -25,13 +26,15 @@ from service.settings import Settings
 from service.telemetry.logs import configure_logging
 
 GARBAGE_THRESHOLD = 50_000  # new objects before a collection; Python's default is 700 or 2000
+THREAD_SECONDS = 0.5
 
 
 def serve(settings: Settings, assignment: Assignment | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code.
 
     The exit code is 0 after a signal, 1 if there is no working model, and 75 (``EX_TEMPFAIL``) if
-    the threads are stuck. A process without an ``assignment`` opens its own listening socket.
+    the device hangs or the threads are stuck. A process without an ``assignment`` opens its own
+    listening socket.
     """
     configure_logging(settings.log_level, settings.log_format)
     if assignment is None:
@@ -46,11 +49,24 @@ def serve(settings: Settings, assignment: Assignment | None = None) -> int:
     with _listening_socket(settings, assignment) as listening:
         server.run([listening])
     exit_code = server.exit_code if server.started else 1
-    if server.predictor.is_decoding:
-        # A normal exit would wait until the thread has decoded its image. No client waits for it.
+    if not _threads_end():
+        # A normal exit would wait for them. No client waits for their images any more.
         logging.shutdown()
         os._exit(exit_code)
     return exit_code
+
+
+def _threads_end() -> bool:
+    """Return whether the threads end soon. One with a large image or a hung device does not."""
+    deadline = time.monotonic() + THREAD_SECONDS
+    others = [
+        thread
+        for thread in threading.enumerate()
+        if thread is not threading.current_thread() and not thread.daemon
+    ]
+    for thread in others:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return not any(thread.is_alive() for thread in others)
 
 
 def _listening_socket(settings: Settings, assignment: Assignment | None) -> socket.socket:

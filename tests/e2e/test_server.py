@@ -19,7 +19,7 @@ import pytest
 
 from tests import golden
 from tests.e2e.server import ROOT, SLOW_IMAGE, Server, free_port, run_at_start, serving, start
-from tests.service.bundles import write_linear_bundle
+from tests.service.bundles import hanging_model, write_linear_bundle
 from tests.service.images import FAULTS, encode, fault, noise
 
 
@@ -110,6 +110,16 @@ def test_signal_ends_the_server_after_its_requests(stop: signal.Signals) -> None
         running.process.send_signal(stop)
         assert upload.result().status_code == 200
         assert running.process.wait(30) == 0
+
+
+def test_hung_model_does_not_keep_the_process(tmp_path: Path) -> None:
+    """A thread that never comes back from the model does not delay the end of the process."""
+    folder = write_linear_bundle(tmp_path / "1", model=hanging_model(3, 20, 30)).folder
+    with serving(models=folder, device="cpu", threads=2, request_timeout_seconds=0.5) as running:
+        assert running.predict(encode(np.full((20, 30), 255, np.uint8))).status_code == 504
+        assert running.predict(encode(noise(20, 30))).status_code == 200
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(20) == 0
 
 
 def test_second_signal_ends_the_server_at_once(linear_folder: Path) -> None:

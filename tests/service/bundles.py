@@ -56,6 +56,42 @@ def linear_model(
     return _serialize(graph)
 
 
+def hanging_model(classes: int, height: int, width: int) -> bytes:
+    """Serialize ``linear_model``, but a white image keeps it busy for years."""
+    model = onnx.load_from_string(linear_model(classes, height, width))
+    cond = helper.make_tensor_value_info("cond", TensorProto.BOOL, [])
+    turn = helper.make_tensor_value_info("turn", TensorProto.INT64, [])
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("before", "after")
+    ]
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["cond"], ["goes_on"]),
+            helper.make_node("Identity", ["before"], ["after"]),
+        ],
+        "body",
+        [turn, cond, ends[0]],
+        [helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []), ends[1]],
+    )
+    nodes = list(model.graph.node)
+    nodes[1].input[0] = "slow"
+    hang = [
+        helper.make_node("ReduceMin", ["float"], ["darkest"], keepdims=0),
+        helper.make_node("Equal", ["darkest", "white"], ["is_white"]),
+        helper.make_node("Cast", ["is_white"], ["one"], to=TensorProto.INT64),
+        helper.make_node("Mul", ["one", "many"], ["turns"]),
+        helper.make_node("Loop", ["turns", "", "float"], ["slow"], body=body),
+    ]
+    del model.graph.node[:]
+    model.graph.node.extend([nodes[0], *hang, *nodes[1:]])
+    constants = {"white": np.float32(255), "many": np.int64(2**50)}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
+    )
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
 def linear_answer(image: NDArray[np.uint8], classes: int) -> NDArray[np.float32]:
     """Compute with NumPy what ``linear_model`` answers to one image: float32 ``[classes]``."""
     weights, bias = _parameters(classes, *image.shape)

@@ -72,7 +72,7 @@ def _find_in_photo(
             continue
         boxes = np.rint(places[group] * (image.size * 2)).astype(int)
         crops = [fit_into_box(image.crop(tuple(box)), size) for box in boxes.tolist()]
-        logits = model.predict(np.stack(crops).astype(np.float32), verbose=0)
+        logits = model.predict_on_batch(np.stack(crops).astype(np.float32))
         scores = softmax(logits, axis=1)[:, list(members)].sum(axis=1)
         best = boxes[np.argsort(-scores)[:NEAR_BEST]]
         found.append(FoundItem(photo.file, _to_box(np.median(best, axis=0)), classes))

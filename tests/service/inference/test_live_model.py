@@ -102,27 +102,68 @@ def test_classifier_on_a_broken_device_is_replaced_once(linear_folder: Path) -> 
     run(Settings(models=(linear_folder,)), test, load)
 
 
-def test_classifier_on_a_hung_device_is_replaced(linear_folder: Path) -> None:
-    """A self-test that hangs times out. A new classifier serves while the test still hangs."""
+@pytest.mark.parametrize("hangs", ["the self-test", "loading"])
+def test_hung_device_ends_the_service(
+    linear_folder: Path, caplog: pytest.LogCaptureFixture, hangs: str
+) -> None:
+    """If a self-test hangs, or the load after a failed one, only a new process can serve."""
     released = threading.Event()
+    failures: list[str] = []
     loaded: list[BreakableClassifier] = []
 
     def load() -> Classifier:
+        assert not loaded or released.wait(30)
         loaded.append(BreakableClassifier(read_bundle(linear_folder), "cpu"))
         return loaded[-1]
 
     async def test(model: LiveModel) -> None:
-        model.self_test_timeout_seconds = 0.05
-        loaded[0].released = released
+        model.self_test_timeout_seconds = model.load_timeout_seconds = 0.05
+        if hangs == "loading":
+            loaded[0].broken = True
+        else:
+            loaded[0].released = released
         try:
             async with asyncio.timeout(10):
                 await model.self_test(loaded[0])
         finally:
             released.set()
-        assert model.classifier is loaded[1]
-        assert model.status == "ready"
+        assert model.status == "failed"
+        assert model.is_hung
+        assert failures == ["failed"]
+        assert f"{hangs} has not ended after 0.05 seconds" in caplog.text
 
-    run(Settings(models=(linear_folder,)), test, load)
+    run(
+        Settings(models=(linear_folder,)),
+        test,
+        load,
+        on_failure=lambda: failures.append("failed"),
+    )
+
+
+def test_load_that_hangs_is_a_rejected_version(
+    versions: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the storage hangs while a newer version is loaded, the current version goes on."""
+    released = threading.Event()
+    loaded: list[Classifier] = []
+
+    def load() -> Classifier:
+        assert not loaded or released.wait(30)
+        loaded.append(Classifier(read_bundle(versions / "1"), "cpu"))
+        return loaded[-1]
+
+    async def test(model: LiveModel) -> None:
+        model.load_timeout_seconds = 0.05
+        write_linear_bundle(versions / "2", version="2")
+        try:
+            async with asyncio.timeout(10):
+                await model.reload()
+        finally:
+            released.set()
+        assert await answer(model) == "1"
+        assert "the new version is rejected" in caplog.text
+
+    run(Settings(models=(versions,)), test, load)
 
 
 def test_client_that_leaves_does_not_stop_the_replacement(linear_folder: Path) -> None:

@@ -86,7 +86,7 @@ def test_worn_pictures_show_what_their_classes_say(folders: PhotoFolders) -> Non
     drawn = draw(open_collection(folders, sample(), found=found), "worn")
     counts = Counter(each.classes for each in drawn)
     assert set(counts) == {(3,), (5, 7, 9), (0, 3), ()}
-    assert min(counts.values()) > 5
+    assert min(counts.values()) >= 5
     assert all(share_of_garment(each.picture) > 0.1 for each in drawn if each.classes)
     shares = sorted(share_of_garment(each.picture) for each in drawn if not each.classes)
     assert shares[-2] < 0.1  # one plain background is red by chance
