@@ -121,6 +121,7 @@ Resume = Annotated[
 
 @app.command()
 def train(
+    context: typer.Context,
     architecture: Annotated[str, typer.Argument(help="A name from `list`.")] = "",
     recipe: RecipeName = "",
     name: Name = "",
@@ -141,6 +142,7 @@ def train(
 ) -> None:
     """Train a network and write a run folder with weights, history and curves."""
     if resume is not None:
+        _check_resumed(context)
         resume_run(resume, *_open_run(resume, data, photos, worn))
         _report_training(resume)
         return
@@ -177,6 +179,18 @@ def train(
         minutes=minutes,
     )
     _report_training(runs / name)
+
+
+def _check_resumed(context: typer.Context) -> None:
+    """Reject options that an interrupted run cannot change any more."""
+    given = {
+        name.replace("start_from", "from")
+        for name in context.params
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
+    if ignored := given - {"resume", "data", "photos", "worn"}:
+        names = ", ".join(sorted(ignored))
+        raise RunError(f"--resume finishes a run as it was started: leave out {names}")
 
 
 def _report_training(run: Path) -> None:
@@ -274,7 +288,7 @@ def export(
     # TensorFlow is loaded here, because no other command needs it.
     from training.export.bundle import export as export_run
 
-    source, _ = _open_run(run, data)
+    source = _open_source(run, data)
     bundle = export_run(run, source, models, name or read_config(run).architecture, version)
     difference = bundle.manifest.metrics["parity"]["largest_difference"]
     typer.echo(
@@ -333,7 +347,7 @@ def project(
     size: Size = 28,
 ) -> None:
     """Write a log for TensorBoard's embedding projector, and plots of PCA and t-SNE."""
-    source = open_source(data, (size, size)) if run is None else _open_run(run, data)[0]
+    source = open_source(data, (size, size)) if run is None else _open_source(run, data)
     samples = source.training()
     count = min(count, len(samples) // 2, largest_count(samples.input_size))
     _, chosen = samples.split(count / len(samples), seed=1)
@@ -424,6 +438,12 @@ def _open_run(
     config, places = read_config(run), find_places(run, Places(data, photos, worn))
     source = _open_data(places.data, config.input_size, config.class_names)
     return source, places.join_photos()
+
+
+def _open_source(run: Path, data: Path | None) -> Source:
+    """Open the data set of a run; its photos may be elsewhere."""
+    config, places = read_config(run), find_places(run, Places(data), ["data"])
+    return _open_data(places.data, config.input_size, config.class_names)
 
 
 def _open_data(

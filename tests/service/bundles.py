@@ -88,8 +88,7 @@ def hanging_model(classes: int, height: int, width: int) -> bytes:
     model.graph.initializer.extend(
         numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
     )
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
+    return _check_and_serialize(model)
 
 
 def linear_answer(image: NDArray[np.uint8], classes: int) -> NDArray[np.float32]:
@@ -210,7 +209,11 @@ def write_photo_bundle(folder: Path, *, model: bytes | None = None, **manifest: 
 
 
 def _serialize(graph: onnx.GraphProto) -> bytes:
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    opsets = [helper.make_opsetid("", 18)]
+    return _check_and_serialize(helper.make_model(graph, opset_imports=opsets, ir_version=10))
+
+
+def _check_and_serialize(model: onnx.ModelProto) -> bytes:
     onnx.checker.check_model(model, full_check=True)
     serialized: bytes = model.SerializeToString()
     return serialized

@@ -203,6 +203,10 @@ def test_download_of_keras_is_a_source(tmp_path: Path) -> None:
             ("train", "efficientnet-lite0", "--photos", "nowhere", "--worn", "nowhere"),
             "error: recipe garments knows the classes of Fashion-MNIST only",
         ),
+        (
+            ("train", "mlp-64-64", "--resume", "nowhere", "--epochs", "9", "--from", "nowhere"),
+            "error: --resume finishes a run as it was started: leave out architecture, epochs",
+        ),
         (("evaluate", "nowhere"), "error: nowhere is not a run"),
         (("export", "nowhere"), "error: nowhere is not a run"),
     ],

@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -169,13 +170,13 @@ def load_calibration(run: Path) -> Calibration | None:
     if not path.exists():
         return None
     try:
-        with np.load(path) as values:
+        with path.open("rb") as file, np.load(file) as values:
             found: dict[str, Any] = dict(values)
         names = [field.name for field in dataclasses.fields(Space)]
         space = Space(**{name: found.pop(name) for name in names}) if names[0] in found else None
         scalars = {name: value.item() for name, value in found.items() if value.ndim == 0}
         return Calibration(space=space, **(found | scalars))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
         raise RunError(
             f"{path} is damaged ({error}): run `python -m training calibrate {run}` again"
         ) from error

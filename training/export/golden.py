@@ -15,7 +15,7 @@ from training.data.photos.inputs import to_inputs
 from training.data.samples import Images, Source
 from training.data.sources.idx import write_idx
 from training.fit.answers import Probabilities, predict, run_graph
-from training.fit.runs import read_config
+from training.fit.runs import log_opening, read_config
 
 SAMPLE_SEED = 2017
 
@@ -28,6 +28,8 @@ def write_golden(
     The first ``png_count`` images are also written as PNG. The probabilities of a run come from
     Keras, those of a bundle from ONNX Runtime. Their file is called ``NAME.npy``.
     """
+    if not _is_bundle(model):
+        log_opening(model, "golden set")
     test = source.test()
     _, sample = test.split(count / len(test), SAMPLE_SEED)
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,8 +41,12 @@ def write_golden(
         keras.utils.save_img(folder / f"{number:04}_{label}.png", image[..., None], scale=False)
 
 
+def _is_bundle(model: Path) -> bool:
+    return (model / MANIFEST_FILE).exists()
+
+
 def _answer(model: Path, images: Images) -> Probabilities:
-    if not (model / MANIFEST_FILE).exists():
+    if not _is_bundle(model):
         inputs = to_inputs(images, read_config(model).input_spec)
         return predict(load_calibrated(model), inputs)
     bundle = read_bundle(model)

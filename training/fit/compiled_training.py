@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 
 from training.data.samples import Samples
 from training.fit.compiled_augmentation import COMPILED_AUGMENTATIONS
-from training.fit.distillation import check_teacher
 from training.fit.losses import make_loss
 from training.fit.recipe import Recipe
 from training.fit.runs import (
     CONFIG_FILE,
     Config,
     load_model,
-    read_config,
     save_checkpoint,
     write_config,
     write_history,
@@ -141,7 +139,7 @@ class Trainer:
         self._class_count = len(config.class_names)
         self._key = jax.random.key(config.seed)
         self._training, self._validation = _put(part), _put(validation)
-        self._teachers = [_load_teacher(Path(name), config) for name in config.teachers]
+        self._teachers = [load_model(Path(name), config.precision) for name in config.teachers]
         self._augmentation = COMPILED_AUGMENTATIONS[config.recipe.augmentation]
         self._loss = make_loss(config.recipe)
         self._batch_size = min(config.recipe.batch_size, len(part))
@@ -314,11 +312,6 @@ def _compute_rates(recipe: Recipe, total_steps: int) -> NDArray[np.float32]:
     if not callable(schedule):
         return np.full(total_steps, schedule, np.float32)
     return np.asarray(jax.vmap(schedule)(jnp.arange(total_steps)), np.float32)
-
-
-def _load_teacher(folder: Path, config: Config) -> Any:
-    check_teacher(folder, read_config(folder).class_names, config.class_names)
-    return load_model(folder, config.precision)
 
 
 def _put(samples: Samples) -> Data:

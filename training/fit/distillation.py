@@ -10,6 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from service.bundle import MANIFEST_FILE, read_bundle
+from service.imaging.model_input import InputSpec
 from training.data.samples import Images
 from training.errors import RunError
 from training.fit.answers import Probabilities, predict, run_graph
@@ -26,16 +27,15 @@ class Teachers:
     def __init__(
         self,
         folders: Sequence[Path],
-        class_names: tuple[str, ...],
         temperature: float,
         mirrored: bool = False,
     ) -> None:
         """Load the teachers. If ``mirrored``, they average over the image and its mirror image.
 
         Raises:
-            RunError, BundleError: A teacher cannot be loaded, or has other classes.
+            RunError, BundleError: A teacher cannot be loaded.
         """
-        self._teachers = [_load(folder, class_names) for folder in folders]
+        self._teachers = [_load(folder) for folder in folders]
         self._temperature = temperature
         self._mirrored = mirrored
 
@@ -60,35 +60,41 @@ def load_teachers(config: Config) -> Teachers | None:
         return None
     folders = [Path(folder) for folder in config.teachers]
     mirrored = config.recipe.teachers_see_mirrored
-    return Teachers(folders, config.class_names, temperature, mirrored)
+    return Teachers(folders, temperature, mirrored)
 
 
-def _load(folder: Path, class_names: tuple[str, ...]) -> Callable[[Images], Probabilities]:
-    load = _load_bundle if (folder / MANIFEST_FILE).exists() else _load_run
-    teacher, known = load(folder)
-    check_teacher(folder, known, class_names)
-    return teacher
-
-
-def check_teacher(folder: Path, known: tuple[str, ...], class_names: tuple[str, ...]) -> None:
-    """Check that a teacher knows the classes of the data.
+def check_teacher(folder: Path, class_names: tuple[str, ...], input_size: tuple[int, int]) -> None:
+    """Check that a teacher answers images of the data set, of ``input_size`` in pixels.
 
     Raises:
-        RunError: The teacher has other classes.
+        RunError, BundleError: It is no run or bundle, has other classes, or takes other images.
     """
+    if _is_bundle(folder):
+        manifest = read_bundle(folder).manifest
+        known, spec = manifest.class_names, InputSpec(manifest.preprocessing, manifest.input_size)
+    else:
+        config = read_config(folder)
+        known, spec = config.class_names, config.input_spec
     if known != class_names:
         raise RunError(
             f"teacher {folder} has the classes {', '.join(known)}, but the data has the classes "
             f"{', '.join(class_names)}: choose a teacher with the same classes"
         )
+    if spec.shape != input_size:
+        raise RunError(
+            f"teacher {folder} takes inputs of the shape {spec.shape}, but the images of the data "
+            f"have the shape {input_size}: choose a teacher for such images"
+        )
 
 
-def _load_bundle(folder: Path) -> tuple[Callable[[Images], Probabilities], tuple[str, ...]]:
+def _is_bundle(folder: Path) -> bool:
+    return (folder / MANIFEST_FILE).exists()
+
+
+def _load(folder: Path) -> Callable[[Images], Probabilities]:
+    if not _is_bundle(folder):
+        model = load_model(folder)
+        return lambda images: predict(model, images)
     bundle = read_bundle(folder)
     session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
-    return lambda images: run_graph(session, images, 500).probabilities, bundle.manifest.class_names
-
-
-def _load_run(folder: Path) -> tuple[Callable[[Images], Probabilities], tuple[str, ...]]:
-    model = load_model(folder)
-    return lambda images: predict(model, images), read_config(folder).class_names
+    return lambda images: run_graph(session, images, 500).probabilities

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,16 +45,27 @@ def write_places(run: Path, source: Source, photos: PhotoFolders | None) -> None
     (run / PLACES_FILE).write_text(json.dumps(places, indent=2) + "\n", encoding="utf-8")
 
 
-def find_places(run: Path, given: Places) -> Places:
+def find_places(
+    run: Path, given: Places, options: Sequence[str] = ("data", "photos", "worn")
+) -> Places:
     """Complete the folders ``given`` on the command line by those that the run learned from.
 
+    Only the folders of ``options`` are looked for.
+
     Raises:
-        RunError: A folder that is not given does not exist any more.
+        RunError: A folder that is not given does not exist any more, or the file is damaged.
     """
     path = run / PLACES_FILE
     if not path.exists():  # the run was copied from another machine
         return given
-    places = {option: Path(folder) for option, folder in json.loads(path.read_bytes()).items()}
+    try:
+        read = json.loads(path.read_bytes())
+        places = {option: Path(read[option]) for option in options if option in read}
+    except (ValueError, TypeError) as error:
+        raise RunError(
+            f"{path} is damaged ({error}): delete it, and pass the folders that the run learned "
+            "from with --data, --photos and --worn"
+        ) from error
     places |= {option: folder for option, folder in vars(given).items() if folder is not None}
     for option, folder in places.items():
         if folder != getattr(given, option) and not folder.exists():

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import keras
 
@@ -142,12 +143,20 @@ def read_config(folder: Path) -> Config:
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """Read ``history.csv``: one dict for each finished epoch."""
+    """Read ``history.csv``: one dict for each finished epoch.
+
+    Raises:
+        RunError: The file is damaged.
+    """
     path = folder / HISTORY_FILE
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return [{name: float(value) for name, value in row.items()} for row in rows]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise RunError(f"{path} is damaged ({error}): copy it again, or train again") from error
 
 
 def write_history(folder: Path, history: list[dict[str, float]]) -> None:
@@ -162,7 +171,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     """Read the figures that ``evaluate`` measured.
 
     Raises:
-        RunError: The run was not evaluated.
+        RunError: The run was not evaluated, or the file is damaged.
     """
     try:
         metrics: dict[str, Any] = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
@@ -170,6 +179,8 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         raise RunError(
             f"{folder} was not evaluated: run `python -m training evaluate {folder}` first"
         ) from error
+    except ValueError as error:
+        raise RunError(f"{folder / METRICS_FILE} is damaged ({error}): copy it again") from error
     return metrics
 
 
@@ -186,13 +197,16 @@ def load_model(folder: Path, precision: str = "float32") -> Any:
     """Build the network of a finished run, to compute in ``precision``, and load its last weights.
 
     Raises:
-        RunError: The run has not ended, or its weights are not on this machine.
+        RunError: The run has not ended, or its weights are not on this machine or are damaged.
     """
     path = folder / MODEL_FILE
     if not path.exists():
         raise RunError(f"{path} is missing: finish the run, or copy its weights to this machine")
     model = read_config(folder).build(precision)
-    model.load_weights(path)
+    try:
+        model.load_weights(path)
+    except (ValueError, KeyError, OSError, BadZipFile) as error:
+        raise RunError(f"{path} is damaged ({error}): copy it again, or train again") from error
     return model
 
 

@@ -23,6 +23,7 @@ from training.data.sources.idx import CLASS_NAMES
 from training.errors import RunError
 from training.fit.augmentation import find_augmentation
 from training.fit.batches import Batches
+from training.fit.distillation import check_teacher
 from training.fit.finder import find_items
 from training.fit.losses import accuracy, make_loss
 from training.fit.photo_batches import PhotoBatch, PhotoBatches, make_photo_batches
@@ -82,6 +83,8 @@ def plan(
     if recipe.photo is not None and source.class_names != CLASS_NAMES:
         raise RunError(f"recipe {recipe_name} knows the classes of Fashion-MNIST only")
     samples = source.training()
+    for teacher in teachers:
+        check_teacher(teacher, source.class_names, samples.input_size)
     input_size = recipe.input_size or samples.input_size
     model = network.build(input_size, len(source.class_names))
     config = Config(

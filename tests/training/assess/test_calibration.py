@@ -226,6 +226,9 @@ def test_damaged_calibration_is_rejected(small_run: Path, tmp_path: Path) -> Non
     """A damaged file gives an error with the command that repairs it."""
     folder = tmp_path / "run"
     shutil.copytree(small_run, folder)
-    np.savez(folder / "calibration.npz", temperature=1.0)
-    with pytest.raises(RunError, match="python -m training calibrate"):
-        load_calibration(folder)
+    path = folder / "calibration.npz"
+    np.savez(path, temperature=1.0)
+    for size in (path.stat().st_size, 100, 0):
+        path.write_bytes(path.read_bytes()[:size])
+        with pytest.raises(RunError, match="python -m training calibrate"):
+            load_calibration(folder)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.service.bundles import write_linear_bundle
 from tests.training.fashion_mnist import SampleSource
 from tests.training.making import make_config
 from training.errors import RunError
@@ -29,10 +30,8 @@ def test_teachers_are_averaged_and_softened(small_run: Path, tmp_path: Path) -> 
     pixels = IMAGES.astype(np.float32)
     expected = predict(load_model(small_run), IMAGES)
     for folders in ([small_run], [bundle], [small_run, bundle]):
-        np.testing.assert_allclose(
-            Teachers(folders, SOURCE.class_names, 1).answer(pixels), expected, atol=1e-5
-        )
-    softened = Teachers([small_run], SOURCE.class_names, 4).answer(pixels)
+        np.testing.assert_allclose(Teachers(folders, 1).answer(pixels), expected, atol=1e-5)
+    softened = Teachers([small_run], 4).answer(pixels)
     np.testing.assert_allclose(softened.sum(axis=1), 1, rtol=1e-5)
     divided = np.log(expected) / 4
     np.testing.assert_allclose(
@@ -42,7 +41,7 @@ def test_teachers_are_averaged_and_softened(small_run: Path, tmp_path: Path) -> 
 
 def test_mirrored_teachers_average_both_orientations(small_run: Path) -> None:
     """Mirrored teachers give the mean answer to an image and its mirror image."""
-    teachers = Teachers([small_run], SOURCE.class_names, 1, mirrored=True)
+    teachers = Teachers([small_run], 1, mirrored=True)
     pixels = IMAGES.astype(np.float32)
     model = load_model(small_run)
     expected = (predict(model, IMAGES) + predict(model, IMAGES[:, :, ::-1])) / 2
@@ -89,14 +88,12 @@ def test_student_learns_from_its_teacher(small_run: Path, tmp_path: Path) -> Non
 
 
 def test_unsuitable_teachers_are_rejected(linear_folder: Path, tmp_path: Path) -> None:
-    """A teacher with other classes, and a folder without a model, give errors and no run."""
-    for teacher in (linear_folder, tmp_path, Path("nowhere")):
-        config = make_config(
-            SOURCE, name="student", teachers=[teacher], distillation_temperature=1.0
-        )
+    """A teacher of other classes or other images, and a folder without a model, are named."""
+    names, answer = SOURCE.class_names, (0.1,) * 10
+    bundle = write_linear_bundle(tmp_path / "other", class_names=names, self_test=answer)
+    for teacher in (linear_folder, tmp_path, Path("nowhere"), bundle.folder):
         with pytest.raises(RunError, match=str(teacher)):
-            train(config, SOURCE, tmp_path / "student")
-    assert not (tmp_path / "student").exists()
+            make_config(SOURCE, name="student", teachers=[teacher], distillation_temperature=1.0)
 
 
 def test_fine_tuning_takes_only_the_weights(small_run: Path, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_batches_are_reproducible(folders: PhotoFolders) -> None:
 def test_teachers_answer_for_uploads(folders: PhotoFolders, small_run: Path) -> None:
     """The targets of uploads are the teacher's answers to the images of the data set."""
     collection = open_collection(folders, SOURCE.training())
-    teachers = Teachers([small_run], SOURCE.class_names, 1)
+    teachers = Teachers([small_run], 1)
     _, taught = PhotoBatches(collection, TINY, 10, 1, teachers)[0]
     _, untaught = PhotoBatches(collection, TINY, 10, 1)[0]
     np.testing.assert_array_equal(taught[:4], untaught[:4])

@@ -43,6 +43,23 @@ def test_copied_run_knows_no_places(tmp_path: Path) -> None:
     assert Places().join_photos() is None
 
 
+def test_only_wanted_folders_are_looked_for(tmp_path: Path) -> None:
+    """A run whose photos are gone still finds its data set."""
+    folders = PhotoFolders(tmp_path / "gone", tmp_path / "gone")
+    write_places(tmp_path, SampleSource(tmp_path), folders)
+    assert find_places(tmp_path, Places(), ["data"]) == Places(data=tmp_path)
+    with pytest.raises(RunError, match="--photos"):
+        find_places(tmp_path, Places())
+
+
+@pytest.mark.parametrize("content", ["", '{"data": "/da', '{"data": 1}'])
+def test_damaged_places_are_named(tmp_path: Path, content: str) -> None:
+    """A file that was cut off or written by hand gives an error that says what to do."""
+    (tmp_path / "places.json").write_text(content)
+    with pytest.raises(RunError, match="delete it, and pass the folders"):
+        find_places(tmp_path, Places())
+
+
 def test_half_of_the_photos_is_rejected() -> None:
     """Photos need worn garments beside them."""
     with pytest.raises(RunError, match="needed together"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.training.fashion_mnist import SampleSource
 from tests.training.making import make_config
 from training.data.photos.collection import PhotoFolders
 from training.errors import RunError
-from training.fit.runs import git_commit
+from training.fit.runs import git_commit, load_model, read_config, read_history, read_metrics
 
 NAME = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
 
@@ -51,3 +52,24 @@ def test_run_without_photos_takes_none(tmp_path: Path) -> None:
     config.check_photos(None)
     with pytest.raises(RunError, match="grey learns from no photos: leave --photos and --worn out"):
         config.check_photos(PhotoFolders(tmp_path, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("config.json", read_config),
+        ("history.csv", read_history),
+        ("metrics.json", read_metrics),
+        ("model.keras", load_model),
+    ],
+)
+def test_file_that_was_cut_off_is_named(
+    small_run: Path, tmp_path: Path, name: str, read: Callable[[Path], object]
+) -> None:
+    """A file of a run that was copied in part gives one line that names it."""
+    run = tmp_path / "run"
+    shutil.copytree(small_run, run)
+    content = (run / name).read_bytes()
+    (run / name).write_bytes(content[:-20])
+    with pytest.raises(RunError, match=f"{run / name} (is damaged|does not describe)"):
+        read(run)

@@ -42,10 +42,10 @@ class PhotoFolders:
     worn: Path
 
     def hash(self) -> str:
-        """Hash the names and the contents of all files in both folders."""
+        """Hash the names and the contents of all files in both folders, but not of hidden files."""
         digest = hashlib.sha256()
         for folder in (self.photos, self.worn):
-            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            for path in sorted(path for path in folder.rglob("[!.]*") if path.is_file()):
                 digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
         return digest.hexdigest()
 

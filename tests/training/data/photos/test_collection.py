@@ -174,3 +174,12 @@ def test_hash_depends_on_names_and_contents(folders: PhotoFolders) -> None:
     photo.rename(photo.with_name("renamed.jpg"))
     hashes.append(folders.hash())
     assert len(set(hashes)) == 5
+
+
+def test_hidden_files_do_not_change_the_hash(folders: PhotoFolders) -> None:
+    """What a file manager leaves in a folder is none of its photos."""
+    before = folders.hash()
+    (folders.photos / ".DS_Store").write_bytes(b"x")
+    assert folders.hash() == before
+    (folders.photos / "labels.csv").write_text("file,class_id\n")
+    assert folders.hash() != before
