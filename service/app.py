@@ -38,7 +38,7 @@ def create_app(
     """Build the application. After its start it loads its models; until then /health answers 503.
 
     With ``starts_with_models`` it loads them before it accepts requests. ``on_failure`` is called
-    if a model cannot be loaded or all threads are stuck, so that the server can stop. A supervisor
+    if a model cannot be loaded or threads hang, so that the server can stop. A supervisor
     sets ``threads`` and ``metrics_folder`` for its workers, which share metrics and rate limits.
     """
     threads = threads or count_threads(settings, workers=1)

@@ -168,9 +168,10 @@ class Settings(BaseSettings):
         float,
         Field(
             gt=0,
-            description="Seconds that every thread of a worker may spend on one image. Then the "
-            "worker ends, and is replaced if there are several. At least the request timeout. The "
-            "slowest image within the limits takes a few seconds on a free core.",
+            description="Seconds that every thread of a worker may spend on one image, or that a "
+            "batch may take. Then the worker ends, and is replaced if there are several. At least "
+            "the request timeout. The slowest image within the limits takes a few seconds on a "
+            "free core.",
         ),
     ] = 60.0
     keep_alive_seconds: Annotated[

@@ -54,12 +54,18 @@ class Batcher(Generic[Item, Result]):
         self._free_slots = slots
         self._clock = clock
         self._waiting: deque[_WaitingItem[Item, Result]] = deque()
+        self._running_since: dict[object, float] = {}
         self._running: set[asyncio.Task[None]] = set()  # asyncio keeps only weak references
 
     @property
     def depth(self) -> int:
         """Number of waiting items."""
         return len(self._waiting)
+
+    @property
+    def longest_run_seconds(self) -> float:
+        """For how long the oldest of the batches that run now has been running."""
+        return self._clock() - min(self._running_since.values(), default=self._clock())
 
     async def submit(self, item: Item) -> Batched[Result]:
         """Return the answer to ``item``.
@@ -99,7 +105,7 @@ class Batcher(Generic[Item, Result]):
     async def _answer(self, batch: list[_WaitingItem[Item, Result]]) -> None:
         started = self._clock()
         try:
-            answers = await self._run([entry.item for entry in batch])
+            answers = await self._run_noted([entry.item for entry in batch], started)
             answered = list(zip(batch, answers, strict=True))
         except Exception as error:
             if len(batch) > 1:
@@ -113,3 +119,11 @@ class Batcher(Generic[Item, Result]):
             if not entry.answer.done():
                 waited = started - entry.since
                 entry.answer.set_result(Batched(answer, len(batch), waited, ended - started))
+
+    async def _run_noted(self, items: Sequence[Item], started: float) -> Sequence[Result]:
+        token = object()
+        self._running_since[token] = started
+        try:
+            return await self._run(items)
+        finally:
+            del self._running_since[token]

@@ -34,8 +34,9 @@ class LiveModel:
 
     ``folder`` is a bundle, or holds the versions of one. ``load`` returns a classifier of the
     version in a folder. It is called at the start, for each newer version, and after each failed
-    self-test, on a thread of ``pool``. ``schedule`` puts a classifier behind a batcher.
-    ``on_failure`` is called if no version can be loaded, or if the device hangs.
+    self-test. ``schedule`` puts a classifier behind a batcher. ``on_failure`` is called if no
+    version can be loaded, or if a self-test or a load hangs. Then ``is_hung`` is true, and only a
+    new process can serve the model.
     """
 
     # A device that hangs raises no error.
@@ -49,7 +50,6 @@ class LiveModel:
         schedule: Callable[[Classifier], ScheduledClassifier],
         on_failure: Callable[[], None] = lambda: None,
         *,
-        pool: ThreadPoolExecutor,
         check_interval_seconds: float,
     ) -> None:
         self.name = _name_folder(folder)
@@ -57,11 +57,13 @@ class LiveModel:
         self._load = load
         self._schedule = schedule
         self._on_failure = on_failure
-        self._pool = pool
+        # asyncio.run() waits for the threads of asyncio.to_thread(), and one may hang.
+        self._test_pool = ThreadPoolExecutor(1, thread_name_prefix="test")
+        self._load_pool = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._check_interval_seconds = check_interval_seconds
         self._draining = False
         self._failed = False
-        self._is_hung = False
+        self.is_hung = False
         self._serving: ScheduledClassifier | None = None
         self._newest: Path | None = None  # the newest version when one was last loaded
         self._rejected_files: Files | None = None  # of the newest version, if it was rejected
@@ -84,9 +86,9 @@ class LiveModel:
         return self._serving.classifier if self._serving else None
 
     @property
-    def is_hung(self) -> bool:
-        """Whether a self-test or a load took so long that the device, or the storage, hangs."""
-        return self._is_hung
+    def longest_run_seconds(self) -> float:
+        """For how long the oldest of the batches that run now has been running."""
+        return self._serving.longest_run_seconds if self._serving else 0.0
 
     @property
     def queue_depth(self) -> int:
@@ -161,12 +163,12 @@ class LiveModel:
         the device and the test's thread, so only a new process can serve.
         """
         async with self._swap_lock:
-            serving = self._serving
-            if serving is None or serving.classifier is not classifier:
+            if self.classifier is not classifier:
                 return
+            loop, seconds = asyncio.get_running_loop(), self.self_test_timeout_seconds
             try:
-                async with asyncio.timeout(self.self_test_timeout_seconds):
-                    await serving.self_test()
+                async with asyncio.timeout(seconds):
+                    await loop.run_in_executor(self._test_pool, classifier.self_test)
             except ServiceError as error:
                 log.error(
                     "model %s: the self-test failed, the model is loaded again: %r",
@@ -178,7 +180,7 @@ class LiveModel:
                 await self._replace()
             except TimeoutError:
                 self._serving = None
-                self._fail_hung("the self-test", self.self_test_timeout_seconds)
+                self._fail_hung(f"the self-test has not ended after {seconds:g} seconds")
             else:
                 self._last_success = time.monotonic()
 
@@ -205,6 +207,11 @@ class LiveModel:
         """Set the status to ``draining``. Requests in flight are still answered."""
         self._draining = True
 
+    def close(self) -> None:
+        """Let the threads stop after their current test or load, without waiting for them."""
+        for pool in (self._test_pool, self._load_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
+
     def _find_newest(self) -> Path:
         try:
             return newest_version(self.folder)
@@ -215,8 +222,8 @@ class LiveModel:
     async def _replace(self) -> None:
         try:
             classifier = await self._run_load(self._load_newest_complete)
-        except TimeoutError:
-            self._fail_hung("loading", self.load_timeout_seconds)
+        except TimeoutError as error:
+            self._fail_hung(str(error))
         except Exception as error:
             traceback = None if isinstance(error, ServiceError) else error
             log.critical("%s", error, exc_info=traceback)
@@ -231,12 +238,16 @@ class LiveModel:
         Raises:
             TimeoutError: It hangs.
         """
-        async with asyncio.timeout(self.load_timeout_seconds):
-            return await asyncio.get_running_loop().run_in_executor(self._pool, load)
+        loop, seconds = asyncio.get_running_loop(), self.load_timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await loop.run_in_executor(self._load_pool, load)
+        except TimeoutError:
+            raise TimeoutError(f"loading has not ended after {seconds:g} seconds") from None
 
-    def _fail_hung(self, what: str, seconds: float) -> None:
-        log.critical("model %s: %s has not ended after %g seconds", self.name, what, seconds)
-        self._failed = self._is_hung = True
+    def _fail_hung(self, reason: str) -> None:
+        log.critical("model %s: %s", self.name, reason)
+        self._failed = self.is_hung = True
         self._on_failure()
 
     def _load_newest_complete(self) -> Classifier:

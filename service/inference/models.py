@@ -59,7 +59,7 @@ class LiveModels:
     """The models in the folders ``settings.models``; a ``LiveModel`` keeps each in service.
 
     ``load`` returns a classifier of the version in a folder. ``on_failure`` is called if a model
-    cannot be loaded, and by ``give_up``.
+    cannot be loaded or hangs, and by ``give_up``.
 
     Each model has its own session and batcher, but all models share one pool of ``threads``
     threads. A batch keeps one core busy, so with a pool for each model, a worker would use more
@@ -78,14 +78,12 @@ class LiveModels:
         self._on_failure = on_failure
         self._has_given_up = False
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="infer")
-        self._load_pool = ThreadPoolExecutor(len(settings.models), thread_name_prefix="load")
         self._models = [
             LiveModel(
                 folder,
                 partial(self._load_named, number),
                 partial(ScheduledClassifier, pool=self._pool, threads=threads),
                 on_failure,
-                pool=self._load_pool,
                 check_interval_seconds=settings.check_interval_seconds,
             )
             for number, folder in enumerate(settings.models)
@@ -108,8 +106,13 @@ class LiveModels:
         return [model.classifier for model in self._models if model.classifier]
 
     @property
+    def longest_run_seconds(self) -> float:
+        """For how long the oldest of the batches that run now has been running."""
+        return max(model.longest_run_seconds for model in self._models)
+
+    @property
     def is_hung(self) -> bool:
-        """Whether a model hangs, so that only a new process can serve it."""
+        """Whether a self-test or a load hangs."""
         return any(model.is_hung for model in self._models)
 
     @property
@@ -160,9 +163,10 @@ class LiveModels:
         self._on_failure()
 
     def close(self) -> None:
-        """Let the threads stop after their current batch or model, without waiting for them."""
+        """Let the threads stop after their current work, without waiting for them."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._load_pool.shutdown(wait=False, cancel_futures=True)
+        for model in self._models:
+            model.close()
 
     def _load_named(self, number: int, version: Path) -> Classifier:
         """Load a version of the model at place ``number``; no other model may have its name."""

@@ -88,8 +88,8 @@ class Predictor:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether only a new process can go on: a model hangs, or no image can be decoded."""
-        return self.models.is_hung or self._is_decoder_stuck()
+        """Whether threads hang, so that only a new process can go on."""
+        return self.models.is_hung or self._find_hang() is not None
 
     async def predict(self, upload: bytes, model: str | None = None) -> ImageAnswer:
         """Classify one uploaded image with the model called ``model``, or the one that fits it.
@@ -165,21 +165,25 @@ class Predictor:
         return BatchAnswer(answers)
 
     async def watch(self) -> None:
-        """Check the threads at intervals. When all of them are stuck, give up."""
+        """Check at intervals whether threads hang. Then give up."""
         while True:
             await asyncio.sleep(self._settings.check_interval_seconds)
-            if self._is_decoder_stuck():
-                self.models.give_up("every thread is stuck: no other image can be decoded")
+            if hang := self._find_hang():
+                self.models.give_up(hang)
                 return
 
     def close(self) -> None:
         """Let the threads stop after their current image, without waiting for them."""
         self._decoder.close()
 
-    def _is_decoder_stuck(self) -> bool:
-        """Return whether every thread is busy with one image for so long that it likely hangs."""
+    def _find_hang(self) -> str | None:
+        """Say which work has taken so long that it likely never ends; None if there is none."""
         longest = max(self._settings.stuck_seconds, self._settings.request_timeout_seconds)
-        return self._decoder.is_stuck(longest)
+        if self._decoder.is_stuck(longest):
+            return "every thread is stuck: no other image can be decoded"
+        if self.models.longest_run_seconds > longest:
+            return f"a batch has not ended after {longest:g} seconds: the device hangs"
+        return None
 
     async def _predict_file(
         self, route: Route, upload: bytes, limit: asyncio.Semaphore

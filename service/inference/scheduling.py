@@ -31,7 +31,6 @@ class ScheduledClassifier:
 
     def __init__(self, classifier: Classifier, pool: ThreadPoolExecutor, threads: int) -> None:
         self.classifier = classifier
-        self._pool = pool
         on_cpu = classifier.device == "cpu"
         is_short = classifier.seconds_per_image < SHORT_RUN_SECONDS
         run = partial(_run_on_thread, classifier, pool)
@@ -46,13 +45,10 @@ class ScheduledClassifier:
         """Number of images that wait for a batch."""
         return self._batcher.depth
 
-    async def self_test(self) -> None:
-        """Run the self-test of the classifier on the pool, where a batch that hangs delays it.
-
-        Raises:
-            InferenceError: The self-test failed.
-        """
-        await asyncio.get_running_loop().run_in_executor(self._pool, self.classifier.self_test)
+    @property
+    def longest_run_seconds(self) -> float:
+        """For how long the oldest of the batches that run now has been running."""
+        return self._batcher.longest_run_seconds
 
     async def classify(self, image: NDArray[np.uint8]) -> Batched[Classification]:
         """Classify ``image``, uint8 ``[height, width]``, in one batch with other waiting images.

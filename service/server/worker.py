@@ -33,8 +33,7 @@ def serve(settings: Settings, assignment: Assignment | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code.
 
     The exit code is 0 after a signal, 1 if there is no working model, and 75 (``EX_TEMPFAIL``) if
-    the device hangs or the threads are stuck. A process without an ``assignment`` opens its own
-    listening socket.
+    threads hang. A process without an ``assignment`` opens its own listening socket.
     """
     configure_logging(settings.log_level, settings.log_format)
     if assignment is None:
@@ -49,6 +48,8 @@ def serve(settings: Settings, assignment: Assignment | None = None) -> int:
     with _listening_socket(settings, assignment) as listening:
         server.run([listening])
     exit_code = server.exit_code if server.started else 1
+    server.predictor.close()  # uvicorn skips the end of the application after a second Ctrl-C
+    server.predictor.models.close()
     if not _threads_end():
         # A normal exit would wait for them. No client waits for their images any more.
         logging.shutdown()

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
+import numpy as np
 import psutil
 import pytest
 
@@ -21,7 +22,7 @@ from service.bundle import MODEL_FILE
 from service.server.assignment import Assignment
 from service.settings import Settings
 from tests.e2e.server import ROOT, SLOW_IMAGE, Server, free_port, serving, start, wait_until
-from tests.service.bundles import write_linear_bundle, write_photo_bundle
+from tests.service.bundles import hanging_model, write_linear_bundle, write_photo_bundle
 from tests.service.images import encode, noise
 
 IMAGE = encode(noise(20, 30))
@@ -119,6 +120,19 @@ def test_worker_with_stuck_threads_is_replaced(linear_folder: Path) -> None:
         assert "every thread is stuck" in server.read_log()
         wait_until(all_serve)  # the other worker may be stuck as well
         wait_until(lambda: len(psutil.Process(server.process.pid).children()) == 2)
+    assert server.process.returncode == 0
+
+
+def test_worker_with_a_hung_batch_is_replaced(tmp_path: Path) -> None:
+    """A batch that never ends takes a thread for good, so its worker is replaced."""
+    folder = write_linear_bundle(tmp_path / "1", model=hanging_model(3, 20, 30)).folder
+    limits = {"stuck_seconds": 0.5, "request_timeout_seconds": 0.5, "check_interval_seconds": 0.1}
+    with serving(models=folder, workers=2, device="cpu", threads=2, **limits) as server:
+        with suppress(httpx2.TransportError):  # the worker may end before it answers
+            assert server.predict(encode(np.full((20, 30), 255, np.uint8))).status_code == 504
+        wait_until(lambda: server.read_log().count("serves on") == 3)
+        assert "a batch has not ended after 0.5 seconds" in server.read_log()
+        assert {server.predict(IMAGE).status_code for _ in range(10)} == {200}
     assert server.process.returncode == 0
 
 
