@@ -157,7 +157,7 @@ def list_versions(folder: Path) -> list[Path]:
         BundleError: ``folder`` cannot be read.
     """
     try:
-        if (folder / MANIFEST_FILE).exists():
+        if is_bundle(folder):
             return [folder]
         if folder.is_dir():
             os.listdir(folder)  # noqa: PTH208  glob() ignores a missing right to read
@@ -183,6 +183,11 @@ def list_files(bundle: Path) -> frozenset[tuple[object, ...]]:
         (name, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns)
         for name, file in status.items()
     )
+
+
+def is_bundle(folder: Path) -> bool:
+    """Return whether a folder holds a manifest."""
+    return (folder / MANIFEST_FILE).exists()
 
 
 def read_bundle(folder: Path) -> Bundle:

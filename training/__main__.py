@@ -25,7 +25,7 @@ import rich
 import rich.table
 import typer
 
-from service.bundle import MANIFEST_FILE, check_name, read_bundle
+from service.bundle import check_name, is_bundle, read_bundle
 from service.errors import ServiceError
 from service.imaging.letterbox import LETTERBOX
 from training.architectures import ARCHITECTURES, find_architecture
@@ -183,13 +183,14 @@ def train(
 
 def _check_resumed(context: typer.Context) -> None:
     """Reject options that an interrupted run cannot change any more."""
-    given = {
-        name.replace("start_from", "from")
-        for name in context.params
-        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-    }
-    if ignored := given - {"resume", "data", "photos", "worn"}:
-        names = ", ".join(sorted(ignored))
+    ignored = [
+        parameter.opts[-1]
+        for parameter in context.command.params
+        if parameter.name not in ("resume", "data", "photos", "worn")
+        and str(context.get_parameter_source(str(parameter.name))).endswith("COMMANDLINE")
+    ]
+    if ignored:
+        names = ", ".join(ignored)
         raise RunError(f"--resume finishes a run as it was started: leave out {names}")
 
 
@@ -258,7 +259,7 @@ def evaluate(
     worn: Worn = None,
 ) -> None:
     """Measure a run (only once) or a bundle on the test set; write metrics.json and plots."""
-    if (measured / MANIFEST_FILE).exists():
+    if is_bundle(measured):
         manifest = read_bundle(measured).manifest
         output = output or Path("evaluations") / f"{manifest.name}-{manifest.version}"
         source = _open_data(data, manifest.input_size, manifest.class_names)

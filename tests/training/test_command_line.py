@@ -205,7 +205,7 @@ def test_download_of_keras_is_a_source(tmp_path: Path) -> None:
         ),
         (
             ("train", "mlp-64-64", "--resume", "nowhere", "--epochs", "9", "--from", "nowhere"),
-            "error: --resume finishes a run as it was started: leave out architecture, epochs",
+            "as it was started: leave out architecture, --epochs, --from",
         ),
         (("evaluate", "nowhere"), "error: nowhere is not a run"),
         (("export", "nowhere"), "error: nowhere is not a run"),

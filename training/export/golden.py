@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 import onnxruntime
 
-from service.bundle import MANIFEST_FILE, read_bundle
+from service.bundle import is_bundle, read_bundle
 from service.imaging.model_input import InputSpec
 from training.assess.calibration import load_calibrated
 from training.data.photos.inputs import to_inputs
@@ -28,7 +29,8 @@ def write_golden(
     The first ``png_count`` images are also written as PNG. The probabilities of a run come from
     Keras, those of a bundle from ONNX Runtime. Their file is called ``NAME.npy``.
     """
-    if not _is_bundle(model):
+    answer = _load(model)
+    if not is_bundle(model):
         log_opening(model, "golden set")
     test = source.test()
     _, sample = test.split(count / len(test), SAMPLE_SEED)
@@ -36,20 +38,16 @@ def write_golden(
     labels = sample.labels.astype(np.uint8)
     write_idx(folder / "images-idx3-ubyte.gz", sample.images)
     write_idx(folder / "labels-idx1-ubyte.gz", labels)
-    np.save(folder / f"{name}.npy", _answer(model, sample.images))
+    np.save(folder / f"{name}.npy", answer(sample.images))
     for number, (image, label) in enumerate(zip(sample.images[:png_count], labels, strict=False)):
         keras.utils.save_img(folder / f"{number:04}_{label}.png", image[..., None], scale=False)
 
 
-def _is_bundle(model: Path) -> bool:
-    return (model / MANIFEST_FILE).exists()
-
-
-def _answer(model: Path, images: Images) -> Probabilities:
-    if not _is_bundle(model):
-        inputs = to_inputs(images, read_config(model).input_spec)
-        return predict(load_calibrated(model), inputs)
+def _load(model: Path) -> Callable[[Images], Probabilities]:
+    if not is_bundle(model):
+        network, spec = load_calibrated(model), read_config(model).input_spec
+        return lambda images: predict(network, to_inputs(images, spec))
     bundle = read_bundle(model)
     session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
     spec = InputSpec(bundle.manifest.preprocessing, bundle.manifest.input_size)
-    return run_graph(session, to_inputs(images, spec), 500).probabilities
+    return lambda images: run_graph(session, to_inputs(images, spec), 500).probabilities

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from service.bundle import MANIFEST_FILE, read_bundle
+from service.bundle import is_bundle, read_bundle
 from service.imaging.model_input import InputSpec
 from training.data.samples import Images
 from training.errors import RunError
@@ -69,7 +69,7 @@ def check_teacher(folder: Path, class_names: tuple[str, ...], input_size: tuple[
     Raises:
         RunError, BundleError: It is no run or bundle, has other classes, or takes other images.
     """
-    if _is_bundle(folder):
+    if is_bundle(folder):
         manifest = read_bundle(folder).manifest
         known, spec = manifest.class_names, InputSpec(manifest.preprocessing, manifest.input_size)
     else:
@@ -87,12 +87,8 @@ def check_teacher(folder: Path, class_names: tuple[str, ...], input_size: tuple[
         )
 
 
-def _is_bundle(folder: Path) -> bool:
-    return (folder / MANIFEST_FILE).exists()
-
-
 def _load(folder: Path) -> Callable[[Images], Probabilities]:
-    if not _is_bundle(folder):
+    if not is_bundle(folder):
         model = load_model(folder)
         return lambda images: predict(model, images)
     bundle = read_bundle(folder)

@@ -14,12 +14,12 @@ from scipy.special import softmax
 
 from service.imaging.letterbox import fit_into_box
 from training.data.photos.found import FoundItem
-from training.data.photos.table import GROUPS, find_group
+from training.data.photos.table import GROUPS
 from training.data.photos.worn import Box, UnmaskedPhoto, WornPhoto, read_unmasked, read_worn
 from training.errors import DataError
 
 PLACES_A_GROUP = 24
-NEAR_BEST = 3  # a found box is the median of so many
+BEST_PLACES = 3  # a found box is their median
 
 RelativeBoxes = NDArray[np.float64]
 
@@ -51,9 +51,10 @@ def _find_places(photos: Sequence[WornPhoto]) -> dict[str, RelativeBoxes]:
         with Image.open(photo.file) as image:
             width, height = image.size
         for item in photo.items:
-            if item.classes:
-                share = np.divide(item.box, (width, height, width, height))
-                boxes[str(find_group(item.classes[0]))].append(share)
+            for group, members in GROUPS.items():
+                if set(item.classes) & set(members):
+                    share = np.divide(item.box, (width, height, width, height))
+                    boxes[group].append(share)
     generator = np.random.default_rng(0)
     return {
         group: generator.permutation(np.array(found))[:PLACES_A_GROUP]
@@ -71,10 +72,11 @@ def _find_in_photo(
         if not classes or group not in places:
             continue
         boxes = np.rint(places[group] * (image.size * 2)).astype(int)
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)  # a box has a pixel at least
         crops = [fit_into_box(image.crop(tuple(box)), size) for box in boxes.tolist()]
         logits = model.predict_on_batch(np.stack(crops).astype(np.float32))
         scores = softmax(logits, axis=1)[:, list(members)].sum(axis=1)
-        best = boxes[np.argsort(-scores)[:NEAR_BEST]]
+        best = boxes[np.argsort(-scores)[:BEST_PLACES]]
         found.append(FoundItem(photo.file, _to_box(np.median(best, axis=0)), classes))
     return found
 

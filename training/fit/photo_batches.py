@@ -54,6 +54,10 @@ class PhotoBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no 
         self._class_count, self._steps, self._seed = class_count, recipe.steps_per_epoch, seed
         self.epoch = 0
 
+    def add_found(self, found: Sequence[FoundItem]) -> None:
+        """Learn from garments in photos without masks too."""
+        self._collection.worn.add_found(found)
+
     def __len__(self) -> int:
         return self._steps
 
@@ -78,11 +82,9 @@ def encode_targets(drawn: list[Labelled], class_count: int) -> Targets:
 
 
 def make_photo_batches(
-    config: Config, folders: PhotoFolders, samples: Samples, found: Sequence[FoundItem]
+    config: Config, folders: PhotoFolders, samples: Samples
 ) -> tuple[PhotoBatches, PhotoBatch]:
     """Open the photos of a run: the batches of training, and one large batch of validation.
-
-    ``found`` are garments in photos of training that have no mask.
 
     Raises:
         DataError: The photos cannot be read.
@@ -92,7 +94,7 @@ def make_photo_batches(
     if recipe is None:
         raise RunError(f"recipe {config.recipe_name} does not learn from photos")
     part, validation = config.split(samples)
-    training = open_collection(folders, part, found=found)
+    training = open_collection(folders, part)
     kept_back = open_collection(folders, validation, validation=True)
     class_count = len(config.class_names)
     teachers = load_teachers(config)

@@ -6,6 +6,7 @@
 - ``places.json``: where the images lie on this machine (not in git)
 - ``history.csv``: one row for each epoch
 - ``model.keras``: the weights after the last epoch (not in git)
+- ``found.csv``: worn garments found in photos without masks (not in git)
 - ``checkpoints/``: the last checkpoint, to resume or continue the run (not in git)
 - ``calibration.npz``: from ``calibrate`` (not in git)
 - ``metrics.json`` and plots: from ``evaluate`` (the plots are not in git)
@@ -21,6 +22,8 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -154,6 +157,8 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
+        if not rows:
+            raise ValueError("it has no row")
         return [{name: float(value) for name, value in row.items()} for row in rows]
     except (ValueError, TypeError, csv.Error) as error:
         raise RunError(f"{path} is damaged ({error}): copy it again, or train again") from error
@@ -203,11 +208,29 @@ def load_model(folder: Path, precision: str = "float32") -> Any:
     if not path.exists():
         raise RunError(f"{path} is missing: finish the run, or copy its weights to this machine")
     model = read_config(folder).build(precision)
-    try:
+    with _naming_damage(path):
         model.load_weights(path)
-    except (ValueError, KeyError, OSError, BadZipFile) as error:
-        raise RunError(f"{path} is damaged ({error}): copy it again, or train again") from error
     return model
+
+
+def load_checkpoint(path: Path) -> Any:
+    """Load a checkpoint, with the state of its optimizer.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    with _naming_damage(path):
+        return keras.saving.load_model(path)
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, OSError, BadZipFile) as error:
+        raise RunError(
+            f"{path} is damaged, or is of another network: copy it again, or train again ({error})"
+        ) from error
 
 
 def find_checkpoint(folder: Path) -> tuple[int, Path]:

@@ -35,6 +35,7 @@ from training.fit.runs import (
     Config,
     describe_making,
     find_checkpoint,
+    load_checkpoint,
     load_model,
     read_config,
     read_history,
@@ -201,7 +202,7 @@ def train(
     keras.utils.set_random_seed(config.seed)
     samples = source.training()
     if start_from is not None and config.recipe.continues:
-        model = keras.saving.load_model(find_checkpoint(start_from)[1])
+        model = load_checkpoint(find_checkpoint(start_from)[1])
     else:
         model = _build(config, weights)
     if start_from is not None and config.recipe.fine_tunes:
@@ -214,13 +215,13 @@ def train(
     else:
         if not config.recipe.continues:
             _compile(model, config, samples)
+        material = _prepare(config, samples, photos)
         found = _find_items(model, config, photos)
-        material = _prepare(config, samples, photos, found)  # a mistake does not take the name
-        write_config(folder, config)
+        write_config(folder, config)  # only now: a mistake does not take the run's name
         write_places(folder, source, photos)
         if photos is not None:
             write_found(folder / FOUND_FILE, photos.worn, found)
-        _fit(model, config, material, folder, 0)
+        _fit(model, config, material, found, folder, 0)
     _finish(model, folder)
 
 
@@ -239,7 +240,7 @@ def resume(folder: Path, source: Source, photos: PhotoFolders | None = None) -> 
 
     Raises:
         RunError: The run has ended already, has no checkpoint, was started with other photos, or
-            trained in one compiled step.
+            trained in one compiled step; or a file of the run is missing or damaged.
     """
     if (folder / MODEL_FILE).exists():
         raise RunError(f"run {folder} has ended already: there is nothing to resume")
@@ -247,14 +248,14 @@ def resume(folder: Path, source: Source, photos: PhotoFolders | None = None) -> 
     config = read_config(folder)
     config.check_photos(photos)
     keras.utils.set_random_seed(config.seed)
-    model = keras.saving.load_model(checkpoint)
+    model = load_checkpoint(checkpoint)
     if not model.compiled:
         raise RunError(
             f"{folder} trained in one compiled step, which keeps no state to resume from: train "
             f"again, or copy {checkpoint} to {folder / MODEL_FILE} to use the weights so far"
         )
     found = [] if photos is None else read_found(folder / FOUND_FILE, photos.worn)
-    _fit(model, config, _prepare(config, source.training(), photos, found), folder, done)
+    _fit(model, config, _prepare(config, source.training(), photos), found, folder, done)
     _finish(model, folder)
 
 
@@ -265,19 +266,26 @@ def _find_items(model: Any, config: Config, photos: PhotoFolders | None) -> list
     return find_items(model, photos.worn, config.input_size)
 
 
-def _prepare(
-    config: Config, samples: Samples, photos: PhotoFolders | None, found: Sequence[FoundItem]
-) -> Material:
+def _prepare(config: Config, samples: Samples, photos: PhotoFolders | None) -> Material:
     """Return the batches of training, and the images and targets of validation."""
     if photos is not None:
-        return make_photo_batches(config, photos, samples, found)
+        return make_photo_batches(config, photos, samples)
     part, validation = config.split(samples)
     targets = np.eye(len(config.class_names), dtype=np.float32)[validation.labels]
     return Batches(part, config), (validation.images[..., None].astype(np.float32), targets)
 
 
-def _fit(model: Any, config: Config, material: Material, folder: Path, done: int) -> None:
+def _fit(
+    model: Any,
+    config: Config,
+    material: Material,
+    found: Sequence[FoundItem],
+    folder: Path,
+    done: int,
+) -> None:
     batches, validated = material
+    if isinstance(batches, PhotoBatches):
+        batches.add_found(found)
     batch_size = 500 if config.recipe.photo is None else 60
     model.fit(
         batches,

@@ -146,6 +146,11 @@ def test_fine_tuned_run_learns_from_found_garments(
         (unmasked, (5, 7, 9)),
     ]
     (run / "model.keras").unlink()
+    table = (run / FOUND_FILE).read_text()
+    (run / FOUND_FILE).write_text(table[:-12])
+    with pytest.raises(DataError, match=r"found\.csv is missing or damaged"):
+        resume(run, SOURCE, folders)
+    (run / FOUND_FILE).write_text(table)
     resume(run, SOURCE, folders)
     assert read_found(run / FOUND_FILE, folders.worn) == found
 

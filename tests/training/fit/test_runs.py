@@ -13,7 +13,14 @@ from tests.training.fashion_mnist import SampleSource
 from tests.training.making import make_config
 from training.data.photos.collection import PhotoFolders
 from training.errors import RunError
-from training.fit.runs import git_commit, load_model, read_config, read_history, read_metrics
+from training.fit.runs import (
+    git_commit,
+    load_checkpoint,
+    load_model,
+    read_config,
+    read_history,
+    read_metrics,
+)
 
 NAME = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
 
@@ -59,6 +66,7 @@ def test_run_without_photos_takes_none(tmp_path: Path) -> None:
     [
         ("config.json", read_config),
         ("history.csv", read_history),
+        ("checkpoints/3.keras", lambda run: load_checkpoint(run / "checkpoints/3.keras")),
         ("metrics.json", read_metrics),
         ("model.keras", load_model),
     ],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from PIL import Image
 from service.errors import InvalidRequestError
 from service.imaging import read_picture
 from training.data.photos.found import FoundItem
-from training.data.photos.table import LABELS_FILE, Photo, is_validation, read_photos
+from training.data.photos.table import LABELS_FILE, Photo, find_group, is_validation, read_photos
 from training.data.photos.uploads import make_upload
 from training.data.photos.varied import crop_bare, crop_item, paste_item
-from training.data.photos.worn import WornPhoto, read_worn
+from training.data.photos.worn import WornPhoto, read_unmasked, read_worn
 from training.data.samples import Samples
 from training.data.sources.folder import MAX_PIXELS
 from training.errors import DataError
@@ -42,11 +42,13 @@ class PhotoFolders:
     worn: Path
 
     def hash(self) -> str:
-        """Hash the names and the contents of all files in both folders, but not of hidden files."""
+        """Hash the names and the contents of all files in both folders that are not hidden."""
         digest = hashlib.sha256()
         for folder in (self.photos, self.worn):
-            for path in sorted(path for path in folder.rglob("[!.]*") if path.is_file()):
-                digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                name = path.relative_to(folder).as_posix()
+                if not f"/{name}".count("/."):
+                    digest.update(name.encode() + path.read_bytes())
         return digest.hexdigest()
 
 
@@ -88,20 +90,26 @@ class Photos:
 class WornItems:
     """Worn garments to draw from: as crops, or cut out and pasted on another background.
 
-    ``found`` garments have no mask, so they are only crops.
+    Garments that a network ``found`` have no mask, so they are only crops.
     """
 
-    def __init__(self, photos: Sequence[WornPhoto], found: Sequence[FoundItem] = ()) -> None:
-        self._photos, self._found = photos, found
+    def __init__(self, photos: Sequence[WornPhoto]) -> None:
+        self._photos = photos
+        self._found: Sequence[FoundItem] = ()
         self._items = [item for photo in photos for item in photo.items]
         self._shares = _balance([item.classes for item in self._items])
-        self._shares_of_found = _balance([item.classes for item in found])
 
     def __iter__(self) -> Iterator[Labelled]:
         for item in self._items:
             if not item.small:
                 photo, _ = item.open()
                 yield Labelled(photo.crop(item.box), item.classes)
+
+    def add_found(self, found: Sequence[FoundItem]) -> None:
+        """Draw from garments in photos without masks too."""
+        self._found = found
+        # By their groups: a rare set of possible classes says least, and must not be drawn most.
+        self._shares_of_found = _balance([find_group(item.classes[0]) for item in found])
 
     def draw(self, generator: np.random.Generator) -> Labelled:
         """Draw an item, or a part of a photo without any item."""
@@ -160,15 +168,9 @@ class Collection:
 
 
 def open_collection(
-    folders: PhotoFolders,
-    samples: Samples,
-    *,
-    validation: bool = False,
-    found: Sequence[FoundItem] = (),
+    folders: PhotoFolders, samples: Samples, *, validation: bool = False
 ) -> Collection:
     """Open the photos for training, or those for validation, beside ``samples``.
-
-    ``found`` are garments in photos of training that have no mask.
 
     Raises:
         DataError: A table or a mask cannot be read, a class is not one of the samples' classes, or
@@ -184,8 +186,9 @@ def open_collection(
     _check_classes(folders.photos, chosen, set(samples.labels.tolist()))
     files = [folders.photos / photo.file for photo in chosen]
     files += [path for photo in worn for path in (photo.file, photo.mask_file)]
-    _check_files([*files, *(item.file for item in found)])
-    return Collection(Photos(folders.photos, chosen), WornItems(worn, found), Uploads(samples))
+    unmasked = [] if validation else read_unmasked(folders.worn)
+    _check_files([*files, *(photo.file for photo in unmasked)])
+    return Collection(Photos(folders.photos, chosen), WornItems(worn), Uploads(samples))
 
 
 def _check_part(folder: Path, count: int, validation: bool) -> None:
@@ -215,7 +218,7 @@ def _check_classes(folder: Path, photos: Sequence[Photo], known: set[int]) -> No
             )
 
 
-def _balance(classes: Sequence[tuple[int, ...]]) -> Shares:
+def _balance(classes: Sequence[Hashable]) -> Shares:
     """Return the picture's shares: a class with four times the pictures is drawn twice as often."""
     counts = Counter(classes)
     weights = np.sqrt([1 / counts[each] for each in classes])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.data.photos.worn import Box
+from training.errors import DataError
 
 FOUND_FILE = "found.csv"
 COLUMNS = ("file", "left", "top", "right", "bottom", "classes")
@@ -33,9 +34,18 @@ def write_found(path: Path, folder: Path, items: Sequence[FoundItem]) -> None:
 
 
 def read_found(path: Path, folder: Path) -> list[FoundItem]:
-    """Read the table that ``write_found`` wrote."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [_to_item(row, folder) for row in csv.DictReader(file)]
+    """Read the table that ``write_found`` wrote.
+
+    Raises:
+        DataError: It is missing or damaged.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [_to_item(row, folder) for row in csv.DictReader(file)]
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, csv.Error) as error:
+        raise DataError(
+            f"{path} is missing or damaged ({error!r}): the run cannot be resumed, train it again"
+        ) from error
 
 
 def _to_item(row: dict[str, str], folder: Path) -> FoundItem:

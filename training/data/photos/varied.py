@@ -59,15 +59,15 @@ def crop_bare(photo: WornPhoto, generator: Generator) -> Image.Image | None:
 
 
 def _widen(box: Box, margins: NDArray[np.float64], size: tuple[int, int]) -> Box:
-    """Widen a box by ``margins``, as shares of its longer side, within a photo of ``size``."""
+    """Widen a box by ``margins``, as shares of its longer side, within a photo of ``size``.
+
+    With negative margins it becomes narrower, but a pixel remains.
+    """
     left, top, right, bottom = box
     grow = (margins * max(right - left, bottom - top)).astype(int).tolist()
-    return (
-        max(0, left - grow[0]),
-        max(0, top - grow[1]),
-        min(size[0], right + grow[2]),
-        min(size[1], bottom + grow[3]),
-    )
+    left, top = max(0, left - grow[0]), max(0, top - grow[1])
+    right, bottom = min(size[0], right + grow[2]), min(size[1], bottom + grow[3])
+    return left, top, max(left + 1, right), max(top + 1, bottom)
 
 
 def _crop(picture: Image.Image, generator: Generator) -> Image.Image:

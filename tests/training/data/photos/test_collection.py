@@ -83,7 +83,9 @@ def test_worn_pictures_show_what_their_classes_say(folders: PhotoFolders) -> Non
     """Dresses, shoes and found garments show a garment. Pictures of no class show none."""
     unmasked = folders.worn / choose_names(3, validation=False)[-1]
     found = [FoundItem(unmasked, PARTS[DRESS], (0, 3))]
-    drawn = draw(open_collection(folders, sample(), found=found), "worn")
+    collection = open_collection(folders, sample())
+    collection.worn.add_found(found)
+    drawn = draw(collection, "worn")
     counts = Counter(each.classes for each in drawn)
     assert set(counts) == {(3,), (5, 7, 9), (0, 3), ()}
     assert min(counts.values()) >= 5
@@ -180,6 +182,8 @@ def test_hidden_files_do_not_change_the_hash(folders: PhotoFolders) -> None:
     """What a file manager leaves in a folder is none of its photos."""
     before = folders.hash()
     (folders.photos / ".DS_Store").write_bytes(b"x")
+    (folders.worn / ".cache").mkdir()
+    (folders.worn / ".cache" / "x.jpg").write_bytes(b"x")
     assert folders.hash() == before
     (folders.photos / "labels.csv").write_text("file,class_id\n")
     assert folders.hash() != before

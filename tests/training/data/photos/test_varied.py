@@ -17,6 +17,7 @@ from tests.training.data.photos.folders import (
     share_of_garment,
     write_worn_folder,
 )
+from training.data.photos.found import FoundItem
 from training.data.photos.varied import crop_bare, crop_item, paste_item, vary
 from training.data.photos.worn import WornPhoto, read_worn
 
@@ -57,6 +58,13 @@ def test_crop_shows_the_item(photo: WornPhoto) -> None:
     assert min(shares) > 0.2
     assert max(shares) - min(shares) > 0.2
     assert all(crop.height >= 0.9 * 150 for crop in crops)
+
+
+def test_narrow_item_is_cropped(photo: WornPhoto) -> None:
+    """A crop of an item of one pixel's width, which margins would cut off, is not empty."""
+    item = FoundItem(photo.file, (50, 20, 51, 120), (1,))
+    crops = [crop_item(item, np.random.default_rng(seed)) for seed in SEEDS]
+    assert all(crop.width >= 1 and crop.height >= 90 for crop in crops)
 
 
 def test_crop_of_hair_shows_little_else(photo: WornPhoto) -> None:
