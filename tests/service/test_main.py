@@ -24,6 +24,7 @@ def answering(answer: bytes, host: str) -> Iterator[int]:
     """Listen on ``host`` and give ``answer`` to one client; yield the port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as listening:
+        listening.settimeout(30)
 
         def answer_one() -> None:
             connection, _ = listening.accept()
@@ -74,3 +75,15 @@ def test_another_program_on_the_port_is_no_traceback(answer: bytes) -> None:
     assert (run.returncode, run.stdout) == (1, "")
     assert len(run.stderr.splitlines()) == 1
     assert f"http://127.0.0.1:{port}/health: " in run.stderr
+
+
+def test_health_command_uses_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service is on this machine, so a proxy in the environment is passed over."""
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    answer = b"HTTP/1.1 503 Service Unavailable\r\n" + HEAD + DRAINING
+    with answering(answer, "127.0.0.1") as port:
+        run = ask_for_health(port)
+    assert json.loads(run.stderr) == {"status": "draining"}

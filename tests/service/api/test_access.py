@@ -283,3 +283,18 @@ def test_list_that_could_never_match_is_rejected(
     monkeypatch.setenv(f"SERVICE_{name}", value)
     with pytest.raises(ValidationError, match="pattern"):
         Settings()
+
+
+def test_key_header_goes_before_a_proxy_s_own(tmp_path: Path) -> None:
+    """A proxy may send an Authorization of its own; the client's X-API-Key counts."""
+    (tmp_path / "keys").write_text(LINE)
+    client = TestClient(create_app(Settings(device="cpu", api_keys_file=tmp_path / "keys")))
+    both = {"X-API-Key": KEY, "Authorization": "Bearer of-the-proxy"}
+    assert client.get("/metrics", headers=both).status_code == 200
+
+
+def test_allowed_host_may_have_capitals() -> None:
+    """Host names have no case, neither in the setting nor in the request."""
+    client = TestClient(create_app(Settings(device="cpu", allowed_hosts=("Shop.Example",))))
+    for host in ("shop.example", "SHOP.example"):
+        assert client.get("/docs", headers={"Host": host}).status_code == 200

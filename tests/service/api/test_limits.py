@@ -347,3 +347,16 @@ def test_shutdown_timeout_answers_503(kind: type[App], status: int) -> None:
     stop(limit(app), client)
     assert (client.status, app.finished) == (status, 0)
     assert len([m for m in client.sent if m["type"] == "http.response.start"]) == 1
+
+
+def test_uploads_may_fill_the_bytes_in_flight() -> None:
+    """Uploads that hold exactly as many bytes as are allowed are all admitted."""
+    first, second = Client(BODY), Client(BODY)
+    limits = limit(App(seconds=0.05), max_bytes_in_flight=2 * len(BODY))
+
+    async def upload_two() -> None:
+        scope = make_scope(content_length=str(len(BODY)))
+        await asyncio.gather(*(limits(scope, each.receive, each.send) for each in (first, second)))
+
+    asyncio.run(upload_two())
+    assert (first.status, second.status) == (200, 200)

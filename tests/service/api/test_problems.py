@@ -72,9 +72,11 @@ def test_error_outside_the_table_is_raised() -> None:
 
 
 def test_detail_has_a_limit() -> None:
-    """A message that is too long is cut."""
-    error = errors.UnreadableImageError("x" * 5000)
-    assert problem_body(scope(), error).detail == "x" * MAX_DETAIL_CHARACTERS
+    """A message that is too long is cut, below /v2 too."""
+    error, cut = errors.UnreadableImageError("x" * 5000), "x" * MAX_DETAIL_CHARACTERS
+    assert problem_body(scope(), error).detail == cut
+    response = problem_response(scope() | {"path": "/v2/models/a/infer"}, error)
+    assert json.loads(bytes(response.body))["error"] == cut
 
 
 def test_problem_of_an_image_is_that_of_a_request() -> None:

@@ -140,3 +140,25 @@ def test_wrong_number_of_answers_is_an_error() -> None:
 
     with pytest.raises(ValueError, match="shorter"):
         asyncio.run(asyncio.wait_for(Batcher[str, str](run, max_batch=8).submit("item"), 5))
+
+
+def test_waiting_is_not_running() -> None:
+    """The time in the queue is no part of the time of the run, and the oldest run has an age."""
+    now = [0.0]
+    ages = []
+
+    async def run(items: Sequence[str]) -> Sequence[str]:
+        now[0] += 2
+        ages.append(batcher.longest_run_seconds)
+        return list(items)
+
+    batcher = Batcher[str, str](run, max_batch=1, clock=lambda: now[0])
+
+    async def submit() -> Batched[str]:
+        _, second = await asyncio.gather(batcher.submit("a"), batcher.submit("b"))
+        return second
+
+    second = asyncio.run(submit())
+    assert (second.queue_seconds, second.run_seconds) == (2, 2)
+    assert ages == [2, 2]
+    assert batcher.longest_run_seconds == 0

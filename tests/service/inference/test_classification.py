@@ -11,7 +11,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.app import create_app
-from service.bundle import PredictionSets
+from service.bundle import PredictionSets, read_bundle
+from service.inference.classification import Classification
 from service.settings import Settings
 from tests.service.api.test_predict import assert_problem, post
 from tests.service.bundles import linear_answer, linear_model, write_linear_bundle
@@ -91,3 +92,10 @@ def test_uncalibrated_model_answers_without_uncertainty(linear: TestClient) -> N
     answer = post(linear, encode(PIXELS), coverage=0.9)
     body = assert_problem(answer, 422, "invalid-parameter")
     assert "has no prediction sets" in body["detail"]
+
+
+def test_distance_at_the_threshold_is_in_distribution(linear_folder: Path) -> None:
+    """The threshold itself is still accepted."""
+    manifest = read_bundle(linear_folder).manifest.model_copy(update={"distance_threshold": 0.5})
+    assert Classification(manifest, [1.0, 0.0, 0.0], 0, 0.5).in_distribution is True
+    assert Classification(manifest, [1.0, 0.0, 0.0], 0, 0.5001).in_distribution is False

@@ -109,6 +109,23 @@ def test_slow_image_does_not_delay_earlier_ones() -> None:
     run(test)
 
 
+def test_fresh_image_keeps_the_decoder_from_being_stuck() -> None:
+    """If both threads are busy, but one of them has just begun, the decoder is not stuck."""
+
+    async def test(decoder: Decoder) -> None:
+        first = start(decoder, [SLOW])
+        await asyncio.sleep(0.2)
+        second = start(decoder, [SLOW])
+        async with asyncio.timeout(30):
+            while not decoder.is_stuck(0):  # noqa: ASYNC110  until both are busy
+                await asyncio.sleep(0)
+        assert not decoder.is_stuck(0.15)
+        assert not first[0].done()  # otherwise this test proves nothing
+        await asyncio.gather(*first, *second)
+
+    run(test, threads=2)
+
+
 @pytest.mark.parametrize(("threads", "expected"), [(1, True), (2, False)])
 def test_decoder_is_stuck_only_if_every_thread_is(threads: int, expected: bool) -> None:
     """One slow image makes a decoder of one thread count as stuck, but not one of two threads."""

@@ -467,3 +467,27 @@ def test_unexpected_error_while_loading_is_a_failure(
         run(Settings(models=(tmp_path,)), test, load, on_failure=lambda: failures.append("told"))
     assert failures == ["told", "failed"] * 2
     assert [record.exc_info is None for record in caplog.records] == [True, False]
+
+
+def test_busy_model_is_not_tested(linear_folder: Path) -> None:
+    """A model that answers between two checks needs no self-test."""
+    tests = []
+
+    class Counted(Classifier):
+        def self_test(self) -> None:
+            tests.append(self)
+            super().self_test()
+
+    async def test(model: LiveModel) -> None:
+        watch = asyncio.create_task(model.watch())
+        for _ in range(20):
+            await answer(model)
+            await asyncio.sleep(0.05)
+        watch.cancel()
+        assert len(tests) == 1  # at the load
+
+    run(
+        Settings(models=(linear_folder,), check_interval_seconds=0.5),
+        test,
+        lambda: Counted(read_bundle(linear_folder), "cpu"),
+    )

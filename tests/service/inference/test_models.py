@@ -15,9 +15,12 @@ from service.bundle import read_bundle
 from service.errors import DeviceError, InferenceError, InvalidParameterError, NotReadyError
 from service.imaging.model_input import ModelInput
 from service.inference.classifier import Classifier, load_classifier
+from service.inference.decoding import MAX_TOGETHER
 from service.inference.models import LiveModels
+from service.inference.predictor import Predictor
 from service.settings import Settings
 from tests.service.bundles import write_linear_bundle, write_photo_bundle
+from tests.service.images import encode, noise
 from tests.service.inference.models import started_models
 from tests.service.inference.test_live_model import OFTEN, BreakableClassifier, wait_until
 
@@ -212,3 +215,88 @@ def test_all_models_share_the_threads(settings: Settings) -> None:
         assert most == 1
 
     run(settings, test, lambda folder: SlowClassifier(read_bundle(folder), "cpu"))
+
+
+def test_one_hung_model_makes_the_process_stuck(settings: Settings) -> None:
+    """If one of two models hangs, the process is stuck, and the model takes no more images."""
+    released = threading.Event()
+    predictors: list[Predictor] = []
+    stuck: list[bool] = []
+
+    def load(folder: Path) -> Classifier:
+        return BreakableClassifier(read_bundle(folder), "cpu")
+
+    async def test(models: LiveModels) -> None:
+        predictors.append(Predictor(settings, models, threads=1))
+        _, model = models
+        model.self_test_timeout_seconds = 0.05
+        assert isinstance(model.classifier, BreakableClassifier)
+        model.classifier.released = released
+        try:
+            await asyncio.wait_for(model.self_test(model.classifier), 10)
+        finally:
+            released.set()
+        assert stuck == [True]
+        with pytest.raises(NotReadyError):
+            model.current()
+
+    run(settings, test, load, on_failure=lambda: stuck.append(predictors[0].is_stuck))
+
+
+def test_images_that_wait_are_counted(settings: Settings) -> None:
+    """The queue depth is the sum over the models, and over the decoder."""
+
+    async def test(models: LiveModels) -> None:
+        predictor = Predictor(settings, models, threads=1)
+        route = models.route()
+        sources = [ModelInput(np.zeros(spec.shape, np.uint8), spec, 1) for spec in route.inputs]
+        slow = encode(noise(1000, 1000))
+        waiting = [asyncio.create_task(route.classify(source)) for source in sources * 3]
+        uploads = [asyncio.create_task(predictor.predict(slow)) for _ in range(9)]
+        await asyncio.sleep(0)
+        assert models.queue_depth == 6
+        assert 6 + 9 - MAX_TOGETHER <= predictor.queue_depth <= 6 + 9
+        await asyncio.gather(*waiting, *uploads)
+        assert predictor.queue_depth == 0
+        predictor.close()
+
+    run(settings, test)
+
+
+def test_failure_is_more_urgent_than_a_start(settings: Settings) -> None:
+    """If one model has failed while the next one has not loaded yet, the service has failed."""
+
+    def load(_: Path) -> Classifier:
+        raise DeviceError("no device")
+
+    async def test() -> None:
+        models = LiveModels(settings, load, threads=1)
+        first, second = models
+        await first.start()
+        assert [first.status, second.status, models.status] == ["failed", "starting", "failed"]
+        models.close()
+
+    asyncio.run(test())
+
+
+def test_slow_load_of_one_model_does_not_delay_the_other(settings: Settings) -> None:
+    """While the storage of one model hangs, the other is loaded again."""
+    released, has_started = threading.Event(), threading.Event()
+
+    def load(folder: Path) -> Classifier:
+        if has_started.is_set() and folder.parent.name == "linear":
+            assert released.wait(30)
+        return load_classifier(folder, "cpu")
+
+    async def test(models: LiveModels) -> None:
+        has_started.set()
+        grey, photos = models
+        slow = asyncio.create_task(grey.reload())
+        await asyncio.sleep(0.05)
+        try:
+            await asyncio.wait_for(photos.reload(), 10)
+        finally:
+            released.set()
+        await slow
+
+    run(settings, test, load)

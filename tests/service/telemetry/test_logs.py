@@ -209,3 +209,12 @@ def test_json_line_of_an_error_has_its_traceback() -> None:
     entry = json.loads(line)
     assert (entry["logger"], entry["message"]) == ("service.access", "failed")
     assert "ValueError: a reason" in entry["traceback"]
+
+
+def test_long_address_is_cut(linear_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A proxy that forwards anything as an address cannot fill the log."""
+    settings = Settings(models=(linear_folder,), device="cpu", log_client_address=True)
+    with caplog.at_level(logging.INFO, "service.access"):
+        TestClient(create_app(settings), client=("1" * 500, 1)).get("/health/live")
+    (entry,) = entries(caplog)
+    assert entry["client_address"] == "1" * 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -133,14 +134,16 @@ def test_each_value_goes_to_its_own_metric(linear_folder: Path) -> None:
 
 def test_bytes_of_every_kind_of_upload_are_summed(linear: TestClient) -> None:
     """The files of a form, of a batch too, and the bytes of a tensor count towards the bytes."""
-    name = "service_upload_bytes_sum"
+    name, pixels = "service_upload_bytes_sum", "service_image_pixels_sum"
     before = samples(linear)[name]
     post(linear, IMAGE)
     linear.post("/predict/batch", files=[("file", ("a", IMAGE)), ("file", ("b", b"no image"))])
     headers = {"Content-Type": "application/octet-stream", "X-Shape": "2,20,30"}
+    pixels_before = samples(linear)[pixels]
     answer = linear.post("/predict/batch", content=bytes(1200), headers=headers)
     assert answer.status_code == 200
     assert samples(linear)[name] - before == 2 * len(IMAGE) + len(b"no image") + 1200
+    assert samples(linear)[pixels] - pixels_before == 1200
 
 
 def test_version_that_was_replaced_has_the_value_0(tmp_path: Path) -> None:
@@ -181,3 +184,12 @@ def test_page_lists_every_metric(linear: TestClient) -> None:
         rows.append(f"| `{name}` | {family.type} | {named} | {family.documentation} |")
     lines = PAGE.read_text().splitlines()
     assert [line for line in lines if line.startswith("| `service_")] == rows
+
+
+def test_service_is_ready_if_every_worker_is(tmp_path: Path, linear_folder: Path) -> None:
+    """One worker that is not ready makes the service not ready."""
+    (tmp_path / "gauges-1.json").write_text(json.dumps({"service_ready": [[[], [0.0]]]}))
+    settings = Settings(models=(linear_folder,), device="cpu")
+    with TestClient(create_app(settings, metrics_folder=str(tmp_path))) as client:
+        wait_until_ready(client)
+        assert samples(client)["service_ready"] == 0

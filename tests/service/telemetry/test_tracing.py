@@ -12,7 +12,7 @@ from starlette.types import Scope
 from service.app import create_app
 from service.errors import TracingError
 from service.settings import Settings
-from service.telemetry.tracing import ENDPOINTS, trace_id
+from service.telemetry.tracing import ENDPOINTS, configuration, trace_id
 
 ROOT = Path(__file__).parents[3]
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -59,3 +59,13 @@ def test_trace_id_comes_from_the_client() -> None:
 def test_malformed_traceparent_is_ignored(header: str) -> None:
     """A header that is not a W3C traceparent gives no trace id."""
     assert trace_id(scope(header)) is None
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/health/live", "/v2/health/ready", "/metrics", "/predict"]
+)
+def test_probes_are_not_traced(path: str) -> None:
+    """Health checks come every few seconds and would fill a collector; uploads are traced."""
+    is_excluded = configuration()["exclude"]
+    assert is_excluded is not None
+    assert is_excluded({"path": path}) == (path != "/predict")

@@ -129,6 +129,7 @@ def test_answer_names_the_model_and_echoes_the_id(linear: TestClient) -> None:
     named = request | {"model_name": "linear", "model_version": "1"}
     assert infer(linear, "linear/versions/1", named).status_code == 200
     assert_error(infer(linear, "linear", request | {"model_name": "other"}), 400, "'other'")
+    assert_error(infer(linear, "linear", request | {"model_version": "2"}), 400, "'2'")
 
 
 @pytest.mark.parametrize("is_binary", [True, False])
