@@ -147,6 +147,28 @@ def test_key_stays_in_its_tab(browser: Browser, linear_folder: Path, tmp_path: P
         assert page.evaluate("sessionStorage.length") == 0
 
 
+def test_revoked_key_stops_a_folder(browser: Browser, linear_folder: Path, tmp_path: Path) -> None:
+    """If the service does not know the key any more, the page sends no more images and asks."""
+    key, line = new_key("alice")
+    (tmp_path / "keys").write_text(line)
+    with (
+        serving(device="cpu", models=linear_folder, api_keys_file=tmp_path / "keys") as guarded,
+        open_page(browser, guarded.url) as page,
+    ):
+        field = page.get_by_label("Your key")
+        field.fill(key)
+        field.press("Enter")
+        wait_for_models(page)
+        page.evaluate("sessionStorage.setItem(sessionStorage.key(0), 'revoked')")
+        sent: list[str] = []
+        page.on("request", lambda request: sent.append(request.method))
+        page.locator("#files").set_input_files(ITEMS[:20])
+        expect(field).to_be_visible()
+        expect(page.locator("#count")).to_contain_text("4 failed")
+        expect(page.locator("#count")).to_contain_text("then cancelled")
+        assert sent.count("POST") == 4
+
+
 @pytest.mark.parametrize("path", ["/shop/fashion", "/shop/fashion/"])
 def test_pages_work_below_a_path(browser: Browser, path: str) -> None:
     """Below SERVICE_ROOT_PATH the page and /docs work, with or without a slash at the end."""

@@ -46,10 +46,15 @@ async function classifyOne(image) {
 }
 
 async function classifyMany(images) {
-  many = new AbortController();
+  const controller = new AbortController();
+  many = controller;
   const query = readOptions();
   showCommand(images, query);
-  say(await classifyAll(images, query, many.signal, openRow));
+  const rejectKey = () => { // every other image would get the same answer
+    controller.abort();
+    askForKey();
+  };
+  say(await classifyAll(images, query, controller.signal, openRow, rejectKey));
 }
 
 async function openRow(image) {

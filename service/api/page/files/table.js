@@ -13,8 +13,11 @@ const COLUMNS = [
 
 let latest = []; // the results that the table shows
 
-/** Classify the images, some at a time; `open` shows one of them. Return how it ended. */
-export async function classifyAll(images, query, signal, open) {
+/**
+ * Classify the images, some at a time; `open` shows one of them. `rejectKey` is called if the
+ * service does not know the key. Return how it ended.
+ */
+export async function classifyAll(images, query, signal, open, rejectKey) {
   const results = images.map((image) => ({ image }));
   latest = results;
   const rows = images.map((image) => startRow(image, open));
@@ -27,7 +30,7 @@ export async function classifyAll(images, query, signal, open) {
   const work = async () => {
     for (const index of waiting) {
       if (signal.aborted) return;
-      await classifyOne(results[index], rows[index], query, signal);
+      await classifyOne(results[index], rows[index], query, signal, rejectKey);
       if (latest === results) showProgress(results, performance.now() - started);
     }
   };
@@ -42,7 +45,7 @@ export async function classifyAll(images, query, signal, open) {
   return find("count").textContent;
 }
 
-async function classifyOne(result, row, query, signal) {
+async function classifyOne(result, row, query, signal, rejectKey) {
   try {
     const { answer } = await predictPatiently(result.image, query, signal);
     result.answer = answer;
@@ -54,6 +57,7 @@ async function classifyOne(result, row, query, signal) {
     if (error.name === "AbortError") return;
     result.problem = error;
     fillRow(row, [`${error.title}: ${error.detail ?? error.message}`], "failure");
+    if (error.status === 401) rejectKey();
   }
 }
 
