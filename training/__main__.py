@@ -46,6 +46,7 @@ from training.export.golden import write_golden
 from training.export.photo_variants import make_and_compare_photos
 from training.export.variants import make_and_compare, render_variants
 from training.fit.augmentation import AUGMENTATIONS
+from training.fit.averaging import average as average_runs
 from training.fit.places import Places, find_places
 from training.fit.recipe import Recipe
 from training.fit.recipes import MODERN_RECIPES, RECIPES, find_recipe
@@ -224,6 +225,21 @@ def _add_rows(
         published = "" if recipe.published is None else f"{recipe.published:.2%}"
         table.add_row(f"  {recipe_name}", published, str(recipe))
     table.add_row()
+
+
+@app.command()
+def average(
+    run: Annotated[
+        Path, typer.Argument(help="The folder of a finished run that fine-tuned another.")
+    ],
+    start: Annotated[Path, typer.Option("--with", help="The run that it started from.")],
+    name: Annotated[str, typer.Option(help="The new run's name.")],
+    runs: Runs = Path("runs"),
+) -> None:
+    """Write a run with the mean of the weights of a fine-tuned run and of its start."""
+    check_name(name)
+    average_runs(run, start, runs / name)
+    typer.echo(f"{runs / name}. Next: python -m training calibrate {runs / name}")
 
 
 @app.command()

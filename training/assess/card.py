@@ -271,7 +271,10 @@ def _used(recipe: dict[str, Any]) -> dict[str, Any]:
 
 def _earlier(training: dict[str, Any]) -> str:
     run = training.get("continued_from")
-    return "" if run is None else f" after {training['earlier_epochs']} epochs of the run `{run}`"
+    if run is None:
+        return ""
+    averaged = ", averaged with its weights" if training.get("is_averaged") else ""
+    return f" after {training['earlier_epochs']} epochs of the run `{run}`{averaged}"
 
 
 def _teachers(training: dict[str, Any]) -> str:

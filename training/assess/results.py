@@ -50,10 +50,11 @@ class Evaluated:
     metrics: dict[str, Any]
 
     @property
-    def system(self) -> tuple[str, str, str, Recipe, tuple[str, ...]]:
+    def system(self) -> tuple[str, str, str, Recipe, tuple[str, ...], bool]:
         """The settings that runs of the same system share: all except the seed."""
         run = self.config
-        return run.architecture, run.recipe_name, run.precision, run.recipe, run.teachers
+        settings = run.architecture, run.recipe_name, run.precision, run.recipe, run.teachers
+        return *settings, run.is_averaged
 
     @property
     def accuracy(self) -> float:
@@ -148,9 +149,10 @@ def _row(group: list[Evaluated]) -> str:
     accuracies = [run.accuracy for run in group]
     precision = "" if config.precision == "float32" else f", {config.precision}"
     taught = f", distilled from {' and '.join(config.teachers)}" if config.teachers else ""
+    averaged = ", averaged with the run before" if config.is_averaged else ""
     cells = [
         f"`{config.architecture}`",
-        f"`{config.recipe_name}`{precision}: {recipe}{taught}",
+        f"`{config.recipe_name}`{precision}: {recipe}{taught}{averaged}",
         f"{config.parameters:,}",
         f"{count_multiplications(config.build()):,}",
         _epochs(first),

@@ -87,6 +87,7 @@ def describe(
             "epochs": len(history),
             "earlier_epochs": config.earlier_epochs,
             "continued_from": config.continued_from,
+            "is_averaged": config.is_averaged,
             "teachers": list(config.teachers),
             "photos_sha256": config.photos_sha256,
             "seed": config.seed,

@@ -67,6 +67,8 @@ class Config:
     continued_from: str | None = None
     teachers: tuple[str, ...] = ()
     photos_sha256: str | None = None
+    is_averaged: bool = False
+    """Whether the weights are the mean of those after training and of the earlier run's."""
     made_by: dict[str, Any] = field(default_factory=dict)
 
     @property
