@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from service.bundle import read_bundle
+from tests.service.bundles import linear_model, write_linear_bundle
 from tests.training.fashion_mnist import ROOT, SampleSource, sample
 from tests.training.making import make_config
 from training.assess.calibration import calibrate
@@ -57,15 +58,15 @@ from training.fit.training import train
 runs, source = Path(sys.argv[1]), SampleSource()
 recipe = dict(optimizer="sgd", momentum=0.9, weight_decay=1e-3, ema_momentum=0.8)
 taught = dict(distillation_temperature=2.0, teachers_see_mirrored=True, augmentation="fmix")
-teacher = make_config(
-    source, name="teacher", epochs=12, learning_rate=0.05, schedule="onecycle",
-    augmentation="flip-shift", **recipe,
+teacher = dict(
+    name="teacher", epochs=12, learning_rate=0.05, schedule="onecycle", augmentation="flip-shift",
 )
-student = make_config(
-    source, name="student", architecture="mlp-64-64", teachers=[runs / "teacher"], epochs=20,
-    learning_rate=0.02, precision="mixed_bfloat16", **recipe, **taught,
+student = dict(
+    name="student", architecture="mlp-64-64", teachers=[runs / "teacher"], epochs=20,
+    learning_rate=0.02, precision="mixed_bfloat16", **taught,
 )
-for config in (teacher, student):
+for settings in (teacher, student):
+    config = make_config(source, **settings, **recipe)
     train(config, source, runs / config.name)
     answers = predict(load_model(runs / config.name), source.test().images)
     np.save(runs / config.name / "answers.npy", answers)
@@ -168,12 +169,20 @@ def test_obstacle_is_named(recipe: dict[str, Any], obstacle: str | None) -> None
     assert find_obstacle(config) == obstacle
 
 
-def test_teacher_without_weights_of_keras_is_an_obstacle(linear_folder: Path) -> None:
+def test_teacher_without_weights_of_keras_is_an_obstacle(tmp_path: Path) -> None:
     """A bundle cannot teach in the compiled step, because its graph is ONNX."""
-    config = make_config(
-        SOURCE, name="run", teachers=[linear_folder], optimizer="sgd", distillation_temperature=1.0
+    bundle = write_linear_bundle(
+        tmp_path / "teacher",
+        model=linear_model(10, 28, 28),
+        class_names=SOURCE.class_names,
+        input_size=(28, 28),
+        self_test=(0.1,) * 10,
     )
-    assert find_obstacle(config) == f"teacher {linear_folder.as_posix()}, which is not a run"
+    teachers = [bundle.folder]
+    config = make_config(
+        SOURCE, name="run", teachers=teachers, optimizer="sgd", distillation_temperature=1.0
+    )
+    assert find_obstacle(config) == f"teacher {bundle.folder.as_posix()}, which is not a run"
 
 
 def test_unfinished_run_keeps_its_weights(runs: Path, tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ def test_fine_tuned_run_learns_from_found_garments(
         start_from=photo_run,
         photo=larger,
         fine_tunes=True,
+        epochs=1,
     )
     run = tmp_path / "larger"
     train(config, SOURCE, run, start_from=photo_run, photos=folders)
