@@ -16,6 +16,7 @@ from tests.e2e.test_page import CUT, ITEMS, choose
 
 AXE = ROOT / "build/node_modules/axe-core/axe.min.js"  # .ci/run puts it there
 TINY = ROOT / "models/resnet-8-tiny"
+KEY, LINE = new_key("alice")
 PHONE: dict[str, Any] = {
     "viewport": {"width": 360, "height": 740},
     "has_touch": True,
@@ -27,6 +28,15 @@ PHONE: dict[str, Any] = {
 def server() -> Iterator[Server]:
     """A server with the shipped models."""
     with serving(device="cpu") as running:
+        yield running
+
+
+@pytest.fixture
+def guarded(linear_folder: Path, tmp_path: Path) -> Iterator[Server]:
+    """A server that asks for a key."""
+    path = tmp_path / "keys"
+    path.write_text(LINE)
+    with serving(device="cpu", models=linear_folder, api_keys_file=path) as running:
         yield running
 
 
@@ -112,20 +122,15 @@ def test_keyboard_reaches_everything(browser: Browser, server: Server) -> None:
         assert "One of the 10 classes" in (page.get_by_role("status").text_content() or "")
 
 
-def test_key_stays_in_its_tab(browser: Browser, linear_folder: Path, tmp_path: Path) -> None:
+def test_key_stays_in_its_tab(browser: Browser, guarded: Server) -> None:
     """With API keys on, the page asks for one; only this tab knows it, until it is forgotten."""
-    key, line = new_key("alice")
-    (tmp_path / "keys").write_text(line)
-    with (
-        serving(device="cpu", models=linear_folder, api_keys_file=tmp_path / "keys") as guarded,
-        open_page(browser, guarded.url) as page,
-    ):
+    with open_page(browser, guarded.url) as page:
         field = page.get_by_label("Your key")
         expect(field).to_be_focused()
         field.fill("wrong")
         field.press("Enter")
         expect(page.get_by_text("The service does not know this key.")).to_be_visible()
-        field.fill(key)
+        field.fill(KEY)
         field.press("Enter")
         expect(field).to_be_hidden()
         choose(page, ITEMS[0])
@@ -136,7 +141,7 @@ def test_key_stays_in_its_tab(browser: Browser, linear_folder: Path, tmp_path: P
         page.keyboard.press("Escape")
         assert page.evaluate("localStorage.length") == 0
         assert page.context.cookies() == []
-        assert key not in page.content()
+        assert KEY not in page.content()
         other = page.context.new_page()
         other.goto(guarded.url)
         expect(other.get_by_label("Your key")).to_be_visible()
@@ -147,16 +152,11 @@ def test_key_stays_in_its_tab(browser: Browser, linear_folder: Path, tmp_path: P
         assert page.evaluate("sessionStorage.length") == 0
 
 
-def test_revoked_key_stops_a_folder(browser: Browser, linear_folder: Path, tmp_path: Path) -> None:
+def test_revoked_key_stops_a_folder(browser: Browser, guarded: Server) -> None:
     """If the service does not know the key any more, the page sends no more images and asks."""
-    key, line = new_key("alice")
-    (tmp_path / "keys").write_text(line)
-    with (
-        serving(device="cpu", models=linear_folder, api_keys_file=tmp_path / "keys") as guarded,
-        open_page(browser, guarded.url) as page,
-    ):
+    with open_page(browser, guarded.url) as page:
         field = page.get_by_label("Your key")
-        field.fill(key)
+        field.fill(KEY)
         field.press("Enter")
         wait_for_models(page)
         page.evaluate("sessionStorage.setItem(sessionStorage.key(0), 'revoked')")
