@@ -377,7 +377,7 @@ def photos(
     folder: Annotated[
         Path, typer.Argument(help="Photos with a labels.csv (file, class_id, tier, source).")
     ],
-    model: Annotated[Path, typer.Option(help="The bundle to measure.")] = Path("models/garments/2"),
+    model: Annotated[Path, typer.Option(help="The bundle to measure.")] = Path("models/garments/3"),
     reference: Annotated[
         Path,
         typer.Option(help="Pictures are made only from images that this bundle gets right."),

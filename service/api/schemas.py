@@ -74,7 +74,7 @@ class Prediction(Schema):
                 "class_name": "Ankle boot",
                 "probability": 0.997,
                 "probabilities": {"Ankle boot": 0.997, "Sneaker": 0.003},
-                "model": {"name": "garments", "version": "2"},
+                "model": {"name": "garments", "version": "3"},
             }
         }
     )

@@ -84,7 +84,7 @@ def test_answer_is_shown_in_full(page: Page, server: Server) -> None:
     times = page.locator("#step-list dd").all_text_contents()
     assert len(times) == 5
     assert all(time.endswith(" ms") for time in times)
-    expect(page.locator("#words .note")).to_have_text("Answered by garments 2 on CPU")
+    expect(page.locator("#words .note")).to_have_text("Answered by garments 3 on CPU")
     expect(page.locator("#upload-picture")).to_be_visible()
     heat_map = page.get_by_role("img", name="Heat map")
     expect(heat_map).to_be_visible()
