@@ -17,10 +17,12 @@ from service.imaging.tensors import read_tensor
 from service.inference.classification import Classification
 from service.inference.decoding import Decoded, Decoder
 from service.inference.models import LiveModels, Route
-from service.inference.scheduling import MAX_BATCH, SHORT_RUN_SECONDS
+from service.inference.scheduling import MAX_BATCH
 from service.settings import Settings
 
 T = TypeVar("T")
+
+SLOW_DECODE_SECONDS = 0.001  # after a slower image of a batch, other requests have their turn
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,8 @@ class Predictor:
             except ImageError as error:
                 return error
             finally:
-                # Small images are decoded in the event loop. After a slow one, other requests run.
-                if time.perf_counter() - started > SHORT_RUN_SECONDS:
+                # Small images are decoded in the event loop.
+                if time.perf_counter() - started > SLOW_DECODE_SECONDS:
                     await asyncio.sleep(0)
         return await _classify(route, decoded)
 

@@ -15,14 +15,14 @@ from service.inference.classification import Classification
 from service.inference.classifier import Classifier
 
 MAX_BATCH = 32  # a larger batch is no faster per image on a CPU, and each caller waits longer
-SHORT_RUN_SECONDS = 0.001  # the event loop may be blocked for this long
+SHORT_RUN_SECONDS = 0.004  # a batch may block the event loop for this long
 
 
 class ScheduledClassifier:
     """A classifier that takes single images and runs them in batches.
 
-    Batches run on ``pool``, which has ``threads`` threads. With one thread, a short run takes place
-    in the event loop, because a thread hop costs more than it gains. A longer run stays on the
+    Batches run on ``pool``, which has ``threads`` threads. With one thread, a short batch runs in
+    the event loop, because a thread hop costs more than it gains. A longer batch runs on the
     thread, because the event loop must answer other requests meanwhile.
     """
 
@@ -32,10 +32,7 @@ class ScheduledClassifier:
     def __init__(self, classifier: Classifier, pool: ThreadPoolExecutor, threads: int) -> None:
         self.classifier = classifier
         on_cpu = classifier.device == "cpu"
-        is_short = classifier.seconds_per_image < SHORT_RUN_SECONDS
-        run = partial(_run_on_thread, classifier, pool)
-        if on_cpu and is_short and threads == 1:
-            run = partial(_run_in_event_loop, classifier)
+        run = partial(_run, classifier, pool, in_event_loop=on_cpu and threads == 1)
         # A GPU is fastest with one batch at a time. On a CPU, parallel batches use all cores.
         slots = threads if on_cpu else 1
         self._batcher = Batcher(run, max_batch=MAX_BATCH, slots=slots)
@@ -59,13 +56,13 @@ class ScheduledClassifier:
         return await self._batcher.submit(image)
 
 
-async def _run_in_event_loop(
-    classifier: Classifier, images: Sequence[NDArray[np.uint8]]
+async def _run(
+    classifier: Classifier,
+    pool: ThreadPoolExecutor,
+    images: Sequence[NDArray[np.uint8]],
+    *,
+    in_event_loop: bool,
 ) -> list[Classification]:
-    return classifier.classify(images)
-
-
-async def _run_on_thread(
-    classifier: Classifier, pool: ThreadPoolExecutor, images: Sequence[NDArray[np.uint8]]
-) -> list[Classification]:
+    if in_event_loop and len(images) * classifier.seconds_per_image < SHORT_RUN_SECONDS:
+        return classifier.classify(images)
     return await asyncio.get_running_loop().run_in_executor(pool, classifier.classify, images)

@@ -75,25 +75,29 @@ def classify(scheduled: ScheduledClassifier, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "seconds", "threads", "in_event_loop"),
+    ("device", "seconds", "threads", "count", "in_event_loop"),
     [
-        ("cpu", SHORT_RUN_SECONDS / 2, 1, True),
-        ("cpu", SHORT_RUN_SECONDS, 1, False),
-        ("cpu", SHORT_RUN_SECONDS / 2, 2, False),
-        ("cuda", SHORT_RUN_SECONDS / 2, 1, False),
+        ("cpu", SHORT_RUN_SECONDS / 2, 1, 1, True),
+        ("cpu", SHORT_RUN_SECONDS / 5, 1, 4, True),
+        ("cpu", SHORT_RUN_SECONDS / 4, 1, 4, False),
+        ("cpu", SHORT_RUN_SECONDS, 1, 1, False),
+        ("cpu", SHORT_RUN_SECONDS / 2, 2, 1, False),
+        ("cuda", SHORT_RUN_SECONDS / 2, 1, 1, False),
     ],
 )
-def test_only_short_runs_on_one_cpu_thread_stay_in_the_event_loop(
+def test_only_short_batches_on_one_cpu_thread_run_in_the_event_loop(
     classifier: WatchedClassifier,
     pool: ThreadPoolExecutor,
     device: Literal["cuda", "cpu"],
     seconds: float,
     threads: int,
+    count: int,
     in_event_loop: bool,
 ) -> None:
-    """A long run, a run on a GPU, or one of several parallel runs takes a thread of the pool."""
+    """A long batch, one on a GPU, or one of several parallel ones takes a thread of the pool."""
     classifier.watch(device, seconds)
-    classify(ScheduledClassifier(classifier, pool, threads), 1)
+    classify(ScheduledClassifier(classifier, pool, threads), count)
+    assert classifier.batches == [count]
     assert (classifier.threads == {threading.get_ident()}) is in_event_loop
 
 
