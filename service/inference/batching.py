@@ -111,6 +111,7 @@ class Batcher(Generic[Item, Result]):
             if len(batch) > 1:
                 for entry in batch:
                     await self._answer([entry])
+                    await asyncio.sleep(0)  # ``run`` may have blocked the event loop
             elif not batch[0].answer.done():
                 batch[0].answer.set_exception(error)
             return

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import warnings
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -24,6 +25,8 @@ from service.server.listening import listen
 from service.server.protocol import LimitedProtocol
 from service.settings import Settings
 from service.telemetry.logs import configure_logging
+
+log = logging.getLogger(__name__)
 
 GARBAGE_THRESHOLD = 50_000  # new objects before a collection; Python's default is 700 or 2000
 THREAD_SECONDS = 0.5
@@ -97,6 +100,8 @@ class _Server(uvicorn.Server):
         self.predictor: Predictor = app.state.predictor
         self._is_supervised = assignment is not None
         self._grace_seconds = settings.grace_seconds
+        self._stuck_seconds = max(settings.stuck_seconds, settings.request_timeout_seconds)
+        self._check_seconds = settings.check_interval_seconds
         super().__init__(
             uvicorn.Config(
                 app,
@@ -121,6 +126,7 @@ class _Server(uvicorn.Server):
         )
         if self._is_supervised:
             loop.add_reader(sys.stdin, self._stop_with_supervisor)
+        threading.Thread(target=self._watch, args=[loop], name="watch", daemon=True).start()
         await super().startup(sockets)
         # Freeze the imported objects and collect rarely: requests leave almost no reference cycles.
         # A collection that searched the imported objects stalled all requests for 40 ms.
@@ -137,6 +143,19 @@ class _Server(uvicorn.Server):
             timer.start()
         else:
             super().handle_exit(sig, frame)
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End the process if its event loop hangs: it runs short batches itself."""
+        has_run = threading.Event()
+        with suppress(RuntimeError):  # the event loop is closed
+            while True:
+                loop.call_soon_threadsafe(has_run.set)
+                # A process that was paused gets another second.
+                if not has_run.wait(self._stuck_seconds) and not has_run.wait(1):
+                    log.critical("the event loop hangs: a batch has not ended")
+                    os._exit(os.EX_TEMPFAIL)
+                has_run.clear()
+                time.sleep(self._check_seconds)
 
     def _stop_with_supervisor(self) -> None:
         asyncio.get_running_loop().remove_reader(sys.stdin)

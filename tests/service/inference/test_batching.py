@@ -162,3 +162,30 @@ def test_waiting_is_not_running() -> None:
     assert (second.queue_seconds, second.run_seconds) == (2, 2)
     assert ages == [2, 2]
     assert batcher.longest_run_seconds == 0
+
+
+def test_repeated_items_let_other_work_run() -> None:
+    """If a batch fails, the event loop has a turn after each item that runs again."""
+    turns: list[None] = []
+    runs: list[tuple[int, int]] = []
+
+    async def run(items: Sequence[str]) -> Sequence[str]:
+        runs.append((len(items), len(turns)))
+        raise ValueError
+
+    async def count_turns() -> None:
+        while True:
+            turns.append(None)
+            await asyncio.sleep(0)
+
+    async def submit() -> None:
+        counting = asyncio.create_task(count_turns())
+        batcher = Batcher[str, str](run, max_batch=8)
+        failed = await asyncio.gather(*(batcher.submit("x") for _ in "abc"), return_exceptions=True)
+        assert all(isinstance(each, ValueError) for each in failed)
+        counting.cancel()
+
+    asyncio.run(submit())
+    sizes, seen = zip(*runs, strict=True)
+    assert sizes == (3, 1, 1, 1)
+    assert len(set(seen[1:])) == 3
