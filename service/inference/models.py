@@ -62,8 +62,8 @@ class LiveModels:
     cannot be loaded or hangs, and by ``give_up``.
 
     Each model has its own session and batcher, but all models share one pool of ``threads``
-    threads. A batch keeps one core busy, so with a pool for each model, a worker would use more
-    cores than its share.
+    threads for the batches that do not run in the event loop. A batch keeps one core busy, so with
+    a pool for each model, a worker would use more cores than its share.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from service.machine.resources import available_cores, memory_limit_bytes
 from service.settings import Settings
 
 MAX_WORKERS = 8  # by default; few services have traffic for more, and each worker takes memory
-IDLE_BYTES = 150 * 2**20  # memory of a worker that decodes no image
+IDLE_BYTES = 200 * 2**20  # memory of a worker that runs the default models and decodes no image
 BYTES_PER_PIXEL = 9  # memory that decoding takes, at most
 
 

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 from service.bundle import read_bundle
 from service.inference.classification import Classification
 from service.inference.classifier import Classifier
-from service.inference.scheduling import MAX_BATCH, SHORT_RUN_SECONDS, ScheduledClassifier
+from service.inference.scheduling import (
+    MAX_BATCH,
+    MAX_PHOTO_BATCH,
+    SHORT_RUN_SECONDS,
+    ScheduledClassifier,
+)
+from tests.service.bundles import write_photo_bundle
 
 IMAGE = np.zeros((20, 30), np.uint8)
 THREADS = 3
@@ -65,11 +71,11 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-def classify(scheduled: ScheduledClassifier, count: int) -> None:
-    """Classify ``count`` images that arrive at the same time."""
+def classify(scheduled: ScheduledClassifier, count: int, image: NDArray[np.uint8] = IMAGE) -> None:
+    """Classify ``image`` ``count`` times; the copies arrive at the same time."""
 
     async def main() -> None:
-        await asyncio.gather(*(scheduled.classify(IMAGE) for _ in range(count)))
+        await asyncio.gather(*(scheduled.classify(image) for _ in range(count)))
 
     asyncio.run(main())
 
@@ -119,3 +125,17 @@ def test_gpu_runs_one_batch_at_a_time(
     classify(ScheduledClassifier(classifier, pool, THREADS), 5 * MAX_BATCH)
     assert classifier.most_running == 1
     assert classifier.batches == [MAX_BATCH] * 5
+
+
+@pytest.mark.parametrize(("device", "largest"), [("cpu", MAX_PHOTO_BATCH), ("cuda", MAX_BATCH)])
+def test_batches_of_photos_are_smaller_on_a_cpu(
+    tmp_path: Path, pool: ThreadPoolExecutor, device: Literal["cuda", "cpu"], largest: int
+) -> None:
+    """A batch of photos takes much memory, and on a CPU a larger one is no faster."""
+    bundle = write_photo_bundle(tmp_path / "1")
+    classifier = WatchedClassifier(bundle, "cpu")
+    classifier.watch(device, SHORT_RUN_SECONDS)
+    photo = np.zeros(classifier.input_spec.shape, np.uint8)
+    classify(ScheduledClassifier(classifier, pool, 1), MAX_BATCH, photo)
+    assert max(classifier.batches) == largest
+    assert sum(classifier.batches) == MAX_BATCH

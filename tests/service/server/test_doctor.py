@@ -215,10 +215,10 @@ def test_quota_of_the_container_is_compared_with_the_settings(
     assert can_run
     assert "warn  cores      1; container quota: 1.0" in page
     assert "SERVICE_THREADS=1" in page
-    assert "warn  memory     container limit: 256 MiB; needed at most: 2122 MiB" in page
+    assert "warn  memory     container limit: 256 MiB; needed at most: 2172 MiB" in page
     assert "Module  580.1" in page
     small = Settings(
-        models=(linear_folder,), device="cpu", max_image_pixels=10**6, max_bytes_in_flight=10**8
+        models=(linear_folder,), device="cpu", max_image_pixels=10**6, max_bytes_in_flight=4 * 10**7
     )
     page, can_run = doctor(small, root)
     assert can_run
