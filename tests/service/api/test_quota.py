@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from service.api.quota import MAX_BUCKETS, MINUTE_NS, TokenBuckets
 from service.app import create_app
 from service.settings import Settings
-from tests.service.api.taking import take_200_tokens
+from tests.service.api.taking import take_tokens
 from tests.service.api.test_predict import IMAGE, assert_problem
 from tests.service.conftest import wait_until_ready
 
@@ -101,7 +101,7 @@ def test_processes_share_the_buckets(tmp_path: Path) -> None:
     """Processes with one folder admit as many as one process does; no token is lost or doubled."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=spawn) as processes:
-        assert sum(processes.map(take_200_tokens, [tmp_path] * 2)) == 300
+        assert sum(processes.map(take_tokens, [tmp_path] * 2)) == 15_000
 
 
 def test_applications_with_one_folder_share_the_limit(tmp_path: Path) -> None:
