@@ -51,10 +51,16 @@ def write_photos(bundle: Bundle, material: Material, sheet: Path, output: Path) 
         The page.
 
     Raises:
-        DataError: A picture cannot be read, or the bundle does not fit the data set.
+        DataError: A picture cannot be read, the bundle does not fit the data set, or ``sheet`` is
+            in the page's folder: the sheets there hold no photos, so that they may be published.
     """
     measured, manifest = MeasuredBundle(bundle), bundle.manifest
     beside = output.with_suffix("")
+    if beside.resolve() in sheet.resolve().parents:
+        raise DataError(
+            f"{beside} is for the page's own sheets, of made pictures: choose another folder for "
+            "the sheet of photos"
+        )
     beside.mkdir(parents=True, exist_ok=True)
     rows, made, photos = [], list[Picture](), list[Picture]()
     for kind, pictures in _read_kinds(bundle, material):

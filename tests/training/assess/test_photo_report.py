@@ -96,6 +96,16 @@ def test_data_set_may_be_missing(tmp_path: Path, material: Material) -> None:
     assert (tmp_path / "sheet.png").exists()
 
 
+def test_photos_stay_out_of_the_folder_of_the_page(
+    tmp_path: Path, bundle: Bundle, material: Material
+) -> None:
+    """A sheet of photos beside the page's sheets is rejected before anything is measured."""
+    page = tmp_path / "photos.md"
+    with pytest.raises(DataError, match="choose another folder for the sheet of photos"):
+        write_photos(bundle, material, tmp_path / "photos" / "colours-1.png", page)
+    assert not page.exists()
+
+
 def test_made_pictures_are_validation_images(tmp_path: Path, material: Material) -> None:
     """The split of the bundle's recipe chooses the images: another fraction, another count."""
     other = write_photo_bundle(
