@@ -36,8 +36,8 @@ class ScheduledClassifier:
         run = partial(_run, classifier, pool, in_event_loop=on_cpu and threads == 1)
         # A GPU is fastest with one batch at a time. On a CPU, parallel batches use all cores.
         slots = threads if on_cpu else 1
-        is_small = classifier.input_spec.is_grey or not on_cpu
-        max_batch = MAX_BATCH if is_small else MAX_PHOTO_BATCH
+        is_grey = classifier.input_spec.is_grey
+        max_batch = MAX_BATCH if is_grey or not on_cpu else MAX_PHOTO_BATCH
         self._batcher = Batcher(run, max_batch=max_batch, slots=slots)
 
     @property
