@@ -14,8 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from service.machine.sizing import count_workers
+from service.settings import Settings
 from tests.benchmarks.gpu.machine import Report, ask_doctor, describe_machine
 from tests.benchmarks.gpu.serving import (
+    PHOTOS,
+    SERVED,
     hide_gpu,
     load_service,
     load_tutorial,
@@ -26,20 +30,23 @@ from tests.benchmarks.gpu.sessions import load_bundles, time_sessions
 from tests.e2e.server import ROOT
 
 Parts = Iterator[tuple[str, Report]]
+CPU_WORKERS = count_workers(Settings(device="cpu"))
 LEAST_SECONDS = 5  # a step that has less left is not started
 
 # The most important steps come first, because the minutes may not suffice for all of them.
 STEPS: dict[str, tuple[Callable[[argparse.Namespace], Report | Parts], float]] = {
     "machine": (lambda asked: describe_machine(asked.device), 20),
-    "bundles": (lambda asked: load_bundles(asked.device, asked.data), 90),
-    "service": (lambda asked: load_service(asked.device), 60),
+    "bundles": (lambda asked: load_bundles(asked.device, asked.data), 60),
+    "service": (lambda asked: load_service(asked.device, SERVED, (1, 4, 8)), 90),
+    "photos": (lambda asked: load_service(asked.device, PHOTOS, (1, 4)), 60),
     "sessions": (lambda asked: time_sessions(asked.device), 90),
+    "taken-memory": (lambda asked: take_memory(asked.device), 60),
     "tutorial": (lambda asked: load_tutorial(asked.device), 45),
     "hidden-gpu": (lambda _: hide_gpu(), 30),
-    "taken-memory": (lambda asked: take_memory(asked.device), 60),
-    "service-on-cpu": (lambda _: load_service("cpu"), 60),
-    "ceilings": (lambda _: measure_ceilings(), 30),
     "doctor": (lambda asked: ask_doctor(asked.device), 20),
+    "service-on-cpu": (lambda _: load_service("cpu", SERVED, (CPU_WORKERS,)), 60),
+    "photos-on-cpu": (lambda _: load_service("cpu", PHOTOS, (CPU_WORKERS,)), 60),
+    "ceilings": (lambda _: measure_ceilings(), 45),
 }
 """What each step does, and its limit in seconds."""
 

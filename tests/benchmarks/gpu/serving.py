@@ -7,25 +7,33 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
 
 import httpx2
 import numpy as np
 
+from service.bundle import newest_version
 from service.imaging import InputSpec, read_image
-from service.machine.sizing import count_workers
-from service.settings import Device, Settings
+from service.settings import Device
 from tests import golden
 from tests.benchmarks.bench import BATCH_FILES, TENSOR_IMAGES, app, photo, png_requests, request
 from tests.benchmarks.gpu.machine import Report, memory_mib
 from tests.benchmarks.gpu.sessions import measure_seconds, spread
-from tests.benchmarks.pace import Request, closed_loop
+from tests.benchmarks.pace import Request, Result, closed_loop, port_of
 from tests.e2e.server import ROOT, Server, serving, start
 from tests.service.images import encode
 
 SERVED = ROOT / "models" / "convnet-tf1" / "1"
+PHOTOS = newest_version(ROOT / "models" / "garments")
 CONNECTIONS = (1, 16, 64, 256)
-CELL_SECONDS = 2.0
+CELL_SECONDS = 1.5
+GENERATORS = 4  # processes that send requests
+Cells = Iterator[tuple[str, Report]]
 TENSOR_HEAD = {"Content-Type": "application/octet-stream", "X-Shape": f"{TENSOR_IMAGES},28,28"}
 TAKE_ALL_MEMORY = """
 import torch, time
@@ -41,31 +49,29 @@ time.sleep(60)
 """
 
 
-def load_service(device: Device) -> Report:
-    """Send the service images one by one, forms and tensors."""
-    workers = count_workers(Settings(device=device))
-    with serving(device=device, models=SERVED, workers=workers) as server:
-        health = server.get("/health").json()
-        report: Report = {"workers": workers, "device": health["models"][0]["device"]}
-        report |= measure_cells(port_of(server)) | measure_batches(server)
-        return report | {"memory_mib": memory_mib(device)}
+def load_service(device: Device, model: Path, worker_counts: Iterable[int]) -> Cells:
+    """Send the service single images, and batches to a model of 28 x 28 pixels."""
+    for workers in worker_counts:
+        with serving(device=device, models=model, workers=workers) as server:
+            report: Report = {"device": server.get("/health").json()["models"][0]["device"]}
+            report |= measure_cells(port_of(server), model)
+            if model == SERVED:
+                report |= measure_batches(server)
+            yield f"{workers} workers", report | {"memory_mib": memory_mib(device)}
 
 
 def load_tutorial(device: Device) -> Report:
     """Send the application of the tutorials the same images, on the same device."""
     providers = "CUDAExecutionProvider,CPUExecutionProvider" if device == "cuda" else ""
     with app("tutorial", MODEL=str(SERVED / "model.onnx"), PROVIDERS=providers) as port:
-        return measure_cells(port)
+        return measure_cells(port, SERVED)
 
 
 def measure_ceilings() -> Report:
     """Measure HTTP without any work, and decoding without HTTP."""
     with app("ceiling") as port:
-        constant = [Request(each.message, b'"class_name"') for each in works()["PNG"]]
-        http = {
-            count: round(asyncio.run(closed_loop(port, constant, count, 1.0)).rate, 1)
-            for count in CONNECTIONS
-        }
+        constant = [Request(each.message, b'"class_name"') for each in png_requests(SERVED)]
+        http = {count: measure_cell(port, constant, count) for count in CONNECTIONS}
     png, jpeg = encode(golden.images()[0]), photo(golden.images()[0], np.random.default_rng(0))
     return {
         "HTTP alone, answers per second": http,
@@ -103,25 +109,37 @@ def take_memory(device: Device) -> Report:
         return report | {"after": after, "log": server.read_log().splitlines()[-20:]}
 
 
-def measure_cells(port: int) -> Report:
+def measure_cells(port: int, model: Path) -> Report:
     """Measure each kind of image at each number of connections."""
     return {
         f"{name}, {count} connections": measure_cell(port, requests, count)
-        for name, requests in works().items()
+        for name, requests in works(model).items()
         for count in CONNECTIONS
     }
 
 
 def measure_cell(port: int, requests: list[Request], connections: int) -> Report:
-    """Measure one cell in a closed loop."""
-    result = asyncio.run(closed_loop(port, requests, connections, CELL_SECONDS))
+    """Measure one cell in a closed loop; several processes share the connections."""
+    processes = min(connections, GENERATORS)
+    with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
+        shares = [connections // processes] * processes
+        results = list(pool.map(partial(_load, port, requests), shares))
+    whole = Result(
+        seconds=[each for result in results for each in result.seconds],
+        statuses=sum((result.statuses for result in results), Counter()),
+        wrong=sum(result.wrong for result in results),
+    )
     return {
-        "answers_per_second": round(result.rate, 1),
-        "p50_ms": round(result.percentile_ms(50), 2),
-        "p99_ms": round(result.percentile_ms(99), 2),
-        "statuses": dict(result.statuses),
-        "wrong": result.wrong,
+        "answers_per_second": round(sum(result.rate for result in results), 1),
+        "p50_ms": round(whole.percentile_ms(50), 2),
+        "p99_ms": round(whole.percentile_ms(99), 2),
+        "statuses": dict(whole.statuses),
+        "wrong": whole.wrong,
     }
+
+
+def _load(port: int, requests: list[Request], connections: int) -> Result:
+    return asyncio.run(closed_loop(port, requests, connections, CELL_SECONDS))
 
 
 def measure_batches(server: Server) -> Report:
@@ -141,12 +159,13 @@ def measure_batches(server: Server) -> Report:
         }
 
 
-def works() -> dict[str, list[Request]]:
-    """Make the requests of one image each."""
+def works(model: Path) -> dict[str, list[Request]]:
+    """Make the requests of one image each; only a model of 28 x 28 pixels gets small ones."""
     generator = np.random.default_rng(0)
     photos = [photo(image, generator) for image in golden.images()[:24]]
     jpegs = [request("/predict", each, "image/jpeg", b'"class_name":') for each in photos]
-    return {"PNG": png_requests(SERVED), "JPEG": jpegs}
+    small = {"PNG": png_requests(model)} if model == SERVED else {}
+    return small | {"JPEG": jpegs}
 
 
 def tensor() -> bytes:
@@ -169,8 +188,3 @@ def ask_health(server: Server) -> object:
         return server.get("/health").json()
     except httpx2.TransportError as error:
         return repr(error)
-
-
-def port_of(server: Server) -> int:
-    """Return the port that a server listens on."""
-    return int(server.url.rsplit(":", 1)[1])
