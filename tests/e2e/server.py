@@ -62,7 +62,8 @@ class Server:
             except httpx2.TransportError:
                 pass
             time.sleep(0.05)
-        raise AssertionError(f"the server did not become ready, exit code {self.process.poll()}")
+        exit_code, log = self.process.poll(), self.read_log()[-2000:]
+        raise AssertionError(f"the server did not become ready, exit code {exit_code}; log: {log}")
 
     def wait_until_all_serve(self, workers: int) -> None:
         """Wait until each worker has loaded its models; a worker without a model answers 503."""
