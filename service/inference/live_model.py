@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import list_files, list_versions, newest_version
-from service.errors import BundleError, InferenceError, NotReadyError, ServiceError
+from service.errors import (
+    BundleError,
+    DeviceError,
+    InferenceError,
+    NotReadyError,
+    ServiceError,
+)
 from service.inference.batching import Batched
 from service.inference.classification import Classification
 from service.inference.classifier import Classifier
@@ -36,7 +42,8 @@ class LiveModel:
     version in a folder. It is called at the start, for each newer version, and after each failed
     self-test. ``schedule`` puts a classifier behind a batcher. ``on_failure`` is called if no
     version can be loaded, or if a self-test or a load hangs. Then ``is_hung`` is true, and only a
-    new process can serve the model.
+    new process can serve the model. ``device_failed`` says whether the load failed because of the
+    device, and ``has_served`` whether the model had served before.
     """
 
     # A device that hangs raises no error.
@@ -63,7 +70,7 @@ class LiveModel:
         self._check_interval_seconds = check_interval_seconds
         self._draining = False
         self._failed = False
-        self.is_hung = False
+        self.is_hung = self.device_failed = self.has_served = False
         self._serving: ScheduledClassifier | None = None
         self._newest: Path | None = None  # the newest version when one was last loaded
         self._rejected_files: Files | None = None  # of the newest version, if it was rejected
@@ -228,6 +235,7 @@ class LiveModel:
             traceback = None if isinstance(error, ServiceError) else error
             log.critical("%s", error, exc_info=traceback)
             self._failed = True
+            self.device_failed = isinstance(error, (DeviceError, InferenceError))
             self._on_failure()
         else:
             self._swap(classifier)
@@ -280,7 +288,7 @@ class LiveModel:
 
     def _swap(self, classifier: Classifier) -> None:
         self._serving = self._schedule(classifier)
-        self._failed = False
+        self._failed, self.has_served = False, True
         self._last_success = time.monotonic()
         self.name = classifier.manifest.name
         version = classifier.manifest.version

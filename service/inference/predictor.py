@@ -15,9 +15,9 @@ from service.errors import ImageError
 from service.imaging.model_input import ModelInput
 from service.imaging.tensors import read_tensor
 from service.inference.classification import Classification
+from service.inference.classifier import MAX_BATCH
 from service.inference.decoding import Decoded, Decoder
 from service.inference.models import LiveModels, Route
-from service.inference.scheduling import MAX_BATCH
 from service.settings import Settings
 
 T = TypeVar("T")

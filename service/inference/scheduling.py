@@ -14,8 +14,6 @@ from service.inference.batching import Batched, Batcher
 from service.inference.classification import Classification
 from service.inference.classifier import Classifier
 
-MAX_BATCH = 32  # a larger batch is no faster per image on a CPU, and each caller waits longer
-MAX_PHOTO_BATCH = 8  # on a CPU, for the same reasons; each photo in a batch takes about 5 MiB
 SHORT_RUN_SECONDS = 0.004  # a batch may block the event loop for this long
 
 
@@ -36,9 +34,7 @@ class ScheduledClassifier:
         run = partial(_run, classifier, pool, in_event_loop=on_cpu and threads == 1)
         # A GPU is fastest with one batch at a time. On a CPU, parallel batches use all cores.
         slots = threads if on_cpu else 1
-        is_grey = classifier.input_spec.is_grey
-        max_batch = MAX_BATCH if is_grey or not on_cpu else MAX_PHOTO_BATCH
-        self._batcher = Batcher(run, max_batch=max_batch, slots=slots)
+        self._batcher = Batcher(run, max_batch=classifier.max_batch, slots=slots)
 
     @property
     def depth(self) -> int:

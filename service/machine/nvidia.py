@@ -16,10 +16,14 @@ CUDA_MAJORS = (11, 12, 13)
 
 @dataclass(frozen=True)
 class Driver:
-    """The newest CUDA (major, minor) that the driver supports, and the number of usable GPUs."""
+    """The newest CUDA (major, minor) that the driver supports, and the usable GPUs.
+
+    ``memory_bytes`` is the memory of the first one; 0 without a GPU.
+    """
 
     cuda: tuple[int, int]
     gpus: int
+    memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,14 @@ def find_driver() -> Driver:
         OSError: No driver is installed.
     """
     library = ctypes.CDLL("libcuda.so.1")
-    version, gpus = ctypes.c_int(), ctypes.c_int()
+    version, gpus, memory_bytes = ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
     library.cuDriverGetVersion(ctypes.byref(version))
     if library.cuInit(0) == 0:
         library.cuDeviceGetCount(ctypes.byref(gpus))
-    return Driver((version.value // 1000, version.value % 1000 // 10), gpus.value)
+    if gpus.value:
+        library.cuDeviceTotalMem_v2(ctypes.byref(memory_bytes), 0)  # the first GPU's number is 0
+    cuda = version.value // 1000, version.value % 1000 // 10
+    return Driver(cuda, gpus.value, memory_bytes.value)
 
 
 def find_libraries(cuda: int) -> Libraries:

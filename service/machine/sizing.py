@@ -4,30 +4,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from service.machine.nvidia import find_driver, needed_cuda
+from service.machine.nvidia import Driver, find_driver, needed_cuda
 from service.machine.resources import available_cores, memory_limit_bytes
 from service.settings import Settings
 
 MAX_WORKERS = 8  # by default; few services have traffic for more, and each worker takes memory
 IDLE_BYTES = 200 * 2**20  # memory of a worker that runs the default models and decodes no image
+CUDA_BYTES = 2**30  # the same with CUDA's libraries, not measured
+GPU_BYTES = 2 * 2**30  # of a GPU's memory; a worker with one model took 0.8 to 1.3 GiB on an H200
 BYTES_PER_PIXEL = 9  # memory that decoding takes, at most
 
 
 def count_workers(settings: Settings, root: Path = Path("/")) -> int:
     """Return how many worker processes serve.
 
-    If the settings give no number, a GPU has one worker. On the CPU, each core has one, but there
-    are at most MAX_WORKERS, and each must have memory for the largest image. ``root`` is the folder
-    that holds ``proc`` and ``sys``.
+    If the settings give no number, each core has one worker, because decoding keeps a core busy on
+    a GPU too. But there are at most MAX_WORKERS, each must have memory for the largest image, and a
+    GPU's memory must hold the models of each. ``root`` is the folder that holds ``proc`` and
+    ``sys``.
     """
     if settings.workers is not None:
         return settings.workers
-    if settings.device == "cuda" or (settings.device == "auto" and _has_gpu()):
-        return 1  # every worker would load the model into the GPU's memory again
-    fitting, memory = MAX_WORKERS, memory_limit_bytes(root)
+    gpu, memory = find_gpu(settings), memory_limit_bytes(root)
+    limits = [available_cores(root), MAX_WORKERS]
+    if gpu is not None:
+        limits.append(gpu.memory_bytes // GPU_BYTES)
     if memory is not None:
-        fitting = memory // (IDLE_BYTES + largest_image_bytes(settings))
-    return max(1, min(available_cores(root), MAX_WORKERS, fitting))
+        limits.append(memory // (_idle_bytes(settings) + largest_image_bytes(settings)))
+    return max(1, min(limits))
 
 
 def count_threads(settings: Settings, workers: int, root: Path = Path("/")) -> int:
@@ -41,7 +45,7 @@ def count_threads(settings: Settings, workers: int, root: Path = Path("/")) -> i
         return settings.threads
     threads, memory = available_cores(root) // workers, memory_limit_bytes(root)
     if memory is not None:
-        fitting = (memory // workers - IDLE_BYTES) // largest_image_bytes(settings)
+        fitting = (memory // workers - _idle_bytes(settings)) // largest_image_bytes(settings)
         threads = min(threads, fitting)
     return max(1, threads)
 
@@ -51,9 +55,16 @@ def largest_image_bytes(settings: Settings) -> int:
     return settings.max_image_pixels * BYTES_PER_PIXEL
 
 
-def _has_gpu() -> bool:
-    """Return whether there is a GPU and an ONNX Runtime that may use it."""
+def _idle_bytes(settings: Settings) -> int:
+    return IDLE_BYTES if find_gpu(settings) is None else CUDA_BYTES
+
+
+def find_gpu(settings: Settings) -> Driver | None:
+    """Return the driver of the GPU that the service will use, or None if it will use the CPU."""
+    if settings.device == "cpu" or needed_cuda() is None:
+        return None
     try:
-        return needed_cuda() is not None and find_driver().gpus > 0
+        driver = find_driver()
     except OSError:
-        return False
+        return None
+    return driver if driver.gpus else None

@@ -29,10 +29,10 @@ POLL_SECONDS = 0.1
 def supervise(settings: Settings, workers: int) -> int:
     """Serve with ``workers`` processes until SIGTERM or SIGINT; return the exit code.
 
-    A worker that was killed, or whose threads hang (``EX_TEMPFAIL``), is replaced. A worker that
-    exits with another error has no model to serve, and a replacement would have none either. Then
-    all workers are stopped, and the failed worker's exit code is returned. SIGHUP is passed on to
-    the workers.
+    A worker that was killed, or that has lost its threads or its device (``EX_TEMPFAIL``), is
+    replaced, as often as needed. A worker that exits with another error has no model to serve, and
+    a replacement would have none either. Then all workers are stopped, and the failed worker's exit
+    code is returned. SIGHUP is passed on to the workers.
 
     Raises:
         TemporaryFolderError: There is no writable folder for the metrics.

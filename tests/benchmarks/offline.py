@@ -18,8 +18,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from service.imaging.model_input import read_image
-from service.inference.classifier import load_classifier
-from service.inference.scheduling import MAX_BATCH
+from service.inference.classifier import MAX_BATCH, load_classifier
 from service.settings import Settings
 from tests import golden
 from tests.benchmarks.bench import photo, request

@@ -21,7 +21,16 @@ import pytest
 from service.bundle import MODEL_FILE
 from service.server.assignment import Assignment
 from service.settings import Settings
-from tests.e2e.server import ROOT, SLOW_IMAGE, Server, free_port, serving, start, wait_until
+from tests.e2e.server import (
+    ROOT,
+    SLOW_IMAGE,
+    Server,
+    free_port,
+    run_at_start,
+    serving,
+    start,
+    wait_until,
+)
 from tests.service.bundles import hanging_model, write_linear_bundle, write_photo_bundle
 from tests.service.images import encode, noise
 
@@ -137,6 +146,37 @@ def test_worker_with_a_hung_batch_is_replaced(tmp_path: Path, threads: int, reas
         wait_until(lambda: server.read_log().count("serves on") == 3)
         assert "exit code 75 and is replaced" in server.read_log()
         assert reason in server.read_log()
+        assert {server.predict(IMAGE).status_code for _ in range(10)} == {200}
+    assert server.process.returncode == 0
+
+
+DEVICE_THAT_BREAKS = """
+from pathlib import Path
+from onnxruntime import InferenceSession
+
+run = InferenceSession.run
+
+def run_or_fail(*arguments):
+    if Path({switch!r}).exists():
+        raise RuntimeError("CUDA failure 2: out of memory")
+    return run(*arguments)
+
+InferenceSession.run = run_or_fail
+"""
+
+
+def test_workers_come_back_when_their_device_works_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linear_folder: Path
+) -> None:
+    """While the device fails, workers are replaced again and again; then all serve as before."""
+    switch = tmp_path / "broken"
+    run_at_start(DEVICE_THAT_BREAKS.format(switch=str(switch)), tmp_path, monkeypatch)
+    limits = {"check_interval_seconds": 0.1}
+    with serving(models=linear_folder, workers=2, device="cpu", **limits) as server:
+        switch.touch()
+        wait_until(lambda: server.read_log().count("exit code 75 and is replaced") >= 3, 60)
+        switch.unlink()
+        wait_until(lambda: server.read_log().count("serves on") >= 4, 60)
         assert {server.predict(IMAGE).status_code for _ in range(10)} == {200}
     assert server.process.returncode == 0
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -92,16 +94,16 @@ def run_step(name: str, asked: argparse.Namespace, seconds: float) -> str:
     command += ["--data", str(asked.data.resolve())] if asked.data else []
     started = time.monotonic()
     with (asked.output / f"{name}.log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+        )
         try:
-            process = subprocess.run(
-                command, cwd=ROOT, stdout=log, stderr=log, timeout=seconds, check=False
-            )
+            code = process.wait(seconds)
         except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # its servers hold the GPU's memory
             return f"stopped after {seconds:.0f} s"
     took = f"{time.monotonic() - started:.0f} s"
-    if process.returncode:
-        return f"failed with exit code {process.returncode} after {took}; see {name}.log"
-    return took
+    return f"failed with exit code {code} after {took}; see {name}.log" if code else took
 
 
 if __name__ == "__main__":

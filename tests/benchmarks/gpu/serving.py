@@ -96,7 +96,7 @@ def take_memory(device: Device) -> Report:
     """Ask for answers while another process holds all of the GPU's memory, and after it ended."""
     if device != "cuda":
         return {"skipped": "there is no GPU whose memory could be taken"}
-    with serving(device="cuda", models=SERVED, check_interval_seconds=1) as server:
+    with serving(device="cuda", models=SERVED, workers=2, check_interval_seconds=1) as server:
         command = [sys.executable, "-c", TAKE_ALL_MEMORY]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
             assert other.stdout is not None
@@ -104,9 +104,10 @@ def take_memory(device: Device) -> Report:
             report["statuses"] = [post_tensor(server) for _ in range(20)]
             report["health"] = ask_health(server)
             other.kill()
-        time.sleep(3)
+        time.sleep(10)  # the workers are replaced
         after = {"health": ask_health(server), "exit_code": server.process.poll()}
-        return report | {"after": after, "log": server.read_log().splitlines()[-20:]}
+        lines = server.read_log().splitlines()[-40:]
+        return report | {"after": after, "log": [line[:200] for line in lines]}
 
 
 def measure_cells(port: int, model: Path) -> Report:

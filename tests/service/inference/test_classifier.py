@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from service.bundle import read_bundle
 from service.errors import BundleError, DeviceError, InferenceError
-from service.inference.classifier import Classifier, load_classifier
+from service.inference.classifier import MAX_BATCH, Classifier, load_classifier
 from tests.service.bundles import (
     PHOTO_SIZE,
     linear_answer,
@@ -22,6 +23,27 @@ from tests.service.bundles import (
 )
 from tests.service.images import noise
 
+COUNTED = 1e-4
+
+
+def counting_model() -> bytes:
+    """Serialize ``linear_model`` with COUNTED times the size of its batch added to its answers."""
+    model = onnx.load_from_string(linear_model(3, 20, 30))
+    model.graph.node[-1].output[0] = "plain"
+    model.graph.node.extend(
+        [
+            helper.make_node("Shape", ["image"], ["size"], start=0, end=1),
+            helper.make_node("Cast", ["size"], ["count"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["count", "counted"], ["added"]),
+            helper.make_node("Add", ["plain", "added"], ["probabilities"]),
+        ]
+    )
+    model.graph.initializer.append(
+        numpy_helper.from_array(np.array([COUNTED], np.float32), "counted")
+    )
+    content: bytes = model.SerializeToString()
+    return content
+
 
 def test_batch_is_answered_in_order(linear_folder: Path) -> None:
     """Each image of a batch gets the answer that NumPy computes for it."""
@@ -31,6 +53,24 @@ def test_batch_is_answered_in_order(linear_folder: Path) -> None:
         expected = linear_answer(image, 3)
         np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
         assert answer.class_id == expected.argmax()
+
+
+@pytest.mark.parametrize("count", [1, 5, MAX_BATCH])
+def test_every_batch_on_a_gpu_has_the_same_size(tmp_path: Path, count: int) -> None:
+    """On a GPU the session always gets MAX_BATCH images, and each image its own answer.
+
+    The model adds the size of its batch to the answers.
+    """
+    folder = write_linear_bundle(tmp_path / "1", model=counting_model()).folder
+    images = [noise(20, 30, seed) for seed in range(count)]
+    classifier = Classifier(read_bundle(folder), "cpu")
+    found_on_cpu = classifier.classify(images)
+    classifier.device = "cuda"
+    found_on_gpu = classifier.classify(images)
+    for image, on_cpu, on_gpu in zip(images, found_on_cpu, found_on_gpu, strict=True):
+        added = np.array([on_cpu.probabilities, on_gpu.probabilities]) - linear_answer(image, 3)
+        np.testing.assert_allclose(added[0], COUNTED * count, atol=1e-5)
+        np.testing.assert_allclose(added[1], COUNTED * MAX_BATCH, atol=1e-5)
 
 
 @pytest.mark.parametrize(("version", "warnings"), [("1", 0), ("2", 1)])

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from service.machine.nvidia import needed_cuda
 from service.machine.resources import available_cores
 from service.machine.sizing import (
     IDLE_BYTES,
@@ -41,9 +45,38 @@ def test_container_with_room_for_one_worker_has_one(tmp_path: Path, file: str, l
     assert count_workers(CPU, root) == 1
 
 
-def test_gpu_has_one_worker(tmp_path: Path) -> None:
-    """On a GPU, there is only one worker."""
-    assert count_workers(Settings(device="cuda"), tmp_path) == 1
+DRIVER = """
+int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
+int cuInit(unsigned flags) { return 0; }
+int cuDeviceGetCount(int *count) { *count = 1; return 0; }
+int cuDeviceTotalMem_v2(unsigned long *bytes, int device) { *bytes = MEMORY; return 0; }
+"""
+
+
+@pytest.mark.skipif(needed_cuda() is None, reason="this build of onnxruntime uses no GPU")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+@pytest.mark.parametrize(
+    ("device", "gib", "limit"), [("cuda", 5, 2), ("auto", 1, 1), ("cpu", 1, MAX_WORKERS)]
+)
+def test_memory_of_a_gpu_limits_the_workers(
+    tmp_path: Path, device: str, gib: int, limit: int
+) -> None:
+    """A GPU, here that of a driver made for this test, has a worker for each 2 GiB, at least one.
+
+    The number of cores limits the workers too.
+    """
+    (tmp_path / "driver.c").write_text(DRIVER)
+    command = ["cc", "-shared", "-fPIC", f"-DMEMORY={gib * 2**30}ul", "-o", "libcuda.so.1"]
+    subprocess.run([*command, "driver.c"], cwd=tmp_path, check=True)
+    code = (
+        "from service.machine.sizing import count_workers; from service.settings import Settings; "
+        f"print(count_workers(Settings(device={device!r})))"
+    )
+    environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == min(limit, count_workers(CPU))
 
 
 def test_settings_come_first(tmp_path: Path) -> None:
