@@ -118,8 +118,8 @@ class Settings(BaseSettings):
         int | None,
         Field(
             ge=1,
-            description="Processes that share the port. Unset: on a CPU one per core, at most 8, "
-            "and fewer if memory is short; on a GPU one.",
+            description="Processes that share the port. Unset: one per core, at most 8, and fewer "
+            "if memory is short: the machine's, or on a GPU less than 2 GiB each.",
         ),
     ] = None
     max_upload_bytes: Annotated[int, Field(ge=1, description="Largest request body, in bytes.")] = (

@@ -11,7 +11,7 @@ from service.settings import Settings
 MAX_WORKERS = 8  # by default; few services have traffic for more, and each worker takes memory
 IDLE_BYTES = 200 * 2**20  # memory of a worker that runs the default models and decodes no image
 CUDA_BYTES = 2**30  # the same with CUDA's libraries, not measured
-GPU_BYTES = 2 * 2**30  # of a GPU's memory; a worker with one model took 0.8 to 1.3 GiB on an H200
+GPU_BYTES = 2 * 2**30  # of a GPU's memory; a worker with one model took 0.8 to 1.2 GiB on an H200
 BYTES_PER_PIXEL = 9  # memory that decoding takes, at most
 
 
