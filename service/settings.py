@@ -119,7 +119,7 @@ class Settings(BaseSettings):
         Field(
             ge=1,
             description="Processes that share the port. Unset: one per core, at most 8, and fewer "
-            "if memory is short: the machine's, or on a GPU less than 2 GiB each.",
+            "if memory is short. Each needs 2 GiB of a GPU's memory.",
         ),
     ] = None
     max_upload_bytes: Annotated[int, Field(ge=1, description="Largest request body, in bytes.")] = (

@@ -20,7 +20,8 @@ from service.settings import Device
 
 log = logging.getLogger(__name__)
 
-# A larger batch is no faster per image on a CPU, and each caller waits longer.
+# A larger batch is no faster per image on a CPU, and each caller waits longer. On a GPU all batches
+# have this size, so a larger one would make a lone photo slower.
 MAX_BATCH = 32
 MAX_PHOTO_BATCH = 8  # each photo in a batch takes about 5 MiB
 SELF_TEST_TOLERANCE = 0.01  # answers differ less between working devices, more on a broken one
@@ -65,9 +66,9 @@ class Classifier:
             # another size than the one before.
             batch = pad_batch(batch, self.max_batch)
         arrays = self._session.run(self.outputs, {"image": batch})
-        outputs = {
-            name: array[: len(images)] for name, array in zip(self.outputs, arrays, strict=True)
-        }
+        if len(batch) > len(images):
+            arrays = [array[: len(images)] for array in arrays]
+        outputs = dict(zip(self.outputs, arrays, strict=True))
         probabilities = outputs["probabilities"]
         class_ids = probabilities.argmax(axis=1).tolist()  # the first one if several are equal
         none = [None] * len(images)

@@ -42,13 +42,18 @@ class LiveModel:
     version in a folder. It is called at the start, for each newer version, and after each failed
     self-test. ``schedule`` puts a classifier behind a batcher. ``on_failure`` is called if no
     version can be loaded, or if a self-test or a load hangs. Then ``is_hung`` is true, and only a
-    new process can serve the model. ``device_failed`` says whether the load failed because of the
-    device, and ``has_served`` whether the model had served before.
+    new process can serve the model.
+
+    A device may fail while the model serves, for example because another process takes its memory.
+    Then ``watch`` loads the model again at each interval. If the device still fails after
+    ``device_timeout_seconds``, ``has_lost_device`` is true and ``on_failure`` is called: a new
+    process may be able to use the device.
     """
 
     # A device that hangs raises no error.
     self_test_timeout_seconds = 30.0
     load_timeout_seconds = 300.0
+    device_timeout_seconds = 60.0
 
     def __init__(
         self,
@@ -70,7 +75,9 @@ class LiveModel:
         self._check_interval_seconds = check_interval_seconds
         self._draining = False
         self._failed = False
-        self.is_hung = self.device_failed = self.has_served = False
+        self.is_hung = self.has_lost_device = False
+        self._failed_at: float | None = None  # when the device failed, unless it works again
+        self._is_on_cuda = False
         self._serving: ScheduledClassifier | None = None
         self._newest: Path | None = None  # the newest version when one was last loaded
         self._rejected_files: Files | None = None  # of the newest version, if it was rejected
@@ -150,7 +157,7 @@ class LiveModel:
             files = list_files(newest)  # before they are read, so that no change is missed
             self._newest = newest
             try:
-                classifier = await self._run_load(partial(self._load, newest))
+                classifier = await self._run_load(partial(self._load_on_same_device, newest))
             except Exception as error:  # whatever the error is, the current version can still serve
                 log.error(
                     "model %s: the new version is rejected, the current version keeps serving; "
@@ -183,7 +190,7 @@ class LiveModel:
                     error,
                 )
                 self._serving = None
-                self._failed = True
+                self._failed, self._failed_at = True, time.monotonic()
                 await self._replace()
             except TimeoutError:
                 self._serving = None
@@ -202,6 +209,10 @@ class LiveModel:
         while True:
             await asyncio.sleep(interval)
             if self._newest is None:  # start() has not begun
+                continue
+            if self._failed_at is not None:
+                async with self._swap_lock:
+                    await self._replace()
                 continue
             newest, rejected = self._find_newest(), self._rejected_files
             is_changed = rejected is not None and list_files(newest) != rejected
@@ -235,7 +246,10 @@ class LiveModel:
             traceback = None if isinstance(error, ServiceError) else error
             log.critical("%s", error, exc_info=traceback)
             self._failed = True
-            self.device_failed = isinstance(error, (DeviceError, InferenceError))
+            if self._failed_at is not None and isinstance(error, (DeviceError, InferenceError)):
+                if time.monotonic() - self._failed_at < self.device_timeout_seconds:
+                    return  # watch() tries again
+                self.has_lost_device = True
             self._on_failure()
         else:
             self._swap(classifier)
@@ -259,7 +273,7 @@ class LiveModel:
         self._on_failure()
 
     def _load_newest_complete(self) -> Classifier:
-        """Load the newest version that is not rejected; if all are, raise the newest one's error.
+        """Load the newest version that is not rejected; if all are, raise an error of one.
 
         A copy of a new version may not have ended, and the older version can serve meanwhile.
         """
@@ -270,7 +284,7 @@ class LiveModel:
         for version in versions:
             files = list_files(version)  # before they are read, so that no change is missed
             try:
-                classifier = self._load(version)
+                classifier = self._load_on_same_device(version)
             except (BundleError, InferenceError) as error:
                 if not errors:
                     self._rejected_files = files
@@ -284,11 +298,23 @@ class LiveModel:
                     rejected,
                 )
             return classifier
-        raise errors[0]
+        raise next((error for error in errors if isinstance(error, InferenceError)), errors[0])
+
+    def _load_on_same_device(self, version: Path) -> Classifier:
+        """Load a version. With the device ``auto``, a busy GPU must not turn it into a slow one.
+
+        Raises:
+            DeviceError: The model has served on CUDA, and the classifier would run on the CPU.
+        """
+        classifier = self._load(version)
+        if self._is_on_cuda and classifier.device == "cpu":
+            raise DeviceError(f"{version} does not run on CUDA now; the log above says why")
+        return classifier
 
     def _swap(self, classifier: Classifier) -> None:
         self._serving = self._schedule(classifier)
-        self._failed, self.has_served = False, True
+        self._failed, self._failed_at = False, None
+        self._is_on_cuda = classifier.device == "cuda"
         self._last_success = time.monotonic()
         self.name = classifier.manifest.name
         version = classifier.manifest.version

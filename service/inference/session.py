@@ -30,20 +30,19 @@ def open_session(model: bytes, device: Device) -> onnxruntime.InferenceSession:
         BundleError: ONNX Runtime cannot load ``model``.
         DeviceError: ``device`` is ``cuda`` and the session does not run on it.
     """
-    problem = None
-    if device != "cpu":
-        found = _open_on_cuda(model)
-        if not isinstance(found, str):
-            return found
-        problem = found
-    session = _create_session(model, [CPU])  # fails if the model, not the device, is at fault
-    if device == "cuda":
-        raise DeviceError(
-            f"SERVICE_DEVICE=cuda, but {problem}; fix this, or set SERVICE_DEVICE to cpu or auto"
-        )
-    if problem:
+    if device == "cpu":
+        return _create_session(model, [CPU])
+    try:
+        return _open_on_cuda(model)
+    except DeviceError as problem:
+        session = _create_session(model, [CPU])  # fails if the model, not the device, is at fault
+        if device == "cuda":
+            raise DeviceError(
+                f"SERVICE_DEVICE=cuda, but {problem}; "
+                "fix this, or set SERVICE_DEVICE to cpu or auto"
+            ) from problem
         log.warning("the model runs on the CPU, not on CUDA: %s", problem)
-    return session
+        return session
 
 
 def check_session(
@@ -93,17 +92,22 @@ def choose_outputs(session: onnxruntime.InferenceSession, manifest: Manifest) ->
     return outputs
 
 
-def _open_on_cuda(model: bytes) -> onnxruntime.InferenceSession | str:
-    """Open a session of ``model`` on CUDA, or return why there is none."""
-    problem = _why_no_cuda()
-    if problem:
-        return problem
+def _open_on_cuda(model: bytes) -> onnxruntime.InferenceSession:
+    """Open a session of ``model`` on CUDA.
+
+    Raises:
+        DeviceError: The session does not run on CUDA, for whatever reason.
+    """
+    if problem := _why_no_cuda():
+        raise DeviceError(problem)
     onnxruntime.preload_dlls()  # finds CUDA and cuDNN where pip installed them
     try:
         session = _create_session(model, [(CUDA, CUDA_OPTIONS), CPU])
     except BundleError as error:  # for example, another process has taken the GPU's memory
-        return str(error)
-    return _why_not_on_cuda(session) or session
+        raise DeviceError(f"the session does not open on CUDA: {error.__cause__}") from error
+    if problem := _why_not_on_cuda(session):
+        raise DeviceError(problem)
+    return session
 
 
 def _create_session(model: bytes, providers: list[Any]) -> onnxruntime.InferenceSession:

@@ -11,26 +11,25 @@ from service.settings import Settings
 MAX_WORKERS = 8  # by default; few services have traffic for more, and each worker takes memory
 IDLE_BYTES = 200 * 2**20  # memory of a worker that runs the default models and decodes no image
 CUDA_BYTES = 2**30  # the same with CUDA's libraries, not measured
-GPU_BYTES = 2 * 2**30  # of a GPU's memory; a worker with one model took 0.8 to 1.2 GiB on an H200
+GPU_BYTES = 2 * 2**30  # of a GPU's memory; a worker with one model took 0.8 to 1.2 GiB
 BYTES_PER_PIXEL = 9  # memory that decoding takes, at most
 
 
 def count_workers(settings: Settings, root: Path = Path("/")) -> int:
     """Return how many worker processes serve.
 
-    If the settings give no number, each core has one worker, because decoding keeps a core busy on
-    a GPU too. But there are at most MAX_WORKERS, each must have memory for the largest image, and a
-    GPU's memory must hold the models of each. ``root`` is the folder that holds ``proc`` and
-    ``sys``.
+    If the settings give no number, each core has one worker, on a GPU too: decoding keeps a core
+    busy. There are at most MAX_WORKERS. Each must have memory for the largest image, and GPU_BYTES
+    of a GPU's memory. ``root`` is the folder that holds ``proc`` and ``sys``.
     """
     if settings.workers is not None:
         return settings.workers
-    gpu, memory = find_gpu(settings), memory_limit_bytes(root)
+    gpu, memory = _find_gpu(settings), memory_limit_bytes(root)
     limits = [available_cores(root), MAX_WORKERS]
     if gpu is not None:
         limits.append(gpu.memory_bytes // GPU_BYTES)
     if memory is not None:
-        limits.append(memory // (_idle_bytes(settings) + largest_image_bytes(settings)))
+        limits.append(memory // (idle_bytes(settings) + largest_image_bytes(settings)))
     return max(1, min(limits))
 
 
@@ -45,7 +44,7 @@ def count_threads(settings: Settings, workers: int, root: Path = Path("/")) -> i
         return settings.threads
     threads, memory = available_cores(root) // workers, memory_limit_bytes(root)
     if memory is not None:
-        fitting = (memory // workers - _idle_bytes(settings)) // largest_image_bytes(settings)
+        fitting = (memory // workers - idle_bytes(settings)) // largest_image_bytes(settings)
         threads = min(threads, fitting)
     return max(1, threads)
 
@@ -55,12 +54,13 @@ def largest_image_bytes(settings: Settings) -> int:
     return settings.max_image_pixels * BYTES_PER_PIXEL
 
 
-def _idle_bytes(settings: Settings) -> int:
-    return IDLE_BYTES if find_gpu(settings) is None else CUDA_BYTES
+def idle_bytes(settings: Settings) -> int:
+    """Return the memory of a worker that runs the default models and decodes no image."""
+    return IDLE_BYTES if _find_gpu(settings) is None else CUDA_BYTES
 
 
-def find_gpu(settings: Settings) -> Driver | None:
-    """Return the driver of the GPU that the service will use, or None if it will use the CPU."""
+def _find_gpu(settings: Settings) -> Driver | None:
+    """Return the driver of a GPU that the service may use; None if there is none."""
     if settings.device == "cpu" or needed_cuda() is None:
         return None
     try:

@@ -19,7 +19,7 @@ from service.bundle import read_newest_complete
 from service.errors import ServiceError
 from service.machine import nvidia
 from service.machine.resources import available_cores, core_quota, memory_limit_bytes
-from service.machine.sizing import IDLE_BYTES, count_threads, count_workers, largest_image_bytes
+from service.machine.sizing import count_threads, count_workers, idle_bytes, largest_image_bytes
 from service.server.environment import find_unknown
 from service.server.listening import listen
 from service.settings import Settings
@@ -235,7 +235,7 @@ def _check_memory(settings: Settings, root: Path) -> Finding:
     limit = memory_limit_bytes(root)
     workers = count_workers(settings, root)
     decoding = count_threads(settings, workers, root) * largest_image_bytes(settings)
-    needed = workers * (IDLE_BYTES + decoding + settings.max_bytes_in_flight)
+    needed = workers * (idle_bytes(settings) + decoding + settings.max_bytes_in_flight)
     limit_text = f"{limit >> 20} MiB" if limit else "none"
     text = f"container limit: {limit_text}; needed at most: {needed >> 20} MiB"
     if limit and limit < needed:

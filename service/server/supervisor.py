@@ -30,8 +30,8 @@ def supervise(settings: Settings, workers: int) -> int:
     """Serve with ``workers`` processes until SIGTERM or SIGINT; return the exit code.
 
     A worker that was killed, or that has lost its threads or its device (``EX_TEMPFAIL``), is
-    replaced, as often as needed. A worker that exits with another error has no model to serve, and
-    a replacement would have none either. Then all workers are stopped, and the failed worker's exit
+    replaced. A worker that exits with another error has no model to serve, and a replacement would
+    have none either. Then all workers are stopped, and the failed worker's exit
     code is returned. SIGHUP is passed on to the workers.
 
     Raises:

@@ -36,8 +36,8 @@ def serve(settings: Settings, assignment: Assignment | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code.
 
     The exit code is 0 after a signal, 1 if there is no working model, and 75 (``EX_TEMPFAIL``) if
-    threads hang, or if the device fails after the service has served. A process without an
-    ``assignment`` opens its own listening socket.
+    threads hang, or if the device has failed for a minute after the service has served. A process
+    without an ``assignment`` opens its own listening socket.
     """
     configure_logging(settings.log_level, settings.log_format)
     if assignment is None:
@@ -88,13 +88,12 @@ class _Server(uvicorn.Server):
     """
 
     def __init__(self, settings: Settings, assignment: Assignment | None) -> None:
-        self._is_replacement = assignment is not None and assignment.is_replacement
         app = create_app(
             settings,
             on_failure=self._fail,
             # A replacement that accepted connections before its models are loaded would reject
             # uploads that the other workers can answer.
-            starts_with_models=self._is_replacement,
+            starts_with_models=assignment is not None and assignment.is_replacement,
             threads=assignment.threads if assignment else None,
             metrics_folder=assignment.metrics_folder if assignment else None,
         )
@@ -164,8 +163,6 @@ class _Server(uvicorn.Server):
         self.handle_exit(signal.SIGTERM, None)
 
     def _fail(self) -> None:
-        models = list(self.predictor.models)
-        has_served = self._is_replacement or any(model.has_served for model in models)
-        is_lost = has_served and any(model.device_failed for model in models)
+        is_lost = any(model.has_lost_device for model in self.predictor.models)
         self.exit_code = os.EX_TEMPFAIL if self.predictor.is_stuck or is_lost else 1
         self.should_exit = True

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.machine.sizing import IDLE_BYTES, largest_image_bytes
+from service.machine.sizing import CUDA_BYTES, IDLE_BYTES, largest_image_bytes
 from service.settings import Settings
 from tests.deploy.manifests import VALUES, Manifest, Rendered, find_probe_paths, helm, render
 from tests.deploy.routes import is_route, read_metrics
@@ -164,10 +164,9 @@ def test_memory_is_enough_for_all_workers(rendered: Rendered) -> None:
     """The memory limit holds a worker for each core, its largest image and its uploads."""
     limits = rendered.container["resources"]["limits"]
     settings = Settings()
-    threads = int(limits["cpu"])  # all threads of all workers
-    workers = 1 if rendered.environment["SERVICE_DEVICE"] == "cuda" else threads
-    needed = workers * (IDLE_BYTES + settings.max_bytes_in_flight)
-    needed += threads * largest_image_bytes(settings)
+    idle = CUDA_BYTES if rendered.environment["SERVICE_DEVICE"] == "cuda" else IDLE_BYTES
+    worker = idle + settings.max_bytes_in_flight + largest_image_bytes(settings)
+    needed = int(limits["cpu"]) * worker
     assert needed < int(limits["memory"][:-2]) * BYTES[limits["memory"][-2:]]
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import psutil
 
 from service.machine.sizing import count_workers
 from service.settings import Settings
@@ -94,13 +94,13 @@ def run_step(name: str, asked: argparse.Namespace, seconds: float) -> str:
     command += ["--data", str(asked.data.resolve())] if asked.data else []
     started = time.monotonic()
     with (asked.output / f"{name}.log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
-        )
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         try:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # its servers hold the GPU's memory
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()  # a server would hold the GPU's memory
+            process.kill()
             return f"stopped after {seconds:.0f} s"
     took = f"{time.monotonic() - started:.0f} s"
     return f"failed with exit code {code} after {took}; see {name}.log" if code else took

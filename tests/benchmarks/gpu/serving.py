@@ -101,10 +101,11 @@ def take_memory(device: Device) -> Report:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
             assert other.stdout is not None
             report: Report = {"taken": other.stdout.readline().strip()}
-            report["statuses"] = [post_tensor(server) for _ in range(20)]
+            report["statuses"] = [post_tensor(server) for _ in range(5)]
             report["health"] = ask_health(server)
             other.kill()
-        time.sleep(10)  # the workers are replaced
+        time.sleep(5)  # the model is loaded again
+        report["statuses after"] = [post_tensor(server) for _ in range(5)]
         after = {"health": ask_health(server), "exit_code": server.process.poll()}
         lines = server.read_log().splitlines()[-40:]
         return report | {"after": after, "log": [line[:200] for line in lines]}
@@ -178,7 +179,7 @@ def post_tensor(server: Server) -> int | str:
     """Send a tensor; return the status, or why there is none."""
     url = server.url + "/predict/batch"
     try:
-        return httpx2.post(url, content=tensor(), headers=TENSOR_HEAD, timeout=30).status_code
+        return httpx2.post(url, content=tensor(), headers=TENSOR_HEAD, timeout=5).status_code
     except httpx2.TransportError as error:
         return repr(error)
 

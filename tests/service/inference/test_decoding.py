@@ -229,9 +229,9 @@ def test_waiting_is_measured() -> None:
         await asyncio.sleep(0)
         assert decoder.depth >= len(FAST)
         slow, *_, last = await asyncio.gather(*tasks)
-        assert (
-            slow.decode_seconds <= last.queue_seconds + last.decode_seconds <= loop.time() - started
-        )
+        # The thread may begin with the slow upload before the event loop starts the others.
+        assert last.queue_seconds > slow.decode_seconds / 2
+        assert last.queue_seconds + last.decode_seconds <= loop.time() - started
         assert not decoder.depth
 
     run(test)

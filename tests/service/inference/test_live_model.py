@@ -199,31 +199,70 @@ def test_client_that_leaves_does_not_stop_the_replacement(linear_folder: Path) -
     run(Settings(models=(linear_folder,)), test, load)
 
 
-def test_idle_model_finds_a_broken_device(linear_folder: Path) -> None:
-    """An idle classifier finds a broken device. If no reload succeeds, the status is failed."""
+@pytest.mark.parametrize("works_again", [True, False])
+def test_idle_model_finds_a_broken_device(linear_folder: Path, *, works_again: bool) -> None:
+    """An idle classifier finds a broken device. Until the device works again, uploads are rejected.
+
+    If it does not in time, only a new process can serve.
+    """
     first = BreakableClassifier(read_bundle(linear_folder), "cpu")
-    loads = iter([first])
-
-    def load() -> Classifier:
-        try:
-            return next(loads)
-        except StopIteration:
-            raise DeviceError("no device is left") from None
-
+    loads: list[str] = []
     failed = asyncio.Event()
 
+    def load() -> Classifier:
+        loads.append("tried")
+        if len(loads) == 1:
+            return first
+        if works_again and len(loads) == 4:
+            return Classifier(read_bundle(linear_folder), "cpu")
+        raise DeviceError("no device is left")
+
     async def test(model: LiveModel) -> None:
+        if not works_again:
+            model.device_timeout_seconds = 10 * OFTEN
         watch = asyncio.create_task(model.watch())
         await answer(model)
         first.broken = True
-        await asyncio.wait_for(failed.wait(), 30)
-        assert model.status == "failed"
+        await wait_until(lambda: model.status == "failed")
         with pytest.raises(NotReadyError):
             model.current()
+        assert not failed.is_set()
+        if works_again:
+            await wait_until(lambda: model.status == "ready")
+            await answer(model)
+            assert len(loads) == 4
+        else:
+            await asyncio.wait_for(failed.wait(), 30)
+        assert model.has_lost_device != works_again
+        assert failed.is_set() != works_again
         watch.cancel()
 
     settings = Settings(models=(linear_folder,), check_interval_seconds=OFTEN)
     run(settings, test, load, on_failure=failed.set)
+
+
+def test_model_on_a_gpu_does_not_become_one_on_the_cpu(
+    versions: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the device ``auto``, a new version that finds no room on the GPU is rejected."""
+
+    def load() -> Classifier:
+        return load_classifier(versions, "cpu")
+
+    async def test(model: LiveModel) -> None:
+        assert model.classifier is not None
+        model.classifier.device = "cuda"
+        await model.reload()
+        assert await answer(model) == "1"
+        write_linear_bundle(versions / "2", version="2")
+        await model.reload()
+        assert await answer(model) == "1"
+        assert "does not run on CUDA now" in caplog.text
+
+    first = load()
+    first.device = "cuda"
+    loads = iter([first])
+    run(Settings(models=(versions,)), test, lambda: next(loads, None) or load())
 
 
 def test_unreadable_folder_does_not_end_the_watch(

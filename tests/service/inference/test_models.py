@@ -171,6 +171,8 @@ def test_model_that_cannot_be_loaded_again_ends_the_service(settings: Settings) 
         classifier = models.classifiers[1]
         assert isinstance(classifier, BreakableClassifier)
         classifier.broken = True
+        for model in models:
+            model.device_timeout_seconds = 0.0
         with pytest.raises(InferenceError):
             await versions(models)
         assert models.status == "failed"

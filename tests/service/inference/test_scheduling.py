@@ -126,7 +126,7 @@ def test_gpu_runs_one_batch_at_a_time(
 def test_batches_of_photos_are_smaller(
     tmp_path: Path, pool: ThreadPoolExecutor, device: Literal["cuda", "cpu"]
 ) -> None:
-    """A batch of photos takes much memory, and a larger one is hardly faster."""
+    """A batch of photos takes much memory. On a GPU each batch is filled up to its largest size."""
     bundle = write_photo_bundle(tmp_path / "1")
     classifier = WatchedClassifier(bundle, "cpu")
     classifier.watch(device, SHORT_RUN_SECONDS)

@@ -56,7 +56,7 @@ int cuDeviceTotalMem_v2(unsigned long *bytes, int device) { *bytes = MEMORY; ret
 @pytest.mark.skipif(needed_cuda() is None, reason="this build of onnxruntime uses no GPU")
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 @pytest.mark.parametrize(
-    ("device", "gib", "limit"), [("cuda", 5, 2), ("auto", 1, 1), ("cpu", 1, MAX_WORKERS)]
+    ("device", "gib", "limit"), [("cuda", 3, 1), ("auto", 1, 1), ("cpu", 1, MAX_WORKERS)]
 )
 def test_memory_of_a_gpu_limits_the_workers(
     tmp_path: Path, device: str, gib: int, limit: int
