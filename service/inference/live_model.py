@@ -29,6 +29,8 @@ from service.inference.scheduling import ScheduledClassifier
 
 log = logging.getLogger(__name__)
 
+LOADS_ON_FAILED_DEVICE = 6
+
 Status = Literal["starting", "ready", "draining", "failed"]
 
 Files = frozenset[tuple[object, ...]]
@@ -45,15 +47,14 @@ class LiveModel:
     new process can serve the model.
 
     A device may fail while the model serves, for example because another process takes its memory.
-    Then ``watch`` loads the model again at each interval. If the device still fails after
-    ``device_timeout_seconds``, ``has_lost_device`` is true and ``on_failure`` is called: a new
-    process may be able to use the device.
+    Then ``watch`` loads the model again at each interval. If this has failed LOADS_ON_FAILED_DEVICE
+    times, ``has_lost_device`` is true and ``on_failure`` is called: a new process may be able to
+    use the device.
     """
 
     # A device that hangs raises no error.
     self_test_timeout_seconds = 30.0
     load_timeout_seconds = 300.0
-    device_timeout_seconds = 60.0
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class LiveModel:
         self._draining = False
         self._failed = False
         self.is_hung = self.has_lost_device = False
-        self._failed_at: float | None = None  # when the device failed, unless it works again
+        self._failed_loads: int | None = None  # since the device failed; None while it works
         self._is_on_cuda = False
         self._serving: ScheduledClassifier | None = None
         self._newest: Path | None = None  # the newest version when one was last loaded
@@ -190,7 +191,7 @@ class LiveModel:
                     error,
                 )
                 self._serving = None
-                self._failed, self._failed_at = True, time.monotonic()
+                self._failed, self._failed_loads = True, 0
                 await self._replace()
             except TimeoutError:
                 self._serving = None
@@ -210,7 +211,7 @@ class LiveModel:
             await asyncio.sleep(interval)
             if self._newest is None:  # start() has not begun
                 continue
-            if self._failed_at is not None:
+            if self._failed_loads is not None:
                 async with self._swap_lock:
                     await self._replace()
                 continue
@@ -246,8 +247,9 @@ class LiveModel:
             traceback = None if isinstance(error, ServiceError) else error
             log.critical("%s", error, exc_info=traceback)
             self._failed = True
-            if self._failed_at is not None and isinstance(error, (DeviceError, InferenceError)):
-                if time.monotonic() - self._failed_at < self.device_timeout_seconds:
+            if self._failed_loads is not None and isinstance(error, (DeviceError, InferenceError)):
+                self._failed_loads += 1
+                if self._failed_loads < LOADS_ON_FAILED_DEVICE:
                     return  # watch() tries again
                 self.has_lost_device = True
             self._on_failure()
@@ -313,7 +315,7 @@ class LiveModel:
 
     def _swap(self, classifier: Classifier) -> None:
         self._serving = self._schedule(classifier)
-        self._failed, self._failed_at = False, None
+        self._failed, self._failed_loads = False, None
         self._is_on_cuda = classifier.device == "cuda"
         self._last_success = time.monotonic()
         self.name = classifier.manifest.name

@@ -171,8 +171,7 @@ def test_service_comes_back_when_its_device_works_again(
     """While the device fails, uploads get 503; then the same workers serve again."""
     switch = tmp_path / "broken"
     run_at_start(DEVICE_THAT_BREAKS.format(switch=str(switch)), tmp_path, monkeypatch)
-    limits = {"check_interval_seconds": 0.1}
-    with serving(models=linear_folder, workers=2, device="cpu", **limits) as server:
+    with serving(models=linear_folder, workers=2, device="cpu", check_interval_seconds=1) as server:
         workers = psutil.Process(server.process.pid).children()
         switch.touch()
         wait_until(lambda: server.read_log().count("the self-test failed") == 2)
@@ -182,6 +181,20 @@ def test_service_comes_back_when_its_device_works_again(
         assert {server.predict(IMAGE).status_code for _ in range(10)} == {200}
         assert psutil.Process(server.process.pid).children() == workers
     assert server.process.returncode == 0
+
+
+def test_service_ends_if_a_new_worker_cannot_use_the_device_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linear_folder: Path
+) -> None:
+    """A worker whose device fails for long is replaced. If the new one fails too, all end."""
+    switch = tmp_path / "broken"
+    run_at_start(DEVICE_THAT_BREAKS.format(switch=str(switch)), tmp_path, monkeypatch)
+    with serving(
+        models=linear_folder, workers=2, device="cpu", check_interval_seconds=0.1
+    ) as server:
+        switch.touch()
+        assert server.process.wait(60) == 1
+        assert "exit code 75 and is replaced" in server.read_log()
 
 
 def test_connections_are_spread_over_the_workers(linear_folder: Path) -> None:

@@ -20,7 +20,7 @@ from service.bundle import CARD_FILE, MANIFEST_FILE, MODEL_FILE, read_bundle
 from service.errors import BundleError, DeviceError, InferenceError, NotReadyError
 from service.inference.classification import Classification
 from service.inference.classifier import Classifier, load_classifier
-from service.inference.live_model import LiveModel
+from service.inference.live_model import LOADS_ON_FAILED_DEVICE, LiveModel
 from service.inference.models import LiveModels
 from service.settings import Settings
 from tests.service.bundles import write_linear_bundle
@@ -218,8 +218,6 @@ def test_idle_model_finds_a_broken_device(linear_folder: Path, *, works_again: b
         raise DeviceError("no device is left")
 
     async def test(model: LiveModel) -> None:
-        if not works_again:
-            model.device_timeout_seconds = 10 * OFTEN
         watch = asyncio.create_task(model.watch())
         await answer(model)
         first.broken = True
@@ -233,6 +231,7 @@ def test_idle_model_finds_a_broken_device(linear_folder: Path, *, works_again: b
             assert len(loads) == 4
         else:
             await asyncio.wait_for(failed.wait(), 30)
+            assert len(loads) == 1 + LOADS_ON_FAILED_DEVICE
         assert model.has_lost_device != works_again
         assert failed.is_set() != works_again
         watch.cancel()

@@ -171,10 +171,13 @@ def test_model_that_cannot_be_loaded_again_ends_the_service(settings: Settings) 
         classifier = models.classifiers[1]
         assert isinstance(classifier, BreakableClassifier)
         classifier.broken = True
-        for model in models:
-            model.device_timeout_seconds = 0.0
         with pytest.raises(InferenceError):
             await versions(models)
+        watch = asyncio.create_task(models.watch())
+        async with asyncio.timeout(30):
+            while not failures:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        watch.cancel()
         assert models.status == "failed"
         assert failures == ["told"]
 
