@@ -47,6 +47,15 @@ def test_train_and_test_folders_are_used_as_they_are(
     assert source.training().images.shape == source.test().images.shape == (30, 20, 24)
 
 
+def test_class_may_be_called_test(folder: Path) -> None:
+    """Without a folder of training images, a folder ``test`` or ``val`` is a class."""
+    (folder / "boots").rename(folder / "test")
+    (folder / "coats").rename(folder / "val")
+    source = open_source(folder)
+    assert source.class_names == ("test", "tops", "val")
+    assert (len(source.training()), len(source.test())) == (25, 5)
+
+
 def test_photos_are_fitted_as_in_the_service(folder: Path) -> None:
     """A photo of another size becomes an image of the model's size."""
     shutil.copy(ROOT / "tests" / "data" / "faults" / "photo.png", folder / "tops")
