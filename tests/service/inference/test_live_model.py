@@ -240,6 +240,31 @@ def test_idle_model_finds_a_broken_device(linear_folder: Path, *, works_again: b
     run(settings, test, load, on_failure=failed.set)
 
 
+def test_device_is_tried_again_beside_a_damaged_version(versions: Path) -> None:
+    """If the device fails the older version and the newer one is damaged, the device counts."""
+    write_linear_bundle(versions / "2", version="2")
+    first = BreakableClassifier(read_bundle(versions / "1"), "cpu")
+    loads: list[str] = []
+    failures: list[str] = []
+
+    def load() -> Classifier:
+        loads.append("tried")
+        if len(loads) % 2:
+            raise BundleError("version 2 is damaged")
+        if len(loads) > 2:
+            raise InferenceError("the device fails")
+        return first
+
+    async def test(model: LiveModel) -> None:
+        first.broken = True
+        await model.self_test(first)
+        assert len(loads) == 4
+        assert model.status == "failed"
+        assert not failures
+
+    run(Settings(models=(versions,)), test, load, on_failure=lambda: failures.append("failed"))
+
+
 def test_model_on_a_gpu_does_not_become_one_on_the_cpu(
     versions: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
