@@ -61,10 +61,10 @@ def idle_bytes(settings: Settings) -> int:
 
 def _find_gpu(settings: Settings) -> Driver | None:
     """Return the driver of a GPU that the service may use; None if there is none."""
-    if settings.device == "cpu" or needed_cuda() is None:
+    if settings.device == "cpu":
         return None
     try:
         driver = find_driver()
     except OSError:
         return None
-    return driver if driver.gpus else None
+    return driver if driver.gpus and needed_cuda() is not None else None

@@ -31,8 +31,8 @@ def supervise(settings: Settings, workers: int) -> int:
 
     A worker that was killed, or that has lost its threads or its device (``EX_TEMPFAIL``), is
     replaced. A worker that exits with another error has no model to serve, and a replacement would
-    have none either. Then all workers are stopped, and the failed worker's exit
-    code is returned. SIGHUP is passed on to the workers.
+    have none either. Then all workers are stopped, and the failed worker's exit code is returned.
+    SIGHUP is passed on to the workers.
 
     Raises:
         TemporaryFolderError: There is no writable folder for the metrics.

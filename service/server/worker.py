@@ -36,8 +36,8 @@ def serve(settings: Settings, assignment: Assignment | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code.
 
     The exit code is 0 after a signal, 1 if there is no working model, and 75 (``EX_TEMPFAIL``) if
-    threads hang, or if the device fails for long after the service has served. A process
-    without an ``assignment`` opens its own listening socket.
+    threads hang, or if the device fails for long after the service has served. A process without an
+    ``assignment`` opens its own listening socket.
     """
     configure_logging(settings.log_level, settings.log_format)
     if assignment is None:
