@@ -24,9 +24,10 @@ PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 test: .venv/all ## Run the tests, two files at a time; ARGS go to pytest
 	$(PYTEST) $(ARGS)
 
-FAST = $(addprefix tests/service/,api imaging inference machine telemetry) tests/test_architecture.py
+FAST = $(addprefix tests/service/,api imaging inference machine telemetry) \
+	$(addprefix --ignore=tests/service/imaging/,test_files.py test_item_on_black.py)
 
-test-fast: .venv/all ## Run the quick tests: no servers, no training; ARGS go to pytest
+test-fast: .venv/all ## Run the quick tests in a minute: no servers, no training; ARGS go to pytest
 	KERAS_BACKEND=numpy $(PYTEST) $(FAST) $(ARGS)
 
 check: .venv/all ## Check style, format and types
