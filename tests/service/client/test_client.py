@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from service.client import (
     AsyncClient,
@@ -161,6 +162,24 @@ def test_retry_after_as_a_date_is_honoured(server: ScriptedServer, kind: str) ->
     assert time.time() >= moment
 
 
+def test_backoff_is_at_most_half_a_minute(server: ScriptedServer) -> None:
+    """However long ``backoff_s`` is, no pause is longer than 30 s."""
+    pauses: list[float] = []
+
+    def stop(details: RetryDetails) -> None:
+        pauses.append(details.wait_for)
+        raise InterruptedError
+
+    set_on_retry_hooks([stop])
+    try:
+        with Client(server.url, backoff_s=1000) as client, pytest.raises(InterruptedError):
+            client.predict(b"503;200 1")
+    finally:
+        set_on_retry_hooks(None)
+    assert pauses == [30]
+
+
+@pytest.mark.timeout(30)
 def test_endless_retry_after_is_an_error(server: ScriptedServer) -> None:
     """The client gives up at once if the server asks it to wait for a day."""
     with Client(server.url) as client, pytest.raises(ProblemError) as caught:
