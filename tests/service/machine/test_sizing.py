@@ -56,27 +56,36 @@ int cuDeviceTotalMem_v2(unsigned long *bytes, int device) { *bytes = MEMORY; ret
 @pytest.mark.skipif(needed_cuda() is None, reason="this build of onnxruntime uses no GPU")
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 @pytest.mark.parametrize(
-    ("device", "gib", "limit"), [("cuda", 3, 1), ("auto", 1, 1), ("cpu", 1, MAX_WORKERS)]
+    ("device", "gpu_gib", "container_gib", "limit"),
+    [
+        ("cuda", 3, 64, 1),
+        ("auto", 1, 64, 1),
+        ("cuda", 80, 2, 1),
+        ("cpu", 1, 64, MAX_WORKERS),
+    ],
 )
-def test_memory_of_a_gpu_limits_the_workers(
-    tmp_path: Path, device: str, gib: int, limit: int
+def test_memory_limits_the_workers_on_a_gpu(
+    tmp_path: Path, device: str, gpu_gib: int, container_gib: int, limit: int
 ) -> None:
-    """A GPU, here that of a driver made for this test, has a worker for each 2 GiB, at least one.
+    """On a GPU, here that of a driver made for this test, a worker needs 2 GiB of its memory.
 
-    The number of cores limits the workers too.
+    It needs more of the container's memory than on a CPU. The number of cores is a limit too.
     """
     (tmp_path / "driver.c").write_text(DRIVER)
-    command = ["cc", "-shared", "-fPIC", f"-DMEMORY={gib * 2**30}ul", "-o", "libcuda.so.1"]
+    command = ["cc", "-shared", "-fPIC", f"-DMEMORY={gpu_gib * 2**30}ul", "-o", "libcuda.so.1"]
     subprocess.run([*command, "driver.c"], cwd=tmp_path, check=True)
+    memory = {"sys/fs/cgroup/memory.max": str(container_gib * 2**30)}
+    root = write_machine(tmp_path / "machine", {"proc/self/cgroup": "0::/"} | memory)
     code = (
-        "from service.machine.sizing import count_workers; from service.settings import Settings; "
-        f"print(count_workers(Settings(device={device!r})))"
+        "from pathlib import Path; from service.machine.sizing import count_workers; "
+        "from service.settings import Settings; "
+        f"print(count_workers(Settings(device={device!r}), Path({str(root)!r})))"
     )
     environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert int(done.stdout) == min(limit, count_workers(CPU))
+    assert int(done.stdout) == min(limit, count_workers(CPU, tmp_path / "unlimited"))
 
 
 def test_settings_come_first(tmp_path: Path) -> None:
